@@ -1,0 +1,1 @@
+//! Security contexts as second-stage tables.

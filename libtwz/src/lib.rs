@@ -1,0 +1,2 @@
+//! What programs link.
+#![no_std]

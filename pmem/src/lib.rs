@@ -1,0 +1,2 @@
+//! Durable stores to persistent memory.
+#![no_std]

@@ -1,0 +1,2 @@
+//! Capabilities and security contexts.
+#![no_std]
