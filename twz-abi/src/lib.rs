@@ -10,13 +10,19 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod boot;
+pub mod error;
+pub mod fault;
+pub mod hypercall;
 pub mod id;
 pub mod object;
+pub mod program;
 pub mod ptr;
 pub mod rights;
 pub mod syscall;
 pub mod view;
 
+pub use error::ErrorCode;
 pub use id::ObjectId;
 pub use ptr::PersistentPtr;
 pub use rights::Rights;

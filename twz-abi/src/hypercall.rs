@@ -1,0 +1,120 @@
+//! Hypercalls: what the guest kernel asks of `twzvmm`.
+//!
+//! The kernel fills its hart's [`Mailbox`], writes any byte to [`PORT`], and finds the answer in the mailbox when
+//! the `out` completes. That is one exit and no register ioctl. A mailbox is used by its hart alone, so it needs no lock.
+//! `twzvmm` reads each field once, with volatile loads, and validates what it read.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// The I/O port; one byte wide, the value does not matter.
+pub const PORT: u8 = 0x54;
+/// Bytes of [`Mailbox::data`].
+pub const DATA_SIZE: usize = 3072;
+
+/// The page that a hart and its host thread talk through.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct Mailbox {
+    /// In: an [`Op`].
+    pub op: u32,
+    /// Out: 0, or an [`crate::error::ErrorCode`].
+    pub status: u32,
+    /// In: arguments as the [`Op`] says.
+    pub args: [u64; 8],
+    /// Out: results as the [`Op`] says.
+    pub rets: [u64; 4],
+    /// Reserved, zero.
+    pub reserved: [u64; 115],
+    /// Both ways: bytes as the [`Op`] says.
+    pub data: [u8; DATA_SIZE],
+}
+crate::assert_layout!(
+    Mailbox,
+    size = 4096,
+    op = 0,
+    status = 4,
+    args = 8,
+    rets = 72,
+    reserved = 104,
+    data = 1024
+);
+
+macro_rules! numbered {
+    ($(#[$meta:meta])* pub enum $name:ident : $repr:ty { $($(#[$doc:meta])* $variant:ident = $value:expr,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[repr($repr)]
+        pub enum $name { $($(#[$doc])* $variant = $value,)* }
+
+        impl TryFrom<$repr> for $name {
+            type Error = $repr;
+            fn try_from(value: $repr) -> Result<Self, $repr> {
+                match value {
+                    $(x if x == $value => Ok(Self::$variant),)*
+                    _ => Err(value),
+                }
+            }
+        }
+
+        impl $name {
+            /// Every member, in order of its number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The member's name, for messages.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => stringify!($variant),)* }
+            }
+        }
+    };
+}
+pub(crate) use numbered;
+
+numbered! {
+    /// What is asked. `aN` are arguments, `rN` results; "context" is the ID of a security context object, low half first.
+    pub enum Op: u32 {
+        /// A hart's kernel is ready. a0: virtual address at which a vCPU of another root starts; a1, a2: first and
+        /// end address of the user-copy routines; a3: their fix-up address.
+        Ready = 1,
+        /// The first instruction of ring 3 is about to run; ends the start-up time.
+        FirstUser = 2,
+        /// End the machine. a0: exit status, 0–255.
+        Shutdown = 3,
+        /// The kernel cannot go on. data: the reason, a0 bytes.
+        Panic = 4,
+        /// Print. data: a0 bytes; a1: 0 a program's output, 1 the kernel's own line.
+        ConsoleWrite = 5,
+        /// Take up to a0 typed bytes. r0: how many stand in data; 0 and r1 = 1 when the input has ended.
+        ConsoleRead = 6,
+        /// r0: nanoseconds since the machine started; r1: since 1970.
+        Clock = 7,
+        /// Interrupt this hart at a0 (nanoseconds since start); `u64::MAX` for never.
+        SetTimer = 8,
+        /// Interrupt, or wake from HLT, the harts of the bit mask a0.
+        Kick = 9,
+        /// Let other host threads run; used while spinning.
+        Relax = 10,
+        /// data: a0 random bytes.
+        Random = 11,
+        /// Make an object reachable in a context. a0, a1: context; a2, a3: object. r0: binding; r1: rights granted.
+        Bind = 16,
+        /// Back part of a bound object. a0: binding; a1: offset; a2: access ([`crate::Rights`] bits); a3:
+        /// guest-physical address of the page table for the 2 MiB around the offset, which `twzvmm` fills in.
+        /// r0: guest-physical address for a large page instead, or 0.
+        Touch = 17,
+        /// Drop a binding. a0: binding.
+        Unbind = 18,
+        /// Create an object. a0, a1: context; data: [`crate::syscall::CreateSpec`]. r0, r1: its ID.
+        Create = 19,
+        /// Delete. a0, a1: context; a2, a3: object.
+        Delete = 20,
+        /// a0, a1: context; a2, a3: object. data: [`crate::syscall::ObjectStat`].
+        Stat = 21,
+        /// Look a name up. a0, a1: context; data: the name, a2 bytes. r0, r1: the ID.
+        NameGet = 24,
+        /// Give a name. a0, a1: context; a2, a3: object; data: the name, a4 bytes.
+        NameSet = 25,
+        /// Take a name away. a0, a1: context; data: the name, a2 bytes.
+        NameRemove = 26,
+    }
+}
