@@ -1,0 +1,78 @@
+//! Vector and floating-point state of threads: XSAVE where ring 0 runs on the CPU and has it, else FXSAVE.
+
+use core::arch::asm;
+use core::arch::x86_64::__cpuid_count;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// x87, SSE, AVX, AVX-512: what is saved. AMX tiles are not offered; their 8 KiB would not fit a thread's page.
+const WANTED: u64 = 0b1110_0111;
+/// Bytes of the largest image: AVX-512's upper registers end here (CPUID leaf 0xD).
+const AREA_BYTES: usize = 2688 + 8;
+
+/// Components in use; 0 while FXSAVE is.
+static XSAVE_MASK: AtomicU64 = AtomicU64::new(0);
+
+/// A thread's saved state.
+#[repr(C, align(64))]
+pub(crate) struct FpuArea([u8; AREA_BYTES]);
+
+impl FpuArea {
+    /// The state of a thread that has not run: x87 and MXCSR defaults, all registers zero.
+    pub(crate) fn new() -> Self {
+        let mut area = [0; AREA_BYTES];
+        area[0..2].copy_from_slice(&0x37f_u16.to_le_bytes());
+        area[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
+        Self(area)
+    }
+
+    /// Saves the CPU's state here.
+    pub(crate) fn save(&mut self) {
+        let (area, mask) = (self.0.as_mut_ptr(), XSAVE_MASK.load(Ordering::Relaxed));
+        if mask == 0 {
+            // SAFETY: the area is 64-byte aligned and longer than 512 bytes.
+            unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) };
+        } else {
+            // SAFETY: `enable_xsave` checked that the enabled components fit the area.
+            unsafe {
+                asm!("xsave64 [{}]", in(reg) area, in("eax") low(mask), in("edx") 0, options(nostack, preserves_flags));
+            }
+        }
+    }
+
+    /// Makes this the CPU's state.
+    pub(crate) fn restore(&self) {
+        let (area, mask) = (self.0.as_ptr(), XSAVE_MASK.load(Ordering::Relaxed));
+        if mask == 0 {
+            // SAFETY: the area holds what `reset` or `save` wrote; no program can reach it.
+            unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(readonly, nostack, preserves_flags)) };
+        } else {
+            // SAFETY: as above.
+            unsafe {
+                asm!("xrstor64 [{}]", in(reg) area, in("eax") low(mask), in("edx") 0,
+                    options(readonly, nostack, preserves_flags));
+            }
+        }
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "all wanted components are below bit 32")]
+fn low(mask: u64) -> u32 {
+    mask as u32
+}
+
+/// Turns on the components that the CPU has and whose image fits; CR4.OSXSAVE must be set.
+pub(crate) fn enable_xsave() {
+    let supported = __cpuid_count(0xd, 0);
+    let mask = WANTED & (u64::from(supported.edx) << 32 | u64::from(supported.eax));
+    // SAFETY: x87 and SSE are always among `mask`; each other bit is one that the CPU supports.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") low(mask), in("edx") 0, options(nomem, nostack, preserves_flags));
+    }
+    // EBX counts what is enabled now. A CPU that lays AVX-512 out beyond our area keeps x87, SSE and AVX only.
+    let mask = if __cpuid_count(0xd, 0).ebx as usize > AREA_BYTES { mask & 0b111 } else { mask };
+    // SAFETY: a subset of the above.
+    unsafe {
+        asm!("xsetbv", in("ecx") 0, in("eax") low(mask), in("edx") 0, options(nomem, nostack, preserves_flags));
+    }
+    XSAVE_MASK.store(mask, Ordering::Relaxed);
+}

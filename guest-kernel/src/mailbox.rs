@@ -1,0 +1,217 @@
+//! Hypercalls: fill the hart's mailbox, write the port, read the answer.
+
+use core::arch::asm;
+use core::fmt::{self, Write};
+use core::panic::PanicInfo;
+use twz_abi::boot::{DIRECT_MAP, MAILBOX_GPA};
+use twz_abi::hypercall::{DATA_SIZE, Mailbox as Page, Op, PORT};
+use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
+
+/// The mailbox of one hart. Only that hart may use it: a value is made from the hart's own number (`Mailbox::of`) and never
+/// handed to another hart.
+#[derive(Clone, Copy)]
+pub(crate) struct Mailbox {
+    page: *mut Page,
+    hart: u32,
+}
+
+// SAFETY: the value is an address; what it may be used for is the hart's affair, see the type's documentation.
+unsafe impl Send for Mailbox {}
+
+/// What an object is bound as.
+#[derive(Clone, Copy)]
+pub(crate) struct Bound {
+    /// The monitor's number for (context, object).
+    pub(crate) binding: u64,
+    /// What the context may do with it.
+    pub(crate) granted: Rights,
+}
+
+impl Mailbox {
+    /// The mailbox of hart `hart`.
+    pub(crate) const fn of(hart: u32) -> Self {
+        Self { page: (DIRECT_MAP + MAILBOX_GPA + hart as u64 * PAGE_SIZE) as *mut Page, hart }
+    }
+
+    /// The hart that it belongs to.
+    pub(crate) const fn hart(self) -> u32 {
+        self.hart
+    }
+
+    /// The first `length` bytes of the data area: what calls with "data" take and give.
+    pub(crate) fn data(&mut self, length: usize) -> &mut [u8] {
+        &mut self.page().data[..length]
+    }
+
+    fn page(&mut self) -> &mut Page {
+        // SAFETY: `twzvmm` mapped the page for this hart alone, and touches it only while the hart is in `call`.
+        unsafe { &mut *self.page }
+    }
+
+    /// Exits to `twzvmm` with `op` and returns its results.
+    fn call(&mut self, op: Op, arguments: &[u64]) -> Result<[u64; 4], ErrorCode> {
+        let page = self.page();
+        page.op = op as u32;
+        page.args[..arguments.len()].copy_from_slice(arguments);
+        // SAFETY: the port is `twzvmm`'s; it reads and writes the mailbox, which is why memory counts as changed.
+        unsafe {
+            asm!("out {port}, al", port = const PORT, in("al") 0_u8, options(nostack, preserves_flags))
+        };
+        let page = self.page();
+        match page.status {
+            0 => Ok(page.rets),
+            status => Err(ErrorCode::try_from(status).unwrap_or(ErrorCode::BadArgument)),
+        }
+    }
+
+    /// For calls that cannot fail.
+    fn tell(&mut self, op: Op, arguments: &[u64]) {
+        // `twzvmm` answers these with success by contract; there is nothing to do otherwise.
+        let _ = self.call(op, arguments);
+    }
+
+    pub(crate) fn ready(mut self, vcpu_entry: u64, fixup: [u64; 3]) {
+        self.tell(Op::Ready, &[vcpu_entry, fixup[0], fixup[1], fixup[2]]);
+    }
+
+    pub(crate) fn first_user(mut self) {
+        self.tell(Op::FirstUser, &[]);
+    }
+
+    pub(crate) fn shutdown(mut self, status: u64) {
+        self.tell(Op::Shutdown, &[status]);
+    }
+
+    pub(crate) fn relax(mut self) {
+        self.tell(Op::Relax, &[]);
+    }
+
+    pub(crate) fn kick(mut self, harts: u64) {
+        self.tell(Op::Kick, &[harts]);
+    }
+
+    /// Interrupts this hart after `nanoseconds`.
+    pub(crate) fn set_timer(mut self, nanoseconds: u64) {
+        self.tell(Op::SetTimer, &[nanoseconds]);
+    }
+
+    /// (since the start, since 1970) in nanoseconds.
+    pub(crate) fn clock(mut self) -> Result<(u64, u64), ErrorCode> {
+        self.call(Op::Clock, &[]).map(|rets| (rets[0], rets[1]))
+    }
+
+    /// Puts `length` random bytes into the data area.
+    pub(crate) fn random(mut self, length: usize) -> Result<(), ErrorCode> {
+        self.call(Op::Random, &[length as u64]).map(drop)
+    }
+
+    /// Prints what a program wrote: the first `length` bytes of the data area.
+    pub(crate) fn console_write(mut self, length: usize) -> Result<(), ErrorCode> {
+        self.call(Op::ConsoleWrite, &[length as u64, 0]).map(drop)
+    }
+
+    /// Prints a line of the kernel's own.
+    pub(crate) fn log(mut self, line: fmt::Arguments<'_>) {
+        let length = self.format(line);
+        self.tell(Op::ConsoleWrite, &[length, 1]);
+    }
+
+    /// Takes up to `room` typed bytes into the data area; `None` if there are none yet, 0 at the end of the input.
+    pub(crate) fn console_read(mut self, room: usize) -> Result<Option<usize>, ErrorCode> {
+        let [count, ended, ..] = self.call(Op::ConsoleRead, &[room as u64])?;
+        let count = usize::try_from(count).unwrap_or(usize::MAX).min(room);
+        Ok((count > 0 || ended != 0).then_some(count))
+    }
+
+    pub(crate) fn bind(mut self, context: ObjectId, object: ObjectId) -> Result<Bound, ErrorCode> {
+        let rets = self.call(Op::Bind, &[context.lo, context.hi, object.lo, object.hi])?;
+        Ok(Bound { binding: rets[0], granted: Rights::from_bits_truncate(rights_word(rets[1])) })
+    }
+
+    /// Backs the page at `offset`; returns the address of a large page that covers it, or `None` after `table` was filled in.
+    pub(crate) fn touch(
+        mut self,
+        binding: u64,
+        offset: u64,
+        access: Rights,
+        table: u64,
+    ) -> Result<Option<u64>, ErrorCode> {
+        let rets = self.call(Op::Touch, &[binding, offset, u64::from(access.bits()), table])?;
+        Ok((rets[0] != 0).then_some(rets[0]))
+    }
+
+    pub(crate) fn unbind(mut self, binding: u64) {
+        self.tell(Op::Unbind, &[binding]);
+    }
+
+    /// Creates the object that the `CreateSpec` in the data area describes.
+    pub(crate) fn create(mut self, context: ObjectId) -> Result<ObjectId, ErrorCode> {
+        self.call(Op::Create, &[context.lo, context.hi]).map(|rets| ObjectId { lo: rets[0], hi: rets[1] })
+    }
+
+    pub(crate) fn delete(mut self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
+        self.call(Op::Delete, &[context.lo, context.hi, object.lo, object.hi]).map(drop)
+    }
+
+    /// Puts the `ObjectStat` of an object into the data area.
+    pub(crate) fn stat(mut self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
+        self.call(Op::Stat, &[context.lo, context.hi, object.lo, object.hi]).map(drop)
+    }
+
+    /// Looks up the name in the first `length` bytes of the data area; likewise the two below.
+    pub(crate) fn name_get(mut self, context: ObjectId, length: usize) -> Result<ObjectId, ErrorCode> {
+        let rets = self.call(Op::NameGet, &[context.lo, context.hi, length as u64])?;
+        Ok(ObjectId { lo: rets[0], hi: rets[1] })
+    }
+
+    pub(crate) fn name_set(
+        mut self,
+        context: ObjectId,
+        object: ObjectId,
+        length: usize,
+    ) -> Result<(), ErrorCode> {
+        self.call(Op::NameSet, &[context.lo, context.hi, object.lo, object.hi, length as u64]).map(drop)
+    }
+
+    pub(crate) fn name_remove(mut self, context: ObjectId, length: usize) -> Result<(), ErrorCode> {
+        self.call(Op::NameRemove, &[context.lo, context.hi, length as u64]).map(drop)
+    }
+
+    /// Writes text into the mailbox, cut at its end; returns its length.
+    fn format(&mut self, text: fmt::Arguments<'_>) -> u64 {
+        let mut writer = DataWriter { data: &mut self.page().data, length: 0 };
+        // The writer itself never fails, it cuts.
+        let _ = writer.write_fmt(text);
+        writer.length as u64
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "rights are 32 bits; higher ones have no meaning")]
+fn rights_word(value: u64) -> u32 {
+    value as u32
+}
+
+struct DataWriter<'a> {
+    data: &'a mut [u8; DATA_SIZE],
+    length: usize,
+}
+
+impl Write for DataWriter<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = &mut self.data[self.length..];
+        let count = text.len().min(room.len());
+        room[..count].copy_from_slice(&text.as_bytes()[..count]);
+        self.length += count;
+        Ok(())
+    }
+}
+
+/// Says why the kernel cannot go on; `twzvmm` ends the machine. Any hart may get here, so the mailbox is found from the stack
+/// pointer, which lies in the hart's own stack area.
+pub(crate) fn panic(info: &PanicInfo<'_>) -> ! {
+    let mut mailbox = Mailbox::of(crate::arch::entry::current_hart());
+    let length = mailbox.format(format_args!("{info}"));
+    loop {
+        mailbox.tell(Op::Panic, &[length]);
+    }
+}

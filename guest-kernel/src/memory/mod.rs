@@ -1,0 +1,5 @@
+//! Kernel memory: frames, records carved from frames, page tables.
+
+pub(crate) mod frames;
+pub(crate) mod slab;
+pub(crate) mod table;
