@@ -1,0 +1,290 @@
+//! A simulator of power failures.
+//!
+//! A [`Sim`] is persistent memory that writes down each store, flush and fence. An exploration replays that trace, and at
+//! each point builds the memories that a power failure there can leave, and hands each of them to the caller's
+//! recovery and check. Mutants of the trace show that the check would notice a wrong program.
+//!
+//! # Contract
+//! - **S1**: the model is that of the crate: 64-byte lines, any prefix of a line's undurable stores may be durable,
+//!   lines independent, 8-byte stores atomic.
+//! - **S2**: memory starts as zeros and costs only what is touched, so objects can stand 1 GiB apart.
+//! - **S3**: a store that does not go through [`Pmem`] (a plain store through [`Sim::base`]) is unknown until
+//!   [`Pmem::wrote`] names its range; then its words count as stored, in an order drawn at random, since nobody
+//!   knows the real one.
+
+mod arena;
+mod region;
+
+pub use region::SimRegion;
+
+use crate::{LINE, Pmem, WORD};
+use arena::Arena;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// What a program did to persistent memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The word at `at` was stored.
+    Store {
+        /// Offset, a multiple of 8.
+        at: u64,
+        /// The value before.
+        old: u64,
+        /// The value after.
+        new: u64,
+        /// Around the cache: needs no flush.
+        around: bool,
+    },
+    /// Write-back of the line at this offset (a multiple of 64) was started.
+    Flush(u64),
+    /// Everything flushed is durable from here on.
+    Fence,
+    /// The program says where it is, see [`Sim::mark`].
+    Mark(u64),
+}
+
+/// Simulated persistent memory.
+#[derive(Debug)]
+pub struct Sim {
+    arena: Arena,
+    /// What the arena held when `wrote` or a store last looked: finds plain stores.
+    shadow: Arena,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    recording: bool,
+    trace: Vec<Event>,
+    /// Draws the order of plain stores (xorshift64).
+    random: u64,
+}
+
+impl Sim {
+    /// Makes `len` bytes of zeros (rounded up to a page), not recording.
+    ///
+    /// # Panics
+    /// When the address space has no room for them.
+    #[must_use]
+    pub fn new(len: u64) -> Self {
+        let state = State { recording: false, trace: Vec::new(), random: 0x9e37_79b9_7f4a_7c15 };
+        Self { arena: Arena::new(len), shadow: Arena::new(len), state: Mutex::new(state) }
+    }
+
+    /// The address of the first byte, for programs that use plain loads and stores (S3).
+    #[must_use]
+    pub fn base(&self) -> *mut u8 {
+        self.arena.base()
+    }
+
+    /// Begins to record, with an empty trace. What memory holds now counts as durable.
+    pub fn start_recording(&self) {
+        let mut state = self.state();
+        state.recording = true;
+        state.trace.clear();
+    }
+
+    /// Ends recording and returns what was recorded.
+    pub fn take_trace(&self) -> Vec<Event> {
+        let mut state = self.state();
+        state.recording = false;
+        core::mem::take(&mut state.trace)
+    }
+
+    /// Puts [`Event::Mark`] into the trace: tells the check how far the program had come.
+    pub fn mark(&self, value: u64) {
+        self.state().record(Event::Mark(value));
+    }
+
+    /// A window of this memory as a region of its own, with the same trace and fences.
+    ///
+    /// # Panics
+    /// When the window is not inside, or not aligned to a line.
+    #[must_use]
+    pub fn region(&self, start: u64, len: u64) -> SimRegion<'_> {
+        SimRegion::new(self, start, len)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store_word(&self, state: &mut State, at: u64, new: u64, around: bool) {
+        let old = self.shadow.load(at);
+        self.arena.store(at, new);
+        self.shadow.store(at, new);
+        state.record(Event::Store { at, old, new, around });
+    }
+
+    fn write_words(&self, at: u64, from: &[u8], around: bool) {
+        let mut state = self.state();
+        let mut done = 0;
+        while done < from.len() {
+            let here = at + done as u64;
+            let word = here - here % WORD;
+            let mut bytes = self.arena.load(word).to_le_bytes();
+            #[allow(clippy::cast_possible_truncation, reason = "below 8")]
+            let skip = (here % WORD) as usize;
+            let count = (8 - skip).min(from.len() - done);
+            bytes[skip..skip + count].copy_from_slice(&from[done..done + count]);
+            self.store_word(&mut state, word, u64::from_le_bytes(bytes), around);
+            done += count;
+        }
+    }
+}
+
+impl State {
+    fn record(&mut self, event: Event) {
+        if self.recording {
+            self.trace.push(event);
+        }
+    }
+
+    fn draw(&mut self) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random
+    }
+}
+
+impl Pmem for Sim {
+    fn len(&self) -> u64 {
+        self.arena.len()
+    }
+
+    #[inline]
+    fn load(&self, at: u64) -> u64 {
+        self.arena.load(at)
+    }
+
+    fn store(&self, at: u64, value: u64) {
+        assert!(at.is_multiple_of(WORD), "pmem word access at unaligned offset {at:#x}");
+        self.store_word(&mut self.state(), at, value, false);
+    }
+
+    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<u64, u64> {
+        let mut state = self.state();
+        let found = self.arena.load(at);
+        if found != current {
+            return Err(found);
+        }
+        self.store_word(&mut state, at, new, false);
+        Ok(found)
+    }
+
+    fn read(&self, at: u64, into: &mut [u8]) {
+        self.arena.read(at, into);
+    }
+
+    fn write(&self, at: u64, from: &[u8]) {
+        self.write_words(at, from, false);
+    }
+
+    fn write_nt(&self, at: u64, from: &[u8]) {
+        self.write_words(at, from, true);
+    }
+
+    fn zero_nt(&self, at: u64, len: u64) {
+        const ZEROS: [u8; 64] = [0; 64];
+        let mut done = 0;
+        while done < len {
+            let count = (len - done).min(LINE);
+            #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
+            self.write_words(at + done, &ZEROS[..count as usize], true);
+            done += count;
+        }
+    }
+
+    fn copy_nt(&self, from: u64, to: u64, len: u64) {
+        let mut state = self.state();
+        for step in (0..len).step_by(8) {
+            self.store_word(&mut state, to + step, self.arena.load(from + step), true);
+        }
+    }
+
+    fn wrote(&self, at: u64, len: u64) {
+        let mut state = self.state();
+        let mut changed: Vec<u64> = (at / WORD..(at + len).div_ceil(WORD))
+            .map(|word| word * WORD)
+            .filter(|&word| self.arena.load(word) != self.shadow.load(word))
+            .collect();
+        for unplaced in (1..changed.len()).rev() {
+            #[allow(clippy::cast_possible_truncation, reason = "below the length")]
+            let pick = (state.draw() % (unplaced as u64 + 1)) as usize;
+            changed.swap(unplaced, pick);
+        }
+        for word in changed {
+            self.store_word(&mut state, word, self.arena.load(word), false);
+        }
+    }
+
+    fn flush(&self, at: u64, len: u64) {
+        assert!(len <= self.len() && at <= self.len() - len, "pmem flush outside its region");
+        if len == 0 {
+            return;
+        }
+        let mut state = self.state();
+        for line in at / LINE..(at + len).div_ceil(LINE) {
+            state.record(Event::Flush(line * LINE));
+        }
+    }
+
+    fn fence(&self) {
+        self.state().record(Event::Fence);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_what_was_done_in_order() {
+        let sim = Sim::new(4096);
+        sim.store(0, 1);
+        sim.start_recording();
+        sim.mark(7);
+        sim.store(0, 2);
+        sim.write(9, &[0xaa]);
+        sim.flush(0, 65);
+        sim.fence();
+        let store = |at, old, new| Event::Store { at, old, new, around: false };
+        let expected = [
+            Event::Mark(7),
+            store(0, 1, 2),
+            store(8, 0, 0xaa00),
+            Event::Flush(0),
+            Event::Flush(64),
+            Event::Fence,
+        ];
+        assert_eq!(sim.take_trace(), expected);
+        sim.store(0, 3);
+        assert!(sim.take_trace().is_empty());
+    }
+
+    #[test]
+    fn finds_plain_stores_that_it_is_told_of() {
+        let sim = Sim::new(4096);
+        sim.start_recording();
+        for at in [20, 100] {
+            let byte = sim.base().wrapping_add(at);
+            // SAFETY: inside the memory, which nothing else uses.
+            unsafe { byte.write(1) };
+        }
+        sim.region(0, 64).wrote(16, 48);
+        assert_eq!(sim.take_trace(), [Event::Store { at: 16, old: 0, new: 1 << 32, around: false }]);
+    }
+
+    #[test]
+    fn regions_share_the_trace() {
+        let sim = Sim::new(1 << 33);
+        sim.start_recording();
+        let (low, high) = (sim.region(0, 4096), sim.region(1 << 32, 4096));
+        low.store(8, 1);
+        high.store(8, 2);
+        high.persist(8, 8);
+        assert_eq!(sim.load((1 << 32) + 8), 2);
+        assert_eq!(sim.take_trace()[2], Event::Flush(1 << 32));
+    }
+}
