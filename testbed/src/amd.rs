@@ -1,0 +1,128 @@
+//! The AMD machine: QEMU without KVM, emulating SVM with nested paging and an NVDIMM.
+//!
+//! CMD's streams go through virtio serial ports, which carry bytes unchanged and wait for the reader; the kernel's
+//! console goes to a file. The emulator gets its ends of the ports as open sockets, so that no name is left behind
+//! and both sides see the other's end.
+
+use crate::cli::Arguments;
+use crate::initramfs::Initramfs;
+use crate::machine::Plan;
+use crate::nvdimm::{LABEL_BYTES, Nvdimm};
+use crate::packages::{Packages, output_of};
+use anyhow::{Context, Result, bail};
+use rustix::io::FdFlags;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Command;
+
+/// Drivers: KVM, the serial ports, the NVDIMM.
+const MODULES: [&str; 7] =
+    ["kvm_amd", "virtio_pci", "virtio_console", "nfit", "nd_pmem", "device_dax", "dax_pmem"];
+
+/// CPU models with SVM, the best first; QEMU has had the second since 5.2.
+const CPU_MODELS: [&str; 2] = ["EPYC-v4", "EPYC-v3"];
+
+/// The port numbers behind /dev/vport0pN.
+const PORTS: [&str; 4] = ["control", "output", "error", "input"];
+
+/// Prepares the machine's files in `directory` and the command that runs it.
+pub(crate) fn plan(
+    arguments: &Arguments,
+    packages: &Packages,
+    bin_dir: &Path,
+    directory: &Path,
+) -> Result<Plan> {
+    let end_mark = crate::machine::new_end_mark()?;
+    let nvdimm = match &arguments.pmem {
+        Some(path) => Nvdimm::open(path, arguments.pmem_size)?,
+        None => Nvdimm::open(&directory.join("nv.img"), arguments.pmem_size)?,
+    };
+    let initrd = directory.join("initramfs.cpio");
+    write_initramfs(arguments, packages, bin_dir, &initrd, &nvdimm, &end_mark)?;
+
+    let console = directory.join("console.log");
+    // The emulator must die with us, however we die; setpriv is part of every Debian and Ubuntu (util-linux).
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
+    command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
+    command.args(["-machine", "q35,nvdimm=on", "-accel", "tcg,thread=multi"]);
+    command.args(["-cpu", &format!("{},+svm,+npt", cpu_model()?)]);
+    command.args(["-smp", &arguments.smp.to_string()]);
+    let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
+    let most = megabytes(arguments.mem + nvdimm.file_bytes) + 1024; // room for the DIMM's own alignment
+    command.args(["-m", &format!("{}M,slots=2,maxmem={most}M", megabytes(arguments.mem))]);
+    command.arg("-kernel").arg(&packages.kernel);
+    command.arg("-initrd").arg(&initrd);
+    command.args(["-append", "console=ttyS0 quiet panic=-1"]);
+    command.args(["-serial", &format!("file:{}", option_value(&console)?)]);
+    let backend = option_value(&nvdimm.path)?;
+    let size = nvdimm.file_bytes;
+    command.args(["-object", &format!("memory-backend-file,id=nv,share=on,mem-path={backend},size={size}")]);
+    command.args(["-device", &format!("nvdimm,id=dimm,memdev=nv,label-size={LABEL_BYTES}")]);
+    command.args(["-device", "virtio-serial-pci"]);
+    let mut ours = Vec::new();
+    let mut theirs = Vec::new();
+    for (number, name) in (1..).zip(PORTS) {
+        let (our_end, their_end) = UnixStream::pair().context("cannot make a socket")?;
+        rustix::io::fcntl_setfd(&their_end, FdFlags::empty()).context("cannot hand on a socket")?;
+        command.args(["-chardev", &format!("socket,id={name},fd={}", their_end.as_raw_fd())]);
+        command.args(["-device", &format!("virtserialport,nr={number},chardev={name},name=twz.{name}")]);
+        ours.push(our_end);
+        theirs.push(their_end);
+    }
+    let Ok([control, output, error, input]) = <[UnixStream; 4]>::try_from(ours) else {
+        bail!("internal: {} ports", PORTS.len());
+    };
+    Ok(Plan {
+        command,
+        control: Box::new(control),
+        output: Box::new(output),
+        error: Box::new(error),
+        input: Some(input),
+        emulator_ends: theirs,
+        end_mark,
+        console,
+        log: directory.join("emulator.log"),
+        nvdimm: Some(nvdimm),
+    })
+}
+
+fn write_initramfs(
+    arguments: &Arguments,
+    packages: &Packages,
+    bin_dir: &Path,
+    path: &Path,
+    nvdimm: &Nvdimm,
+    end_mark: &str,
+) -> Result<()> {
+    let mut archive = Initramfs::create(path, packages)?;
+    archive.add_modules(packages, &MODULES)?;
+    if nvdimm.is_new() {
+        archive.add_ndctl(&packages.ndctl()?)?;
+    }
+    let mut config = format!("end_mark='{end_mark}'\npmem_align={}\n", arguments.align.name());
+    for (number, name) in (1..).zip(PORTS) {
+        config += &format!("port_{name}=/dev/vport0p{number}\n");
+    }
+    archive.add("/twz/config", 0o644, config.as_bytes())?;
+    archive.add_command(&arguments.command, &arguments.variables)?;
+    archive.add_binaries(bin_dir)?;
+    archive.add_files(&arguments.files)?;
+    archive.finish()
+}
+
+/// The best of [`CPU_MODELS`] that this QEMU has.
+fn cpu_model() -> Result<&'static str> {
+    let mut help = Command::new("qemu-system-x86_64");
+    help.args(["-cpu", "help"]);
+    let listed = output_of(help)?;
+    let model = CPU_MODELS.into_iter().find(|model| listed.split_whitespace().any(|word| word == *model));
+    model.with_context(|| format!("this QEMU knows none of {}: it is older than 5.2", CPU_MODELS.join(", ")))
+}
+
+/// A path as a value in QEMU's `key=value,…` options, where a comma is doubled.
+fn option_value(path: &Path) -> Result<String> {
+    let text = path.to_str().with_context(|| format!("{} is not UTF-8", path.display()))?;
+    Ok(text.replace(',', ",,"))
+}
