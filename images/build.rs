@@ -1,0 +1,174 @@
+//! Builds the guest kernel and the programs with nested cargo runs, turns the programs into objects, and packs all of it.
+//!
+//! The nested runs have flags of their own (`guest-kernel/kernel.toml`, `twz-rt/program.toml`) and one target folder, shared by all
+//! profiles of the outer build.
+
+#[path = "src/format.rs"]
+mod format;
+
+use format::{Entry, HEADER_BYTES, Header, MAGIC, NAME_BYTES, kind};
+use object::read::elf::{ElfFile64, ProgramHeader as _};
+use object::{LittleEndian, Object, elf};
+use serde::Deserialize;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+use twz_abi::object::DATA_OFFSET;
+use twz_abi::program::{DATA_SLOT, PROGRAM_MAGIC, ProgramHeader, TEXT_OFFSET, TEXT_SLOT};
+use twz_abi::view::SLOT_SIZE;
+use zerocopy::IntoBytes;
+
+const TARGET: &str = "x86_64-unknown-linux-gnu";
+const PAGE: usize = 4096;
+
+/// What an image is made of.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Manifest {
+    init: String,
+    programs: Vec<String>,
+}
+
+fn main() {
+    let here = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR"));
+    let workspace = here.parent().expect("the crate lies in the workspace").to_path_buf();
+    for watched in [
+        "images/default.toml",
+        "images/build.rs",
+        "images/src/format.rs",
+        "guest-kernel",
+        "twz-abi",
+        "twz-rt",
+        "apps",
+        "pmem",
+        "libtwz",
+        "Cargo.toml",
+    ] {
+        println!("cargo:rerun-if-changed={}", workspace.join(watched).display());
+    }
+    let manifest = fs::read_to_string(here.join("default.toml")).expect("default.toml is readable");
+    let manifest: Manifest = toml::from_str(&manifest).expect("default.toml is a manifest");
+
+    let built = build(
+        &workspace,
+        &[
+            &["-p", "guest-kernel", "--features", "image", "--config", "guest-kernel/kernel.toml"],
+            &["-p", "apps", "--features", "guest", "--config", "twz-rt/program.toml"],
+        ],
+    );
+    let read = |name: &str| {
+        let path = built.join(name);
+        fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    };
+    let mut entries = vec![(kind::KERNEL, "kernel".to_string(), read("guest-kernel"))];
+    entries.push((kind::INIT, manifest.init.clone(), Vec::new()));
+    for name in &manifest.programs {
+        entries.push((kind::PROGRAM, name.clone(), program_object(name, &read(name))));
+    }
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    fs::write(out.join("default.img"), pack(&entries)).expect("OUT_DIR is writable");
+}
+
+/// Runs a nested cargo for each list of arguments; returns the folder with the results.
+fn build(workspace: &Path, runs: &[&[&str]]) -> PathBuf {
+    let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
+    // <target>/<triple>/<profile>/build/<crate>/out
+    let target = out.ancestors().nth(5).expect("OUT_DIR lies in a target folder").join("guest");
+    for arguments in runs {
+        let mut cargo = Command::new(env::var_os("CARGO").expect("cargo sets CARGO"));
+        cargo
+            .current_dir(workspace)
+            .args(["build", "--profile", "guest", "--target", TARGET, "--target-dir"])
+            .arg(&target)
+            .args(*arguments);
+        for inherited in [
+            "RUSTFLAGS",
+            "CARGO_ENCODED_RUSTFLAGS",
+            "RUSTC_WRAPPER",
+            "RUSTC_WORKSPACE_WRAPPER",
+            "CARGO_TARGET_DIR",
+            "CARGO_BUILD_TARGET",
+        ] {
+            cargo.env_remove(inherited);
+        }
+        let status = cargo.status().expect("cargo can be started");
+        assert!(status.success(), "the nested build failed: cargo {}", arguments.join(" "));
+    }
+    target.join(TARGET).join("guest")
+}
+
+/// Turns a linked program into the contents of a program object, from offset 0x1000 on.
+fn program_object(name: &str, file: &[u8]) -> Vec<u8> {
+    let parsed = ElfFile64::<LittleEndian>::parse(file).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let text_base = TEXT_SLOT * SLOT_SIZE;
+    let data_base = DATA_SLOT * SLOT_SIZE + DATA_OFFSET;
+    let mut contents = vec![0; to_usize(TEXT_OFFSET - DATA_OFFSET)];
+    let mut data: &[u8] = &[];
+    let mut data_total = 0;
+    for segment in parsed.elf_program_headers() {
+        if segment.p_type(LittleEndian) != elf::PT_LOAD {
+            continue;
+        }
+        let bytes = segment
+            .data(LittleEndian, file)
+            .unwrap_or_else(|()| panic!("{name}: a segment lies outside of the file"));
+        let address = segment.p_vaddr(LittleEndian);
+        if segment.p_flags(LittleEndian) & elf::PF_W == 0 {
+            let at = to_usize(address - text_base - DATA_OFFSET);
+            assert!(at >= contents.len(), "{name}: text segments overlap");
+            contents.resize(at, 0);
+            contents.extend_from_slice(bytes);
+        } else {
+            assert!(
+                address == data_base && data.is_empty(),
+                "{name}: one data segment at {data_base:#x} expected"
+            );
+            (data, data_total) = (bytes, segment.p_memsz(LittleEndian));
+        }
+    }
+    contents.resize(contents.len().next_multiple_of(PAGE), 0);
+    let header = ProgramHeader {
+        magic: PROGRAM_MAGIC,
+        abi_version: twz_abi::ABI_VERSION,
+        reserved: 0,
+        entry: parsed.entry(),
+        data_offset: DATA_OFFSET + contents.len() as u64,
+        data_bytes: data.len() as u64,
+        data_total,
+    };
+    contents[..size_of::<ProgramHeader>()].copy_from_slice(header.as_bytes());
+    contents.extend_from_slice(data);
+    contents
+}
+
+fn pack(entries: &[(u32, String, Vec<u8>)]) -> Vec<u8> {
+    let mut image = vec![0; HEADER_BYTES + entries.len() * size_of::<Entry>()];
+    for (index, (kind, name, contents)) in entries.iter().enumerate() {
+        assert!(name.len() <= NAME_BYTES, "{name}: the name is longer than {NAME_BYTES} bytes");
+        image.resize(image.len().next_multiple_of(PAGE), 0);
+        let mut entry = Entry {
+            kind: *kind,
+            name_length: u32::try_from(name.len()).expect("checked above"),
+            name: [0; NAME_BYTES],
+            offset: image.len() as u64,
+            bytes: contents.len() as u64,
+            reserved: [0; 24],
+        };
+        entry.name[..name.len()].copy_from_slice(name.as_bytes());
+        let at = HEADER_BYTES + index * size_of::<Entry>();
+        image[at..at + size_of::<Entry>()].copy_from_slice(entry.as_bytes());
+        image.extend_from_slice(contents);
+    }
+    let header = Header {
+        magic: MAGIC,
+        abi_version: twz_abi::ABI_VERSION,
+        entry_count: u32::try_from(entries.len()).expect("few entries"),
+        digest: *blake3::hash(&image[HEADER_BYTES..]).as_bytes(),
+    };
+    image[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    image
+}
+
+fn to_usize(value: u64) -> usize {
+    usize::try_from(value).expect("64-bit host")
+}

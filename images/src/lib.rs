@@ -1,0 +1,158 @@
+//! Boot images: a guest kernel and programs in one file.
+//!
+//! # Contract
+//! - [`DEFAULT`] is built with this crate, from `default.toml`; `twzvmm` needs no other file.
+//! - [`Image::parse`] accepts only whole images of our ABI: magic, version, digest, every offset and name checked. What it returns can be
+//!   used without further checks of its bounds.
+#![forbid(unsafe_code)]
+
+mod format;
+
+use format::{Entry, HEADER_BYTES, Header, MAGIC, NAME_BYTES, kind};
+use std::mem::offset_of;
+use twz_abi::program::{PROGRAM_MAGIC, ProgramHeader};
+use zerocopy::FromBytes;
+
+/// The image that came with this build.
+pub static DEFAULT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/default.img"));
+
+/// An image cannot be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ImageError {
+    /// It does not begin like one.
+    #[error("not a Twizzler image")]
+    NotAnImage,
+    /// Built for another ABI.
+    #[error(
+        "the image speaks ABI {found}, this twzvmm speaks {}: use the image that came with it",
+        twz_abi::ABI_VERSION
+    )]
+    Version {
+        /// The image's.
+        found: u32,
+    },
+    /// Its bytes are not those that were packed.
+    #[error("the image is damaged: {0}")]
+    Damaged(&'static str),
+}
+
+/// A program in an image.
+#[derive(Clone, Copy, Debug)]
+pub struct Program<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// The program object, from offset 0x1000 on.
+    pub contents: &'a [u8],
+    /// How its parts are to be mapped.
+    pub header: ProgramHeader,
+    /// Digest of the contents; identical programs have identical digests.
+    pub digest: [u8; 32],
+}
+
+/// A checked image.
+#[derive(Clone, Debug)]
+pub struct Image<'a> {
+    /// The kernel, an ELF file.
+    pub kernel: &'a [u8],
+    /// Name of the program that starts when none is named.
+    pub init: &'a str,
+    /// All programs.
+    pub programs: Vec<Program<'a>>,
+}
+
+impl<'a> Image<'a> {
+    /// Checks an image.
+    ///
+    /// # Errors
+    /// [`ImageError`] says what is wrong.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, ImageError> {
+        let damaged = ImageError::Damaged;
+        let (header, rest) = Header::read_from_prefix(bytes).map_err(|_| ImageError::NotAnImage)?;
+        if header.magic != MAGIC {
+            return Err(ImageError::NotAnImage);
+        }
+        if header.abi_version != twz_abi::ABI_VERSION {
+            return Err(ImageError::Version { found: header.abi_version });
+        }
+        if *blake3::hash(&bytes[HEADER_BYTES..]).as_bytes() != header.digest {
+            return Err(damaged("its digest does not match"));
+        }
+        let mut image = Self { kernel: &[], init: "", programs: Vec::new() };
+        let mut rest = rest;
+        for _ in 0..header.entry_count {
+            let (entry, after) =
+                Entry::ref_from_prefix(rest).map_err(|_| damaged("the list of entries is cut"))?;
+            rest = after;
+            let name = usize::try_from(entry.name_length)
+                .ok()
+                .filter(|&length| length <= NAME_BYTES)
+                .and_then(|length| std::str::from_utf8(&name_field[..length]).ok())
+                .ok_or(damaged("a name is not text"))?;
+            let contents =
+                slice(bytes, entry.offset, entry.bytes).ok_or(damaged("an entry is outside of the file"))?;
+            match entry.kind {
+                kind::KERNEL => image.kernel = contents,
+                kind::INIT => image.init = name,
+                kind::PROGRAM => image.programs.push(program(name, contents)?),
+                _ => return Err(damaged("an entry is of an unknown kind")),
+            }
+        }
+        if image.kernel.is_empty() {
+            return Err(damaged("there is no kernel"));
+        }
+        Ok(image)
+    }
+
+    /// The program called `name`.
+    #[must_use]
+    pub fn program(&self, name: &str) -> Option<&Program<'a>> {
+        self.programs.iter().find(|program| program.name == name)
+    }
+}
+
+fn slice(bytes: &[u8], offset: u64, length: u64) -> Option<&[u8]> {
+    let start = usize::try_from(offset).ok()?;
+    let end = start.checked_add(usize::try_from(length).ok()?)?;
+    bytes.get(start..end)
+}
+
+fn program<'a>(name: &'a str, contents: &'a [u8]) -> Result<Program<'a>, ImageError> {
+    let damaged = || ImageError::Damaged("a program has a bad header");
+    let (header, _) = ProgramHeader::read_from_prefix(contents).map_err(|_| damaged())?;
+    let end = twz_abi::object::DATA_OFFSET + contents.len() as u64;
+    let template_fits = header.data_offset.checked_add(header.data_bytes).is_some_and(|last| last <= end);
+    let data_fits = header.data_bytes <= header.data_total && header.data_total < twz_abi::object::DATA_END;
+    if header.magic != PROGRAM_MAGIC || !template_fits || !data_fits || end > twz_abi::object::DATA_END {
+        return Err(damaged());
+    }
+    Ok(Program { name, contents, header, digest: *blake3::hash(contents).as_bytes() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_image_is_whole() {
+        let image = Image::parse(DEFAULT).expect("our own image");
+        assert!(image.program(image.init).is_some(), "init is one of the programs");
+        assert!(image.program("counter").is_some() && image.program("fault").is_some());
+    }
+
+    #[test]
+    fn refuses_every_single_changed_byte_of_the_head() {
+        for at in 0..256 {
+            let mut bytes = DEFAULT.to_vec();
+            bytes[at] ^= 1;
+            assert!(Image::parse(&bytes).is_err(), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn refuses_cut_and_foreign_files() {
+        assert_eq!(Image::parse(b"").err(), Some(ImageError::NotAnImage));
+        assert_eq!(Image::parse(&[0; 4096]).err(), Some(ImageError::NotAnImage));
+        let cut = &DEFAULT[..DEFAULT.len() - 1];
+        assert_eq!(Image::parse(cut).err(), Some(ImageError::Damaged("its digest does not match")));
+    }
+}

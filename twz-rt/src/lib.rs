@@ -1,0 +1,23 @@
+//! The lowest layer of a program: where it begins, how it calls the kernel, prints and ends.
+//!
+//! # Contract
+//! - [`entry!`] names the program's `main`; it gets the [`Args`] and returns an exit status.
+//! - Everything here works before any object but the program's own is mapped.
+//! - Pieces that only a program may have (panic handler, heap, memory functions) are there with feature `guest`; without it the
+//!   crate is an ordinary library that host tools can check.
+#![no_std]
+
+pub mod args;
+pub mod console;
+#[cfg(feature = "guest")]
+mod heap;
+#[cfg(feature = "guest")]
+mod memory;
+#[cfg(feature = "guest")]
+mod panic;
+pub mod start;
+pub mod syscall;
+pub mod view;
+
+pub use args::Args;
+pub use twz_abi as abi;

@@ -1,0 +1,53 @@
+//! The entry point.
+
+/// What a program's `main` may return.
+pub trait Termination {
+    /// The exit status.
+    fn status(self) -> u8;
+}
+
+impl Termination for () {
+    fn status(self) -> u8 {
+        0
+    }
+}
+
+impl Termination for u8 {
+    fn status(self) -> u8 {
+        self
+    }
+}
+
+impl<T: Termination, E: core::fmt::Display> Termination for Result<T, E> {
+    /// An error is printed in one line and is status 1.
+    fn status(self) -> u8 {
+        match self {
+            Ok(value) => value.status(),
+            Err(error) => {
+                crate::println!("error: {error}");
+                1
+            }
+        }
+    }
+}
+
+/// Names the function that a program begins with: `fn main(args: Args) -> impl Termination`.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        /// First instruction; the loader has set RSP up and put the address of the arguments object into RDI.
+        #[cfg(feature = "guest")]
+        #[unsafe(no_mangle)]
+        #[unsafe(naked)]
+        unsafe extern "C" fn _start() -> ! {
+            core::arch::naked_asm!("xor ebp, ebp", "and rsp, -16", "call {}", "ud2", sym run_main)
+        }
+
+        extern "C" fn run_main(arguments: *const u8) -> ! {
+            // SAFETY: the loader passes the address of the arguments object, which nobody unmaps.
+            let arguments = unsafe { $crate::Args::at(arguments) };
+            let status = $crate::start::Termination::status($main(arguments));
+            $crate::syscall::thread_exit(status)
+        }
+    };
+}

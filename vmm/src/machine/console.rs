@@ -1,0 +1,71 @@
+//! The console: what programs print and what is typed.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::sync::{Mutex, PoisonError};
+
+/// Typed bytes that are kept for the guest before reading stops.
+const INPUT_LIMIT: usize = 64 * 1024;
+
+#[derive(Default)]
+struct Input {
+    typed: VecDeque<u8>,
+    ended: bool,
+}
+
+/// Standard input and output, shared by all harts.
+#[derive(Default)]
+pub struct Console {
+    input: Mutex<Input>,
+}
+
+/// Bytes taken from the input, and whether there will be no more.
+pub struct Taken {
+    /// What was typed.
+    pub bytes: Vec<u8>,
+    /// The input has ended and everything was taken.
+    pub ended: bool,
+}
+
+impl Console {
+    /// Prints what a program wrote. A closed output is the reader's wish, not an error of the program's.
+    pub fn print(&self, bytes: &[u8]) {
+        let mut out = io::stdout().lock();
+        if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
+            tracing::debug!(%error, "standard output is gone");
+        }
+    }
+
+    /// Prints a line of the kernel's on standard error.
+    pub fn print_kernel_line(&self, line: &[u8]) {
+        let text = String::from_utf8_lossy(line);
+        // As above; and there is no third place to say so.
+        let _ = writeln!(io::stderr().lock(), "kernel: {}", text.trim_end().escape_debug());
+    }
+
+    /// Reads once from standard input, which the caller knows to be readable. Returns whether more may be read now.
+    pub fn fill(&self) -> bool {
+        let mut buffer = [0; 4096];
+        let count = io::stdin().lock().read(&mut buffer);
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        match count {
+            Ok(0) => input.ended = true,
+            Ok(count) => input.typed.extend(&buffer[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                tracing::debug!(%error, "standard input is gone");
+                input.ended = true;
+            }
+        }
+        !input.ended && input.typed.len() < INPUT_LIMIT
+    }
+
+    /// Takes up to `room` typed bytes.
+    pub fn take(&self, room: usize) -> Taken {
+        let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = room.min(input.typed.len());
+        let bytes: Vec<u8> = input.typed.drain(..count).collect();
+        let ended = bytes.is_empty() && input.ended;
+        Taken { bytes, ended }
+    }
+}

@@ -1,0 +1,199 @@
+//! A hart: one host thread and its vCPUs.
+//!
+//! ```text
+//!            +---------------------- port -> hypercall ---------------------+
+//!            v                                                              |
+//! Enter -> KVM_RUN --HLT--> Asleep --reason--> Enter                        |
+//!            |  |-- interrupted: take reasons, inject a vector --> Enter    |
+//!            |  `-- EFAULT/MMIO in object space: refused access --> Enter   |
+//!            `-- anything else: the kernel is broken --> machine stops      |
+//! ```
+
+use super::hypercall::Caller;
+use super::wake::{self, Doorbell, STOP};
+use super::{Ending, Shared, vcpu};
+use kvm_ioctls::{VcpuExit, VcpuFd};
+use std::os::fd::{AsRawFd, RawFd};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use twz_abi::hypercall;
+use vmm_sys_util::timerfd::TimerFd;
+
+const TIMER_VECTOR: u8 = 0x20;
+const KICK_VECTOR: u8 = 0x21;
+const REFUSED_VECTOR: u8 = 0x22;
+
+/// What other threads know of a hart.
+pub struct HartShared {
+    /// Sleep and wake-up.
+    pub bell: Doorbell,
+    timer: Mutex<TimerFd>,
+    descriptor: RawFd,
+}
+
+impl HartShared {
+    /// Of a hart that has not started.
+    ///
+    /// # Errors
+    /// The host has no more descriptors.
+    pub fn new() -> Result<Self, vmm_sys_util::errno::Error> {
+        let timer = TimerFd::new()?;
+        let descriptor = timer.as_raw_fd();
+        Ok(Self { bell: Doorbell::new(), timer: Mutex::new(timer), descriptor })
+    }
+
+    /// What the event loop watches.
+    pub fn timer_descriptor(&self) -> RawFd {
+        self.descriptor
+    }
+
+    /// Rings [`wake::TIMER`] after `delay`; `None` for never.
+    pub fn set_timer(&self, delay: Option<Duration>) {
+        let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        // Zero would disarm it.
+        let result = match delay {
+            Some(delay) => timer.reset(delay.max(Duration::from_nanos(1)), None),
+            None => timer.clear(),
+        };
+        if let Err(error) = result {
+            tracing::error!(%error, "cannot set a timer");
+        }
+    }
+
+    /// Makes the timer's descriptor unreadable again.
+    pub fn clear_timer(&self) {
+        let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        // Readable when this is called, so it does not block; if another setting raced us, clearing is all there is to do.
+        if let Err(error) = timer.wait() {
+            tracing::debug!(%error, "timer");
+        }
+    }
+}
+
+/// The thread's own part of a hart.
+pub struct Hart {
+    number: u32,
+    vcpu: VcpuFd,
+    shared: Arc<Shared>,
+    /// Vectors to inject, highest first when several wait.
+    waiting: Vec<u8>,
+}
+
+impl Hart {
+    /// A hart with its first vCPU, which is ready to run.
+    pub fn new(number: u32, vcpu: VcpuFd, shared: Arc<Shared>) -> Self {
+        Self { number, vcpu, shared, waiting: Vec::new() }
+    }
+
+    /// Runs until the machine stops.
+    pub fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let bell = &shared.harts[self.number as usize].bell;
+        let immediate_exit = &raw mut self.vcpu.get_kvm_run().immediate_exit;
+        // SAFETY: the `kvm_run` page is mapped as long as the vCPU, which lives until after `leave`.
+        unsafe { bell.enter(immediate_exit) };
+        while shared.ending().is_none() {
+            self.step(bell);
+        }
+        bell.leave();
+    }
+
+    fn step(&mut self, bell: &Doorbell) {
+        self.inject();
+        match self.vcpu.run() {
+            Ok(VcpuExit::IoOut(port, _)) if port == u16::from(hypercall::PORT) => {
+                self.shared.hypercall(Caller { hart: self.number });
+            }
+            Ok(VcpuExit::Hlt) => {
+                let reasons = bell.sleep();
+                self.vcpu.set_kvm_immediate_exit(0);
+                // The kernel looks at everything after HLT by itself; nothing has to be injected.
+                self.note(reasons & STOP);
+            }
+            Ok(VcpuExit::IrqWindowOpen) => {}
+            Ok(VcpuExit::Intr) => self.interrupted(bell),
+            Ok(VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _)) => {
+                tracing::debug!(address, "refused access, emulated");
+                self.refused();
+            }
+            Ok(exit) => {
+                let what = format!("{exit:?}");
+                self.broken(&what);
+            }
+            Err(error) => match error.errno() {
+                libc::EINTR | libc::EAGAIN => self.interrupted(bell),
+                libc::EFAULT => self.refused(),
+                _ => self.broken(&format!("KVM_RUN: {error}")),
+            },
+        }
+    }
+
+    fn interrupted(&mut self, bell: &Doorbell) {
+        self.vcpu.set_kvm_immediate_exit(0);
+        self.note(bell.take());
+    }
+
+    fn note(&mut self, reasons: u32) {
+        for (reason, vector) in [(wake::TIMER, TIMER_VECTOR), (wake::KICK, KICK_VECTOR)] {
+            if reasons & reason != 0 {
+                self.add(vector);
+            }
+        }
+    }
+
+    fn add(&mut self, vector: u8) {
+        if !self.waiting.contains(&vector) {
+            self.waiting.push(vector);
+            self.waiting.sort_unstable();
+        }
+    }
+
+    /// Injects the highest waiting vector if the vCPU can take one now, else asks to be told when it can.
+    fn inject(&mut self) {
+        let run = self.vcpu.get_kvm_run();
+        let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0;
+        let more = if ready { self.waiting.len() > 1 } else { !self.waiting.is_empty() };
+        run.request_interrupt_window = u8::from(more);
+        if !ready {
+            return;
+        }
+        if let Some(vector) = self.waiting.pop()
+            && let Err(error) = vcpu::interrupt(&self.vcpu, vector)
+        {
+            tracing::debug!(%error, vector, "not injected yet");
+            self.add(vector);
+        }
+    }
+
+    /// The guest touched object space that the alias does not allow. In ring 3 the kernel is told and looks again; in its copy
+    /// routine it goes on at the fix-up; elsewhere in ring 0 it is broken.
+    fn refused(&mut self) {
+        let Ok(mut regs) = self.vcpu.get_regs() else {
+            return self.broken("the registers cannot be read after a refused access");
+        };
+        if self.vcpu.get_kvm_run().if_flag != 0 {
+            self.add(REFUSED_VECTOR);
+            return;
+        }
+        let fixup = self.shared.fixup();
+        if let Some([start, end, target]) = fixup
+            && (start..end).contains(&regs.rip)
+        {
+            regs.rip = target;
+            if self.vcpu.set_regs(&regs).is_ok() {
+                return;
+            }
+        }
+        self.broken(&format!("refused access to memory in ring 0 at {:#x}", regs.rip));
+    }
+
+    /// The kernel, or KVM, did what cannot be continued.
+    fn broken(&mut self, what: &str) {
+        let place = match self.vcpu.get_regs() {
+            Ok(regs) => format!("rip {:#x} rsp {:#x} rax {:#x} rdi {:#x}", regs.rip, regs.rsp, regs.rax, regs.rdi),
+            Err(error) => format!("registers unknown: {error}"),
+        };
+        let faulting = self.vcpu.get_sregs().map(|sregs| sregs.cr2).unwrap_or_default();
+        self.shared.stop(Ending::Broken(format!("hart {}: {what} ({place} cr2 {faulting:#x})", self.number)));
+    }
+}

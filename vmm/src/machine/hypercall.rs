@@ -1,0 +1,225 @@
+//! Hypercalls: what the guest kernel asks, checked and answered.
+//!
+//! The mailbox is guest memory: `op`, `args` and `data` are read once, through volatile accessors, and validated before use. The
+//! kernel is not trusted with rights; everything that depends on them goes to the [`Monitor`](super::monitor::Monitor).
+
+use super::{Ending, Shared};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use twz_abi::boot::MAILBOX_GPA;
+use twz_abi::hypercall::{DATA_SIZE, Mailbox, Op};
+use twz_abi::syscall::{CreateSpec, NAME_MAX};
+use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
+use vm_memory::{Bytes, GuestAddress};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+const STATUS_OFFSET: u64 = std::mem::offset_of!(Mailbox, status) as u64;
+const RETS_OFFSET: u64 = std::mem::offset_of!(Mailbox, rets) as u64;
+const DATA_OFFSET: u64 = std::mem::offset_of!(Mailbox, data) as u64;
+
+/// Who calls.
+#[derive(Clone, Copy)]
+pub struct Caller {
+    /// The hart's number.
+    pub hart: u32,
+}
+
+impl Caller {
+    fn mailbox(self) -> u64 {
+        MAILBOX_GPA + u64::from(self.hart) * PAGE_SIZE
+    }
+}
+
+type Results = Result<[u64; 4], ErrorCode>;
+
+/// Words that the kernel passed.
+#[derive(FromBytes, IntoBytes, Clone, Copy)]
+#[repr(C)]
+struct Request {
+    op: u32,
+    status: u32,
+    args: [u64; 8],
+}
+
+impl Shared {
+    /// Serves the call that stands in the caller's mailbox.
+    pub fn hypercall(&self, caller: Caller) {
+        let mut request = Request::new_zeroed();
+        let at = GuestAddress(caller.mailbox());
+        if let Err(error) = self.memory.read_slice(request.as_mut_bytes(), at) {
+            return self.stop(Ending::Broken(format!("mailbox of hart {}: {error}", caller.hart)));
+        }
+        let result = match Op::try_from(request.op) {
+            Ok(op) => self.serve(caller, op, request.args),
+            Err(_) => Err(ErrorCode::NoSuchCall),
+        };
+        tracing::trace!(hart = caller.hart, op = request.op, args = ?request.args, ?result, "hypercall");
+        let (status, rets) = match result {
+            Ok(rets) => (0, rets),
+            Err(error) => (error as u32, [0; 4]),
+        };
+        let answered = self
+            .memory
+            .write_slice(rets.as_bytes(), GuestAddress(caller.mailbox() + RETS_OFFSET))
+            .and_then(|()| self.memory.write_obj(status, GuestAddress(caller.mailbox() + STATUS_OFFSET)));
+        if let Err(error) = answered {
+            self.stop(Ending::Broken(format!("mailbox of hart {}: {error}", caller.hart)));
+        }
+    }
+
+    fn serve(&self, caller: Caller, op: Op, a: [u64; 8]) -> Results {
+        let id = |at: usize| ObjectId { lo: a[at], hi: a[at + 1] };
+        let none = [0; 4];
+        match op {
+            Op::Ready => {
+                self.hart_ready(caller.hart, a[0], [a[1], a[2], a[3]]);
+                Ok(none)
+            }
+            Op::FirstUser => {
+                self.note_first_user();
+                Ok(none)
+            }
+            Op::Shutdown => {
+                self.stop(Ending::Exit(status_of(a[0])));
+                Ok(none)
+            }
+            Op::Panic => {
+                let text = self.data(caller, a[0])?;
+                self.stop(Ending::Broken(format!("kernel panic: {}", String::from_utf8_lossy(&text).escape_debug())));
+                Ok(none)
+            }
+            Op::ConsoleWrite => {
+                let bytes = self.data(caller, a[0])?;
+                match a[1] {
+                    0 => self.console.print(&bytes),
+                    _ => self.console.print_kernel_line(&bytes),
+                }
+                Ok(none)
+            }
+            Op::ConsoleRead => {
+                let room = usize::try_from(a[0]).unwrap_or(usize::MAX).min(DATA_SIZE);
+                let taken = self.console.take(room);
+                self.put_data(caller, &taken.bytes)?;
+                Ok([taken.bytes.len() as u64, u64::from(taken.ended), 0, 0])
+            }
+            Op::Clock => {
+                let since_start = nanoseconds(self.started.elapsed());
+                // A host clock before 1970 reads as 1970.
+                let since_1970 = nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+                Ok([since_start, since_1970, 0, 0])
+            }
+            Op::SetTimer => {
+                let delay = (a[0] != u64::MAX).then(|| Duration::from_nanos(a[0]));
+                self.harts[caller.hart as usize].set_timer(delay);
+                Ok(none)
+            }
+            Op::Kick => {
+                for (number, hart) in self.harts.iter().enumerate() {
+                    if a[0] >> number & 1 == 1 {
+                        hart.bell.ring(super::wake::KICK);
+                    }
+                }
+                Ok(none)
+            }
+            Op::Relax => {
+                std::thread::yield_now();
+                Ok(none)
+            }
+            Op::Random => {
+                let length = usize::try_from(a[0]).ok().filter(|&length| length <= DATA_SIZE);
+                let mut bytes = vec![0; length.ok_or(ErrorCode::BadArgument)?];
+                getrandom::fill(&mut bytes).map_err(|_| ErrorCode::Medium)?;
+                self.put_data(caller, &bytes)?;
+                Ok(none)
+            }
+            Op::Bind => self.monitor().bind(id(0), id(2)).map(|(binding, rights)| {
+                [binding, u64::from(rights.bits()), 0, 0]
+            }),
+            Op::Touch => {
+                let access = u32::try_from(a[2]).ok().and_then(Rights::from_bits).ok_or(ErrorCode::BadArgument)?;
+                let table = self.check_table(a[3])?;
+                let touched = self.monitor().touch(a[0], a[1], access)?;
+                match touched.large {
+                    Some(address) => Ok([address, 0, 0, 0]),
+                    None => self.fill_table(table, &touched).map(|()| none),
+                }
+            }
+            Op::Unbind => self.monitor().unbind(a[0]).map(|()| none),
+            Op::Create => {
+                let bytes = self.data(caller, size_of::<CreateSpec>() as u64)?;
+                let spec = CreateSpec::read_from_bytes(&bytes).map_err(|_| ErrorCode::BadArgument)?;
+                self.monitor().create(id(0), &spec).map(|id| [id.lo, id.hi, 0, 0])
+            }
+            Op::Delete => self.monitor().delete(id(0), id(2)).map(|()| none),
+            Op::Stat => {
+                let stat = self.monitor().stat(id(0), id(2))?;
+                self.put_data(caller, stat.as_bytes())?;
+                Ok(none)
+            }
+            Op::NameGet => {
+                let name = self.name(caller, a[2])?;
+                self.monitor().name_get(id(0), &name).map(|id| [id.lo, id.hi, 0, 0])
+            }
+            Op::NameSet => {
+                let name = self.name(caller, a[4])?;
+                self.monitor().name_set(id(0), id(2), &name).map(|()| none)
+            }
+            Op::NameRemove => {
+                let name = self.name(caller, a[2])?;
+                self.monitor().name_remove(id(0), &name).map(|()| none)
+            }
+        }
+    }
+
+    /// Copies `length` bytes out of the data area.
+    fn data(&self, caller: Caller, length: u64) -> Result<Vec<u8>, ErrorCode> {
+        let length = usize::try_from(length).ok().filter(|&length| length <= DATA_SIZE);
+        let mut bytes = vec![0; length.ok_or(ErrorCode::BadArgument)?];
+        self.memory
+            .read_slice(&mut bytes, GuestAddress(caller.mailbox() + DATA_OFFSET))
+            .map_err(|_| ErrorCode::BadAddress)?;
+        Ok(bytes)
+    }
+
+    fn put_data(&self, caller: Caller, bytes: &[u8]) -> Result<(), ErrorCode> {
+        self.memory
+            .write_slice(bytes, GuestAddress(caller.mailbox() + DATA_OFFSET))
+            .map_err(|_| ErrorCode::BadAddress)
+    }
+
+    fn name(&self, caller: Caller, length: u64) -> Result<String, ErrorCode> {
+        if length == 0 || length > NAME_MAX as u64 {
+            return Err(ErrorCode::BadArgument);
+        }
+        String::from_utf8(self.data(caller, length)?).map_err(|_| ErrorCode::BadArgument)
+    }
+
+    /// A table must be a frame of free RAM: what lies below is read-only to the guest, and so to our writing for it.
+    fn check_table(&self, address: u64) -> Result<u64, ErrorCode> {
+        let in_free_ram = (self.free_start..self.ram_bytes).contains(&address);
+        if in_free_ram && address.is_multiple_of(PAGE_SIZE) { Ok(address) } else { Err(ErrorCode::BadArgument) }
+    }
+
+    /// Writes the first-stage entries of what was touched into the kernel's table, so that an interpreted ring 0 need not.
+    fn fill_table(&self, table: u64, touched: &super::monitor::Touched) -> Result<(), ErrorCode> {
+        const PRESENT_USER_ACCESSED: u64 = 0b10_0101;
+        const WRITE_DIRTY: u64 = 0b100_0010;
+        let flags = PRESENT_USER_ACCESSED | if touched.writable { WRITE_DIRTY } else { 0 };
+        for page in 0..touched.pages {
+            let entry = touched.address + page * PAGE_SIZE | flags;
+            let at = GuestAddress(table + (touched.first_page + page) * 8);
+            self.memory
+                .store(entry, at, std::sync::atomic::Ordering::Release)
+                .map_err(|_| ErrorCode::BadAddress)?;
+        }
+        Ok(())
+    }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "an exit status is 8 bits; the kernel masks it too")]
+fn status_of(word: u64) -> u8 {
+    word as u8
+}

@@ -1,0 +1,91 @@
+//! The state of a vCPU before its first instruction, and the two ioctls that kvm-ioctls lacks.
+
+use kvm_bindings::{CpuId, kvm_interrupt, kvm_regs, kvm_segment};
+use kvm_ioctls::VcpuFd;
+use std::os::fd::AsRawFd;
+use twz_abi::boot::{STACK_BASE, STACK_STRIDE};
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::{ioctl_ioc_nr, ioctl_iow_nr};
+
+ioctl_iow_nr!(KVM_INTERRUPT, 0xAE, 0x86, kvm_interrupt);
+
+/// PE, MP, ET, NE, WP, AM, PG.
+const CR0: u64 = 0x8005_0033;
+/// PAE, PGE, OSFXSR, OSXMMEXCPT; the kernel adds what it chooses.
+const CR4: u64 = 0x6a0;
+/// LME, LMA, NXE.
+const EFER: u64 = 0xd00;
+const KERNEL_CODE: u16 = 0x10;
+const KERNEL_DATA: u16 = 0x18;
+
+/// Puts a fresh vCPU where the kernel begins: 64-bit mode, interrupts off, its own stack, the hart's number in RDI.
+///
+/// # Errors
+/// The ioctl that failed.
+pub fn prepare(
+    vcpu: &VcpuFd,
+    hart: u32,
+    cpuid: &CpuId,
+    entry: u64,
+    page_table: u64,
+) -> Result<(), (&'static str, kvm_ioctls::Error)> {
+    vcpu.set_cpuid2(&for_hart(cpuid, hart)).map_err(|error| ("KVM_SET_CPUID2", error))?;
+    let mut sregs = vcpu.get_sregs().map_err(|error| ("KVM_GET_SREGS", error))?;
+    sregs.cs = segment(KERNEL_CODE, 0xb, true);
+    for data in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
+        *data = segment(KERNEL_DATA, 0x3, false);
+    }
+    (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (CR0, page_table, CR4, EFER);
+    vcpu.set_sregs(&sregs).map_err(|error| ("KVM_SET_SREGS", error))?;
+    let stack = STACK_BASE + (u64::from(hart) + 1) * STACK_STRIDE;
+    let regs = kvm_regs { rip: entry, rsp: stack, rdi: u64::from(hart), rflags: 2, ..kvm_regs::default() };
+    vcpu.set_regs(&regs).map_err(|error| ("KVM_SET_REGS", error))
+}
+
+fn segment(selector: u16, kind: u8, code: bool) -> kvm_segment {
+    kvm_segment {
+        limit: 0xffff_ffff,
+        selector,
+        type_: kind,
+        present: 1,
+        s: 1,
+        db: u8::from(!code),
+        l: u8::from(code),
+        g: 1,
+        ..kvm_segment::default()
+    }
+}
+
+/// CPUID as hart `hart` sees it: its own APIC ID, everything else as KVM supports it.
+fn for_hart(cpuid: &CpuId, hart: u32) -> CpuId {
+    let mut own = cpuid.clone();
+    for entry in own.as_mut_slice() {
+        match entry.function {
+            1 => entry.ebx = entry.ebx & 0x00ff_ffff | hart << 24,
+            0xb | 0x1f => entry.edx = hart,
+            _ => {}
+        }
+    }
+    own
+}
+
+/// Injects an external interrupt.
+///
+/// # Errors
+/// The ioctl's.
+pub fn interrupt(vcpu: &VcpuFd, vector: u8) -> std::io::Result<()> {
+    let argument = kvm_interrupt { irq: u32::from(vector) };
+    // SAFETY: the vCPU is one of KVM's, and the ioctl reads one `kvm_interrupt`.
+    match unsafe { ioctl_with_ref(&Borrowed(vcpu), KVM_INTERRUPT(), &argument) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
+struct Borrowed<'a>(&'a VcpuFd);
+
+impl AsRawFd for Borrowed<'_> {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.as_raw_fd()
+    }
+}
