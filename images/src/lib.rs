@@ -81,7 +81,9 @@ impl<'a> Image<'a> {
         let mut rest = rest;
         for _ in 0..header.entry_count {
             let (entry, after) =
-                Entry::ref_from_prefix(rest).map_err(|_| damaged("the list of entries is cut"))?;
+                Entry::read_from_prefix(rest).map_err(|_| damaged("the list of entries is cut"))?;
+            let name_at = offset_of!(Entry, name);
+            let name_field = &rest[name_at..name_at + NAME_BYTES];
             rest = after;
             let name = usize::try_from(entry.name_length)
                 .ok()

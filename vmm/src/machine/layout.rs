@@ -58,6 +58,8 @@ pub struct Layout {
     pub entry: u64,
     /// Guest-physical address of the top-level page table.
     pub page_table: u64,
+    /// First guest-physical byte that nothing uses.
+    pub free_start: u64,
     /// Guest-physical ranges (start, bytes) of the kernel's text and constants, to be made read-only.
     pub read_only: Vec<(u64, u64)>,
 }
@@ -218,5 +220,5 @@ pub fn lay_out(memory: &GuestMemoryMmap, kernel: &[u8], facts: &Facts) -> Result
         .filter(|segment| segment.2 & elf::PF_W == 0)
         .map(|&(start, end, _)| (start, end - start))
         .collect();
-    Ok(Layout { entry: file.entry(), page_table: top, read_only })
+    Ok(Layout { entry: file.entry(), page_table: top, free_start: builder.next, read_only })
 }

@@ -1,0 +1,6 @@
+//! `twzvmm`: it owns the persistent memory, decides every right, and runs the guest on KVM.
+//!
+//! The binary is a thin shell around this library; see [`machine`] for the life of a machine.
+
+pub mod machine;
+pub mod size;

@@ -1,0 +1,380 @@
+//! A machine: guest RAM, one root, harts, the monitor, the console; and its life from power-on to its end.
+//!
+//! ```text
+//! Machine::build --run--> harts in their threads, events in the caller's --Ending--> all joined, pool written out
+//! ```
+
+mod console;
+mod events;
+mod hart;
+mod hypercall;
+mod layout;
+mod monitor;
+mod program;
+mod vcpu;
+mod wake;
+
+use console::Console;
+use ept_contexts::{Ram, Root, Window};
+use hart::{Hart, HartShared};
+use images::Image;
+use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
+use kvm_ioctls::{Cap, Kvm, VcpuFd};
+use layout::Facts;
+use monitor::Monitor;
+use pool::{ObjectSpec, Pool};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+use twz_abi::boot::MAX_HARTS;
+use twz_abi::{ObjectId, Rights};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+pub use layout::{LayoutError, check_kernel};
+
+/// Least guest RAM that boots.
+pub const MIN_MEMORY: u64 = 16 << 20;
+/// Object space of a context where the second stage is two-dimensional, and where KVM shadows it (8 bytes of kernel memory for
+/// each 4 KiB page there).
+const WINDOW_BYTES: u64 = 64 << 30;
+const WINDOW_BYTES_SHADOW: u64 = 4 << 30;
+/// Object space begins here at the earliest: above everything that a PC has below 4 GiB.
+const WINDOW_BASE: u64 = 4 << 30;
+/// Pool root that names this boot's session object.
+const SESSION_KEY: &str = "session";
+/// Pool root that names the first context.
+const CONTEXT_KEY: &str = "init-context";
+/// Guest-physical address of the probe's code; below the kernel, overwritten by nothing that matters.
+const PROBE_GPA: u64 = 0x8000;
+
+/// What to build.
+#[derive(Clone, Debug)]
+pub struct Config<'a> {
+    /// Guest RAM in bytes.
+    pub memory: u64,
+    /// Harts.
+    pub harts: u32,
+    /// Kernel and programs.
+    pub image: &'a Image<'a>,
+    /// The program to start and its arguments, its name first.
+    pub arguments: Vec<String>,
+}
+
+/// How a machine came to its end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The first thread ended, or somebody shut the machine down, with this status.
+    Exit(u8),
+    /// A signal asked for it.
+    Signal(i32),
+    /// The kernel, KVM or the host failed.
+    Broken(String),
+}
+
+/// A machine cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// `/dev/kvm` cannot be used.
+    #[error("cannot open /dev/kvm: {0}; `twzvmm doctor` says what to do")]
+    NoKvm(std::io::Error),
+    /// KVM lacks something.
+    #[error("this host's KVM lacks {0}; `twzvmm doctor` says what to do")]
+    Lacks(&'static str),
+    /// No such program.
+    #[error("no program {name:?} in the image; it has: {known}")]
+    NoProgram {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// Guest RAM.
+    #[error("cannot get {bytes} bytes of guest memory: {reason}; give less with --mem")]
+    Memory {
+        /// Bytes.
+        bytes: u64,
+        /// Why not.
+        reason: String,
+    },
+    /// The kernel.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The program's objects.
+    #[error(transparent)]
+    Program(#[from] program::ProgramError),
+    /// The pool.
+    #[error(transparent)]
+    Pool(#[from] pool::Error),
+    /// Object space.
+    #[error(transparent)]
+    Alias(#[from] ept_contexts::AliasError),
+    /// A root.
+    #[error(transparent)]
+    Root(#[from] ept_contexts::RootError),
+    /// Anything else that the host refused.
+    #[error("{what} failed: {reason}")]
+    Host {
+        /// What was tried.
+        what: &'static str,
+        /// Why it failed.
+        reason: String,
+    },
+}
+
+fn host(what: &'static str) -> impl FnOnce(&dyn std::fmt::Display) -> BuildError {
+    move |reason| BuildError::Host { what, reason: reason.to_string() }
+}
+
+/// What the threads of a machine share.
+struct Shared {
+    memory: GuestMemoryMmap,
+    ram_bytes: u64,
+    /// First byte of RAM that the kernel hands out.
+    free_start: u64,
+    monitor: Monitor,
+    console: Console,
+    harts: Vec<HartShared>,
+    started: Instant,
+    first_user: OnceLock<Duration>,
+    fixup: OnceLock<[u64; 3]>,
+    ending: OnceLock<Ending>,
+    wake_loop: EventFd,
+}
+
+impl Shared {
+    fn monitor(&self) -> &Monitor {
+        &self.monitor
+    }
+
+    /// Ends the machine; the first reason counts.
+    fn stop(&self, ending: Ending) {
+        if self.ending.set(ending).is_ok() {
+            self.ring_all(wake::STOP);
+            if let Err(error) = self.wake_loop.write(1) {
+                tracing::error!(%error, "cannot wake the event loop");
+            }
+        }
+    }
+
+    fn ending(&self) -> Option<&Ending> {
+        self.ending.get()
+    }
+
+    fn ring_all(&self, reasons: u32) {
+        self.harts.iter().for_each(|hart| hart.bell.ring(reasons));
+    }
+
+    /// A hart's kernel runs; the addresses of the copy routine are the same for all.
+    fn hart_ready(&self, hart: u32, vcpu_entry: u64, fixup: [u64; 3]) {
+        tracing::debug!(hart, vcpu_entry, "hart ready");
+        self.fixup.get_or_init(|| fixup);
+    }
+
+    fn fixup(&self) -> Option<[u64; 3]> {
+        self.fixup.get().copied()
+    }
+
+    fn note_first_user(&self) {
+        let elapsed = *self.first_user.get_or_init(|| self.started.elapsed());
+        tracing::debug!(?elapsed, "first instruction of ring 3");
+    }
+}
+
+/// A machine that is ready to run.
+pub struct Machine {
+    shared: Arc<Shared>,
+    vcpus: Vec<VcpuFd>,
+    // Fields below only keep alive what the guest uses; dropped after the vCPUs.
+    _root: Root,
+    pool: Arc<Pool>,
+    signals: OwnedFd,
+}
+
+impl Machine {
+    /// Builds a machine on `pool`. `started` is when the process began, for the start-up time.
+    ///
+    /// # Errors
+    /// [`BuildError`] says what and what to do; nothing but volatile objects and the programs was changed in the pool.
+    pub fn build(config: &Config<'_>, pool: Pool, started: Instant) -> Result<Self, BuildError> {
+        let name = config.arguments.first().map_or(config.image.init, String::as_str);
+        let program = config.image.program(name).ok_or_else(|| BuildError::NoProgram {
+            name: name.to_string(),
+            known: config.image.programs.iter().map(|program| program.name).collect::<Vec<_>>().join(", "),
+        })?;
+        layout::check_kernel(config.image.kernel)?;
+        let signals = events::block_stop_signals().map_err(|error| host("blocking signals")(&error))?;
+        wake::install_handler().map_err(|error| host("installing a signal handler")(&error))?;
+
+        // 1. RAM and the root with its first vCPU, on which ring 0 is tried out.
+        let kvm = open_kvm()?;
+        let memory = guest_memory(config.memory)?;
+        let ram_host = memory
+            .get_host_address(GuestAddress(0))
+            .map_err(|error| host("finding guest memory")(&error))?;
+        let ram = Ram { host_address: ram_host as u64, bytes: config.memory };
+        // SAFETY: the memory is kept in `Shared`, which outlives root and vCPUs (fields of `Machine`, threads are joined); it is
+        // accessed through vm-memory's volatile accessors only.
+        let mut root = unsafe { Root::new(&kvm, ram) }?;
+        let mut vcpus = (0..config.harts).map(|hart| root.create_vcpu(hart)).collect::<Result<Vec<_>, _>>()?;
+        memory
+            .write_slice(&vmm_probe::quick::CODE, GuestAddress(PROBE_GPA))
+            .map_err(|error| host("writing to guest memory")(&error))?;
+        let ring0_native = vmm_probe::quick::ring0_is_native(&mut vcpus[0], PROBE_GPA)
+            .map_err(|error| host("trying ring 0")(&error))?;
+
+        // 2. Object space and what is in it.
+        let pool = Arc::new(pool);
+        let session = new_session(&pool)?;
+        let context = init_context(&pool)?;
+        let window_bytes = if ring0_native { WINDOW_BYTES } else { WINDOW_BYTES_SHADOW };
+        let window_base = WINDOW_BASE.max(config.memory.next_multiple_of(1 << 30));
+        let window = Window::new(window_base, window_bytes)?;
+        let monitor = Monitor::new(Arc::clone(&pool), context, session, window);
+        // SAFETY: the window lives in the monitor, in `Shared`, which outlives root and vCPUs.
+        monitor.with_window(|window| unsafe { root.add_window(window) })?;
+        let arguments = match config.arguments.as_slice() {
+            [] => vec![name.to_string()],
+            given => given.to_vec(),
+        };
+        let init = program::prepare(&pool, &monitor, program, context, &arguments)?;
+
+        // 3. The kernel.
+        let facts = Facts { hart_count: config.harts, ring0_native, window_base, window_bytes, init };
+        let laid_out = layout::lay_out(&memory, config.image.kernel, &facts)?;
+        for &(start, bytes) in &laid_out.read_only {
+            protect(&memory, start, bytes)?;
+        }
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|error| host("KVM_GET_SUPPORTED_CPUID")(&error))?;
+        for (hart, vcpu) in (0..).zip(&vcpus) {
+            vcpu::prepare(vcpu, hart, &cpuid, laid_out.entry, laid_out.page_table)
+                .map_err(|(what, error)| host(what)(&error))?;
+        }
+        let harts = (0..config.harts).map(|_| HartShared::new()).collect::<Result<Vec<_>, _>>();
+        let shared = Arc::new(Shared {
+            ram_bytes: config.memory,
+            free_start: laid_out.free_start,
+            memory,
+            monitor,
+            console: Console::default(),
+            harts: harts.map_err(|error| host("making a timer")(&error))?,
+            started,
+            first_user: OnceLock::new(),
+            fixup: OnceLock::new(),
+            ending: OnceLock::new(),
+            wake_loop: EventFd::new(EFD_NONBLOCK).map_err(|error| host("making an eventfd")(&error))?,
+        });
+        Ok(Self { shared, vcpus, _root: root, pool, signals })
+    }
+
+    /// Runs the machine to its end and writes the pool out.
+    ///
+    /// # Errors
+    /// The pool could not be written out, or a thread could not be started.
+    pub fn run(self) -> Result<(Ending, Option<Duration>), BuildError> {
+        let Self { shared, vcpus, _root, pool, signals } = self;
+        let mut threads = Vec::new();
+        for (number, vcpu) in (0..).zip(vcpus) {
+            let hart = Hart::new(number, vcpu, Arc::clone(&shared));
+            let spawned = thread::Builder::new().name(format!("hart {number}")).spawn(|| hart.run());
+            match spawned {
+                Ok(thread) => threads.push(thread),
+                Err(error) => shared.stop(Ending::Broken(format!("cannot start a thread: {error}"))),
+            }
+        }
+        if let Err(error) = events::run(&shared, signals) {
+            shared.stop(Ending::Broken(error));
+        }
+        for thread in threads {
+            if thread.join().is_err() {
+                shared.stop(Ending::Broken("a hart's thread panicked".into()));
+            }
+        }
+        pool.sync()?;
+        let ending = shared.ending().cloned().unwrap_or_else(|| Ending::Broken("the event loop ended".into()));
+        Ok((ending, shared.first_user.get().copied()))
+    }
+}
+
+fn open_kvm() -> Result<Kvm, BuildError> {
+    let kvm = Kvm::new().map_err(|error| BuildError::NoKvm(error.into()))?;
+    for (cap, name) in [(Cap::UserMemory, "KVM_CAP_USER_MEMORY"), (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT")] {
+        if !kvm.check_extension(cap) {
+            return Err(BuildError::Lacks(name));
+        }
+    }
+    Ok(kvm)
+}
+
+fn guest_memory(bytes: u64) -> Result<GuestMemoryMmap, BuildError> {
+    let failed = |reason: String| BuildError::Memory { bytes, reason };
+    let available = available_memory();
+    if available.is_some_and(|available| bytes > available) {
+        return Err(failed(format!("the host has {} bytes available", available.unwrap_or(0))));
+    }
+    let length = usize::try_from(bytes).map_err(|error| failed(error.to_string()))?;
+    GuestMemoryMmap::from_ranges(&[(GuestAddress(0), length)]).map_err(|error| failed(error.to_string()))
+}
+
+/// Memory that the host could give without swapping, in bytes; `None` where it does not say.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    line.split_whitespace().nth(1)?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// Makes kernel text and constants read-only in the second stage of every root.
+fn protect(memory: &GuestMemoryMmap, start: u64, bytes: u64) -> Result<(), BuildError> {
+    let region = memory.find_region(GuestAddress(start)).ok_or_else(|| host("finding the kernel")(&"it is not in RAM"))?;
+    if start + bytes > region.len() {
+        return Err(host("finding the kernel")(&"it is not in RAM"));
+    }
+    let address = memory.get_host_address(GuestAddress(start)).map_err(|error| host("finding the kernel")(&error))?;
+    let length = usize::try_from(bytes).map_err(|error| host("finding the kernel")(&error))?;
+    // SAFETY: the range lies in the guest's RAM mapping (checked), and nothing of ours writes to the kernel's text after this.
+    match unsafe { libc::mprotect(address.cast(), length, libc::PROT_READ) } {
+        0 => Ok(()),
+        _ => Err(host("mprotect")(&std::io::Error::last_os_error())),
+    }
+}
+
+/// Ends the last boot's session, and with it every volatile object; begins a new one.
+fn new_session(pool: &Pool) -> Result<ObjectId, pool::Error> {
+    if let Some(old) = pool.root_get(SESSION_KEY).map(ObjectId::from_u128)
+        && pool.contains(old)
+    {
+        pool.delete_object(old)?;
+    }
+    let session = pool.create_object(&ObjectSpec::default())?;
+    pool.root_set(SESSION_KEY, session.as_u128())?;
+    Ok(session)
+}
+
+/// The context that the first program runs in, made on the first boot.
+fn init_context(pool: &Pool) -> Result<ObjectId, pool::Error> {
+    if let Some(known) = pool.root_get(CONTEXT_KEY).map(ObjectId::from_u128)
+        && pool.contains(known)
+    {
+        return Ok(known);
+    }
+    let context = pool.create_object(&ObjectSpec { rights: Rights::READ | Rights::USE, ..ObjectSpec::default() })?;
+    pool.root_set(CONTEXT_KEY, context.as_u128())?;
+    Ok(context)
+}
+
+/// Checks what a command line may ask for.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn check_limits(memory: u64, harts: u32) -> Result<(), String> {
+    if harts == 0 || harts > MAX_HARTS {
+        return Err(format!("--harts {harts}: 1 to {MAX_HARTS} are possible"));
+    }
+    if memory < MIN_MEMORY {
+        return Err(format!("--mem {memory}: at least {MIN_MEMORY} bytes (16M) are needed"));
+    }
+    Ok(())
+}

@@ -1,0 +1,133 @@
+//! Programs: import from the image into the pool, and the objects that the first thread starts with.
+//!
+//! A program object's ID comes from the digest of its contents, so an image is imported once and a changed program is a new object.
+//! It gets its name last: an import that was cut short is found unnamed and done again.
+
+use super::monitor::Monitor;
+use images::Program;
+use pool::{Durability, Error as PoolError, ObjectSpec, Pool, object_id};
+use twz_abi::boot::ThreadStart;
+use twz_abi::object::DATA_OFFSET;
+use twz_abi::program::{
+    ARGS_SLOT, ArgsHeader, DATA_SLOT, HEAP_SLOT, STACK_SLOT, STACK_TOP, TEXT_SLOT, VIEW_SLOT,
+};
+use twz_abi::syscall::create_flags;
+use twz_abi::view::{
+    HEADER_OFFSET, SLOT_SIZE, VIEW_MAGIC, VIEW_VERSION, ViewEntry, ViewHeader, entry_flags, entry_offset,
+};
+use twz_abi::{ObjectId, Rights};
+use zerocopy::{FromZeros, IntoBytes};
+
+/// Names of imported programs: this, the program's name, and its digest.
+const PROGRAM_PREFIX: &str = "program/";
+/// Most bytes of arguments.
+const ARGS_MAX: usize = 1 << 20;
+
+/// The first program cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// The pool failed.
+    #[error("cannot put the program into the pool")]
+    Pool(#[from] PoolError),
+    /// Too long a command line.
+    #[error("the arguments take {0} bytes; at most {ARGS_MAX} are possible")]
+    Arguments(usize),
+}
+
+/// Makes sure that `program` is in the pool; returns its object.
+///
+/// # Errors
+/// [`ProgramError::Pool`].
+pub fn import(pool: &Pool, program: &Program<'_>) -> Result<ObjectId, ProgramError> {
+    let mut nonce = [0; 16];
+    nonce.copy_from_slice(&program.digest[..16]);
+    let rights = Rights::READ | Rights::EXEC;
+    let id = object_id(&nonce, ObjectId::NULL, rights);
+    let name = format!("{PROGRAM_PREFIX}{}", program.name);
+    if pool.name_get(&name) == Some(id) {
+        return Ok(id);
+    }
+    if pool.contains(id) {
+        pool.delete_object(id)?;
+    }
+    let size = DATA_OFFSET + program.contents.len() as u64;
+    let spec = ObjectSpec { nonce: Some(nonce), rights, size, ..ObjectSpec::default() };
+    pool.create_object(&spec)?;
+    pool.open_object(id)?.write(DATA_OFFSET, program.contents)?;
+    if let Some(old) = pool.name_get(&name) {
+        // A running machine cannot use it: the pool is ours alone.
+        pool.delete_object(old)?;
+    }
+    pool.name_set(&name, id)?;
+    tracing::debug!(program = program.name, %id, "imported");
+    Ok(id)
+}
+
+/// Makes view, data, stack, heap and arguments of the first thread.
+///
+/// # Errors
+/// [`ProgramError`].
+pub fn prepare(
+    pool: &Pool,
+    monitor: &Monitor,
+    program: &Program<'_>,
+    context: ObjectId,
+    arguments: &[String],
+) -> Result<ThreadStart, ProgramError> {
+    let text = import(pool, program)?;
+    let read_write = Rights::READ | Rights::WRITE;
+    let make = |rights| monitor.make(ObjectId::NULL, rights, create_flags::VOLATILE, None);
+
+    let data = make(read_write)?;
+    let template = usize::try_from(program.header.data_offset - DATA_OFFSET).unwrap_or(usize::MAX);
+    let template = program.contents.get(template..).unwrap_or_default();
+    pool.open_object(data)?.write(DATA_OFFSET, template)?;
+
+    let args = make(Rights::READ)?;
+    pool.open_object(args)?.write(DATA_OFFSET, &arguments_bytes(pool, arguments)?)?;
+
+    let view = make(read_write)?;
+    let slots = [
+        (TEXT_SLOT, text, Rights::READ | Rights::EXEC),
+        (DATA_SLOT, data, read_write),
+        (STACK_SLOT, make(read_write)?, read_write),
+        (ARGS_SLOT, args, Rights::READ),
+        (HEAP_SLOT, make(read_write)?, read_write),
+        (VIEW_SLOT, view, read_write),
+    ];
+    let opened = pool.open_object(view)?;
+    let mut header = ViewHeader::new_zeroed();
+    (header.magic, header.version) = (VIEW_MAGIC, VIEW_VERSION);
+    opened.write(HEADER_OFFSET, header.as_bytes())?;
+    for (slot, target, rights) in slots {
+        let entry = ViewEntry { target, flags: entry_flags::VALID, rights: rights.bits(), user: 0 };
+        let at = entry_offset(slot).expect("the slots above are in range");
+        opened.write(at, entry.as_bytes())?;
+    }
+    Ok(ThreadStart {
+        view,
+        context,
+        entry: program.header.entry,
+        stack: STACK_SLOT * SLOT_SIZE + STACK_TOP,
+        argument: ARGS_SLOT * SLOT_SIZE,
+        tls: 0,
+    })
+}
+
+/// The contents of an arguments object, from offset 0x1000 on.
+fn arguments_bytes(pool: &Pool, arguments: &[String]) -> Result<Vec<u8>, ProgramError> {
+    let durability = match pool.durability() {
+        Durability::Volatile => 0,
+        Durability::Disk | Durability::Relaxed => 1,
+        Durability::Dax => 2,
+    };
+    let header = ArgsHeader { count: arguments.len() as u64, durability };
+    let mut bytes = header.as_bytes().to_vec();
+    let mut at = DATA_OFFSET + (bytes.len() + arguments.len() * 16) as u64;
+    for argument in arguments {
+        bytes.extend_from_slice([at, argument.len() as u64].as_bytes());
+        at += argument.len() as u64;
+    }
+    arguments.iter().for_each(|argument| bytes.extend_from_slice(argument.as_bytes()));
+    if bytes.len() > ARGS_MAX { Err(ProgramError::Arguments(bytes.len())) } else { Ok(bytes) }
+}

@@ -1,0 +1,190 @@
+//! The `twzvmm` command.
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+use images::Image;
+use pool::{CreateOptions, OpenOptions, Pool};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+use vmm::machine::{Config, Ending, Machine, check_limits};
+use vmm::size;
+
+/// Exit status of our own errors.
+const OWN_ERROR: u8 = 2;
+const DEFAULT_MEMORY: &str = "256M";
+
+/// Run programs on persistent memory, isolated by virtualization hardware.
+///
+/// Objects live in a pool: a file, or a DAX device such as /dev/dax0.0. The exit status is the program's own; 128 + the fault's number if
+/// a fault ended it; 2 for errors of twzvmm itself.
+#[derive(Parser)]
+#[command(version, args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: Run,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Find out what this host's KVM can do, and what to do about it.
+    Doctor {
+        /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The pool: a file or a DAX device (/dev/daxX.Y).
+    #[arg(long, value_name = "FILE")]
+    pmem: Option<PathBuf>,
+    /// Make the pool if there is none: its size, for instance 1G. 0 takes all of a device.
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    create: Option<u64>,
+    /// Guest CPUs [default: 1].
+    #[arg(long, value_name = "N")]
+    harts: Option<u32>,
+    /// Memory for the guest kernel; objects are not in it [default: 256M].
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    mem: Option<u64>,
+    /// Kernel and programs to use instead of the built-in image.
+    #[arg(long, value_name = "FILE")]
+    image: Option<PathBuf>,
+    /// Read defaults for these options from a TOML file: pmem, create, harts, mem, image, program.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Say what happens; twice for more.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    /// The program to run and its arguments; without it the image's init runs.
+    #[arg(last = true, value_name = "PROGRAM ARGS")]
+    program: Vec<String>,
+}
+
+/// The same options in a file; the command line wins.
+#[derive(Default, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ConfigFile {
+    pmem: Option<PathBuf>,
+    create: Option<String>,
+    harts: Option<u32>,
+    mem: Option<String>,
+    image: Option<PathBuf>,
+    program: Option<Vec<String>>,
+}
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let cli = Cli::parse();
+    let level = match cli.run.verbose {
+        0 => "warn",
+        1 => "vmm=debug,pool=debug,info",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("TWZ_LOG").unwrap_or_else(|_| level.into());
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let done = match cli.command {
+        Some(Command::Doctor { json }) => doctor(json),
+        None => run(cli.run, started),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            // One line: causes behind colons, control characters escaped.
+            let line = format!("{error:#}").replace(['\n', '\r'], " ");
+            eprintln!("twzvmm: {line}");
+            ExitCode::from(OWN_ERROR)
+        }
+    }
+}
+
+fn doctor(json: bool) -> Result<ExitCode> {
+    let report = vmm_probe::probe(&vmm_probe::Host::default());
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.to_string() };
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(match report.usable() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::from(OWN_ERROR),
+    })
+}
+
+fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
+    if let Some(path) = options.config.take() {
+        merge(&mut options, &path)?;
+    }
+    let Some(path) = options.pmem else { bail!("no pool given: use --pmem FILE, and --create SIZE to make one") };
+    let memory = match options.mem {
+        Some(memory) => memory,
+        None => size::parse(DEFAULT_MEMORY).map_err(anyhow::Error::msg)?,
+    };
+    let memory = memory.next_multiple_of(2 << 20);
+    let harts = options.harts.unwrap_or(1);
+    check_limits(memory, harts).map_err(anyhow::Error::msg)?;
+
+    let image_bytes = match &options.image {
+        Some(path) => std::fs::read(path).with_context(|| format!("cannot read the image {}", path.display()))?,
+        None => Vec::new(),
+    };
+    let bytes = if options.image.is_some() { &image_bytes[..] } else { images::DEFAULT };
+    let image = Image::parse(bytes)
+        .with_context(|| options.image.as_deref().map_or("built-in image".into(), |path| path.display().to_string()))?;
+
+    let pool = open_pool(&path, options.create)?;
+    tracing::info!("{}: {}", path.display(), pool.durability());
+    let config = Config { memory, harts, image: &image, arguments: options.program };
+    let machine = Machine::build(&config, pool, started)?;
+    let (ending, first_user) = machine.run()?;
+    tracing::info!(?ending, ?first_user, "the machine has ended");
+    match ending {
+        Ending::Exit(status) => Ok(ExitCode::from(status)),
+        Ending::Signal(signal) => die_of(signal),
+        Ending::Broken(reason) => bail!("the machine broke down: {reason}"),
+    }
+}
+
+/// Opens the pool; makes it first if asked to and there is none.
+fn open_pool(path: &Path, create: Option<u64>) -> Result<Pool> {
+    let opened = match (Pool::open(path, &OpenOptions::default()), create) {
+        (Err(pool::Error::NotAPool), Some(size)) => Pool::create(path, size, &CreateOptions::default()),
+        (Err(pool::Error::Io { source, .. }), Some(size)) if source.kind() == std::io::ErrorKind::NotFound => {
+            Pool::create(path, size, &CreateOptions::default())
+        }
+        (opened, _) => opened,
+    };
+    opened.with_context(|| format!("pool {}", path.display()))
+}
+
+fn merge(options: &mut Run, path: &Path) -> Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let file: ConfigFile = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    let size = |text: Option<String>| text.as_deref().map(size::parse).transpose().map_err(anyhow::Error::msg);
+    options.create = options.create.or(size(file.create)?);
+    options.mem = options.mem.or(size(file.mem)?);
+    options.pmem = options.pmem.take().or(file.pmem);
+    options.harts = options.harts.or(file.harts);
+    options.image = options.image.take().or(file.image);
+    if options.program.is_empty() {
+        options.program = file.program.unwrap_or_default();
+    }
+    Ok(())
+}
+
+/// Ends this process by the signal that ended the machine, so that a shell sees the usual thing.
+fn die_of(signal: i32) -> Result<ExitCode> {
+    // SAFETY: resets the disposition of a signal whose default is to end the process.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: an all-zero set is valid to pass; `sigemptyset` and `sigaddset` fill it in.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: `set` is ours.
+    unsafe { libc::sigaddset(&raw mut set, signal) };
+    // SAFETY: as above; the signal was blocked for the event loop.
+    unsafe { libc::pthread_sigmask(libc::SIG_UNBLOCK, &raw const set, std::ptr::null_mut()) };
+    // SAFETY: sends ourselves a signal.
+    unsafe { libc::raise(signal) };
+    bail!("signal {signal} did not end the process")
+}
