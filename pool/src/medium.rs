@@ -1,0 +1,399 @@
+//! What a pool stands on: a DAX device, a file on a DAX filesystem, or an ordinary file.
+//!
+//! # Contract
+//! - **D1**: the medium is mapped whole, shared, readable and writable, from the opening to the drop of [`Mapped`], and its
+//!   file or device stays locked (`flock`) for as long: no second process, nor a second open here.
+//! - Stores reach a page of a file only after [`Medium::reserve`] covered it, so a full disk is an error, not a signal.
+//! - A file that another program truncates while the pool is open ends this program (SIGBUS); nothing on the disk is harmed.
+
+mod device;
+
+use crate::error::{Error, Result};
+use crate::format::{PAGE, SEGMENT, index};
+use pmem::{Msynced, Native, Pmem};
+use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mm::{MapFlags, ProtFlags};
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+/// Persistent memory that a pool can stand on.
+pub trait Medium: Pmem {
+    /// Makes sure that `len` bytes at `at` have a place on the medium before they are stored to.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when the medium has no room, [`Error::Io`].
+    fn reserve(&self, at: u64, len: u64) -> Result<()> {
+        let _ = (at, len);
+        Ok(())
+    }
+
+    /// Says whether all that was fenced is really durable.
+    ///
+    /// # Errors
+    /// [`Error::NotDurable`] once the medium refused a write.
+    fn check(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Medium for Native {}
+
+impl<M: Medium + ?Sized> Medium for &M {
+    fn reserve(&self, at: u64, len: u64) -> Result<()> {
+        (**self).reserve(at, len)
+    }
+    fn check(&self) -> Result<()> {
+        (**self).check()
+    }
+}
+
+#[cfg(any(test, feature = "sim"))]
+impl Medium for pmem::sim::Sim {}
+
+/// What a store to a pool's memory needs to be durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Flush and fence by the processor: survives power failures.
+    Dax,
+    /// The pool's own metadata is written to the disk by each operation; programs' stores only by [`crate::Pool::sync`].
+    Disk,
+    /// As `Disk`, but metadata too waits for `sync`. Before that, a crash of the machine can damage the pool; the
+    /// death of a process cannot.
+    Relaxed,
+    /// Memory: nothing survives a reboot.
+    Volatile,
+}
+
+impl fmt::Display for Durability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dax => "persistent memory: flushed stores survive a power failure",
+            Self::Disk => {
+                "file without DAX: the pool's metadata survives a power failure, programs' stores survive the end of \
+                 this process, and a power failure only after a clean shutdown"
+            }
+            Self::Relaxed => {
+                "file without DAX, relaxed: all survives the end of this process, but a power failure before a clean \
+                 shutdown can damage the pool"
+            }
+            Self::Volatile => "file in memory (tmpfs): survives the end of this process, not a reboot",
+        })
+    }
+}
+
+/// How to make a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CreateOptions {
+    /// Destroy a pool that is there.
+    pub force: bool,
+    /// Granule in bytes, at least what the medium needs; default: just that.
+    pub granule: Option<u64>,
+    /// See [`OpenOptions::relaxed`].
+    pub relaxed: bool,
+}
+
+/// How to open a pool.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OpenOptions {
+    /// On a file without DAX, do not write metadata to the disk at each operation; see [`Durability::Relaxed`].
+    pub relaxed: bool,
+}
+
+/// A pool's file or device, for mapping pieces of it.
+#[derive(Clone, Copy, Debug)]
+pub struct Backing<'a> {
+    /// The file; offsets in it are pool offsets.
+    pub fd: BorrowedFd<'a>,
+    /// Bytes mapped.
+    pub size: u64,
+    /// What offsets and lengths of mappings must be aligned to, in bytes.
+    pub granule: u64,
+    /// `MAP_SYNC` works on it.
+    pub map_sync: bool,
+}
+
+/// A mapped file or device.
+#[derive(Debug)]
+pub struct Mapped {
+    region: Native,
+    /// Present: fences go to the disk.
+    synced: Option<Msynced>,
+    fd: OwnedFd,
+    path: PathBuf,
+    align: u64,
+    durability: Durability,
+    is_device: bool,
+    /// Segments that `reserve` has covered, one bit each; `None` where there is nothing to reserve.
+    reserved: Option<Mutex<Vec<u64>>>,
+}
+
+/// statfs type of tmpfs (`TMPFS_MAGIC` in linux/magic.h).
+const TMPFS: u64 = 0x0102_1994;
+/// The same for hugetlbfs.
+const HUGETLBFS: u64 = 0x9584_58f6;
+
+impl Mapped {
+    fn io<'a>(path: &'a Path, action: &'static str) -> impl Fn(Errno) -> Error + 'a {
+        move |error| Error::Io { action, path: path.to_owned(), source: error.into() }
+    }
+
+    fn lock(fd: &OwnedFd, path: &Path) -> Result<()> {
+        match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(()),
+            Err(Errno::WOULDBLOCK) => Err(Error::Locked { path: path.to_owned() }),
+            Err(error) => Err(Self::io(path, "lock")(error)),
+        }
+    }
+
+    /// Opens, locks and sizes the medium of a new pool, and maps it.
+    pub(crate) fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::CREATE;
+        let new = !path.exists();
+        let fd =
+            rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(Self::io(path, "create"))?;
+        let made = Self::lock(&fd, path).and_then(|()| Self::create_in(fd, path, size, options));
+        if made.is_err() && new {
+            // Ours, made a moment ago; nothing to do if that fails too.
+            let _ = std::fs::remove_file(path);
+        }
+        made
+    }
+
+    fn create_in(fd: OwnedFd, path: &Path, size: u64, options: &CreateOptions) -> Result<Self> {
+        let stat = rustix::fs::fstat(&fd).map_err(Self::io(path, "examine"))?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
+            let had = u64::try_from(stat.st_size).unwrap_or(0);
+            let size = if size == 0 { had } else { size };
+            let size = size - size % SEGMENT;
+            if size < crate::format::MIN_SIZE {
+                return Err(Error::TooSmall { size, least: crate::format::MIN_SIZE });
+            }
+            if size > crate::format::MAX_SIZE {
+                return Err(Error::TooLarge { size, most: crate::format::MAX_SIZE });
+            }
+            let mut magic = [0; 8];
+            let read = rustix::io::pread(&fd, &mut magic, 0).map_err(Self::io(path, "read"))?;
+            if read == 8 && magic == *b"TWZPOOL1" && !options.force {
+                return Err(Error::AlreadyAPool { path: path.to_owned() });
+            }
+            // Emptied first: an older pool's metadata must not show through.
+            rustix::fs::ftruncate(&fd, 0).map_err(Self::io(path, "empty"))?;
+            rustix::fs::ftruncate(&fd, size).map_err(Self::io(path, "size"))?;
+        }
+        let mut mapped = Self::map(fd, path, options.relaxed)?;
+        if mapped.is_device {
+            let superblock = crate::format::superblock::Superblock::load(&mapped, 0);
+            if superblock.magic == crate::format::superblock::MAGIC && !options.force {
+                return Err(Error::AlreadyAPool { path: path.to_owned() });
+            }
+            if size > mapped.region.len() {
+                return Err(Error::TooLarge { size, most: mapped.region.len() });
+            }
+        }
+        if let Some(granule) = options.granule {
+            let usable = granule.is_power_of_two() && (mapped.align..=SEGMENT).contains(&granule);
+            if !usable {
+                return Err(Error::Alignment { align: mapped.align, granule });
+            }
+            mapped.align = granule;
+        }
+        Ok(mapped)
+    }
+
+    /// Opens, locks and maps the medium of a pool.
+    pub(crate) fn open(path: &Path, options: &OpenOptions) -> Result<Self> {
+        let flags = OFlags::RDWR | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(Self::io(path, "open"))?;
+        Self::lock(&fd, path)?;
+        Self::map(fd, path, options.relaxed)
+    }
+
+    fn map(fd: OwnedFd, path: &Path, relaxed: bool) -> Result<Self> {
+        let stat = rustix::fs::fstat(&fd).map_err(Self::io(path, "examine"))?;
+        let (size, align, is_device) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => (u64::try_from(stat.st_size).unwrap_or(0), PAGE, false),
+            FileType::CharacterDevice => {
+                let (size, align) = device::geometry(path, stat.st_rdev)?;
+                (size, align, true)
+            }
+            _ => return Err(Error::NotAPool),
+        };
+        if align > SEGMENT {
+            return Err(Error::Alignment { align, granule: SEGMENT });
+        }
+        // Whole segments only; a file shorter than the pool in it still shows its superblock.
+        let size = size - size % if size < SEGMENT { PAGE } else { SEGMENT };
+        if size < crate::format::MIN_SIZE {
+            return Err(Self::too_short(&fd, size));
+        }
+        let protection = ProtFlags::READ | ProtFlags::WRITE;
+        let map = |flags| {
+            // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours.
+            unsafe { rustix::mm::mmap(core::ptr::null_mut(), index(size), protection, flags, &fd, 0) }
+        };
+        // MAP_SYNC is only heeded with SHARED_VALIDATE (mmap(2)); it is refused where there is no DAX.
+        let synchronous = map(MapFlags::SHARED_VALIDATE | MapFlags::SYNC);
+        let dax = synchronous.is_ok() || is_device;
+        let base = synchronous.or_else(|_| map(MapFlags::SHARED)).map_err(Self::io(path, "map"))?;
+        // SAFETY: D1, the mapping lives until `drop`; page-aligned; never used as a reference.
+        let region = unsafe { Native::new(base.cast(), size) };
+        let filesystem = rustix::fs::fstatfs(&fd).map_or(0, |stat| stat.f_type.cast_unsigned());
+        let durability = match filesystem {
+            _ if dax => Durability::Dax,
+            TMPFS | HUGETLBFS => Durability::Volatile,
+            _ if relaxed => Durability::Relaxed,
+            _ => Durability::Disk,
+        };
+        let synced = (durability == Durability::Disk).then(|| {
+            // SAFETY: as for `region`; a shared mapping of a file.
+            unsafe { Msynced::new(base.cast(), size) }
+        });
+        let segments = index(size / SEGMENT);
+        let reserved = (!is_device).then(|| Mutex::new(vec![0; segments.div_ceil(64)]));
+        Ok(Self { region, synced, fd, path: path.to_owned(), align, durability, is_device, reserved })
+    }
+
+    /// Why a file that is too short to be mapped is no pool.
+    fn too_short(fd: &OwnedFd, size: u64) -> Error {
+        let mut bytes = [0; 64];
+        let read = rustix::io::pread(fd, &mut bytes, 0).unwrap_or(0);
+        let superblock: crate::format::superblock::Superblock = zerocopy::transmute!(bytes);
+        if read == bytes.len() && superblock.magic == crate::format::superblock::MAGIC {
+            return Error::Truncated { expected: superblock.size, found: size };
+        }
+        Error::NotAPool
+    }
+
+    /// See [`crate::Pool::backing`].
+    #[must_use]
+    pub fn backing(&self) -> Backing<'_> {
+        let map_sync = self.durability == Durability::Dax && !self.is_device;
+        Backing { fd: self.fd.as_fd(), size: self.region.len(), granule: self.align, map_sync }
+    }
+
+    /// See [`crate::Pool::durability`].
+    #[must_use]
+    pub const fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// The address of the pool's first byte. Its pages may change under the reader at any time.
+    #[must_use]
+    pub const fn base(&self) -> *mut u8 {
+        self.region.base()
+    }
+
+    /// See [`crate::Pool::sync`].
+    pub(crate) fn sync(&self) -> Result<()> {
+        self.region.fence();
+        if !self.is_device {
+            rustix::fs::fsync(&self.fd).map_err(Self::io(&self.path, "sync"))?;
+        }
+        self.check()
+    }
+
+    fn allocate(&self, at: u64, len: u64) -> Result<()> {
+        match rustix::fs::fallocate(&self.fd, FallocateFlags::empty(), at, len) {
+            // Filesystems that cannot promise blocks leave the risk of a full disk to the store.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(Errno::NOSPC | Errno::DQUOT) => Err(Error::Full { bytes: len }),
+            Err(error) => Err(Self::io(&self.path, "reserve disk space in")(error)),
+        }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        let (base, len) = (self.region.base(), index(self.region.len()));
+        // SAFETY: the mapping was made by `map` with this size, and D1 ends here: `region` and `synced` go with us.
+        // Unmapping cannot fail for a mapping that exists.
+        let _ = unsafe { rustix::mm::munmap(base.cast(), len) };
+    }
+}
+
+impl Medium for Mapped {
+    fn reserve(&self, at: u64, len: u64) -> Result<()> {
+        let Some(reserved) = &self.reserved else { return Ok(()) };
+        let mut reserved = reserved.lock().unwrap_or_else(PoisonError::into_inner);
+        for segment in at / SEGMENT..(at + len).div_ceil(SEGMENT) {
+            let (word, mask) = (index(segment / 64), 1 << (segment % 64));
+            if reserved[word] & mask == 0 {
+                self.allocate(segment * SEGMENT, SEGMENT)?;
+                reserved[word] |= mask;
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> Result<()> {
+        match &self.synced {
+            Some(synced) if synced.failed() => Err(Error::NotDurable),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Pmem for Mapped {
+    #[inline]
+    fn len(&self) -> u64 {
+        self.region.len()
+    }
+    #[inline]
+    fn load(&self, at: u64) -> u64 {
+        self.region.load(at)
+    }
+    #[inline]
+    fn store(&self, at: u64, value: u64) {
+        self.region.store(at, value);
+    }
+    #[inline]
+    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<u64, u64> {
+        self.region.compare_exchange(at, current, new)
+    }
+    #[inline]
+    fn read(&self, at: u64, into: &mut [u8]) {
+        self.region.read(at, into);
+    }
+    #[inline]
+    fn write(&self, at: u64, from: &[u8]) {
+        self.region.write(at, from);
+    }
+    #[inline]
+    fn write_nt(&self, at: u64, from: &[u8]) {
+        match &self.synced {
+            Some(synced) => synced.write_nt(at, from),
+            None => self.region.write_nt(at, from),
+        }
+    }
+    #[inline]
+    fn zero_nt(&self, at: u64, len: u64) {
+        match &self.synced {
+            Some(synced) => synced.zero_nt(at, len),
+            None => self.region.zero_nt(at, len),
+        }
+    }
+    #[inline]
+    fn copy_nt(&self, from: u64, to: u64, len: u64) {
+        match &self.synced {
+            Some(synced) => synced.copy_nt(from, to, len),
+            None => self.region.copy_nt(from, to, len),
+        }
+    }
+    #[inline]
+    fn flush(&self, at: u64, len: u64) {
+        match &self.synced {
+            Some(synced) => synced.flush(at, len),
+            None => self.region.flush(at, len),
+        }
+    }
+    #[inline]
+    fn fence(&self) {
+        match &self.synced {
+            Some(synced) => synced.fence(),
+            None => self.region.fence(),
+        }
+    }
+}

@@ -1,0 +1,440 @@
+//! The life of objects: creating, finding, copying, deleting.
+
+use crate::Medium;
+use crate::core::{Core, Pool, State};
+use crate::error::{Error, Result};
+use crate::format::records::{self, Birth, Class, ObjectRecord, RawMap, state};
+use crate::format::{PAGE, SEGMENT_PAGES};
+use crate::map::{self, Editor, Map, Run};
+use crate::object::{ObjectRef, Opened, check_range};
+use crate::object_id::id_of_bits;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use twz_abi::object::MAX_SIZE;
+use twz_abi::{ObjectId, Rights};
+
+/// What an object is to be.
+#[derive(Clone, Debug, Default)]
+pub struct ObjectSpec<'a> {
+    /// Makes the ID differ from others of the same key and rights; `None`: a random one.
+    pub nonce: Option<[u8; 16]>,
+    /// The object whose key signs capabilities to this one; null for none.
+    pub key: ObjectId,
+    /// What anybody may do with it.
+    pub rights: Rights,
+    /// The creator's word for what it is; the pool only keeps it.
+    pub kind: u32,
+    /// Bytes from offset 0 on that get zeroed pages at once, in one piece where possible; 0: all pages come when touched.
+    pub size: u64,
+    /// Objects that it lives at least as long as.
+    pub ties: &'a [ObjectId],
+    /// The object whose contents it starts with, shared until written.
+    pub copy_of: Option<ObjectId>,
+}
+
+/// What the directory says of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObjectStat {
+    /// Its ID.
+    pub id: ObjectId,
+    /// What the ID is the hash of, besides key and rights.
+    pub nonce: [u8; 16],
+    /// Its key object.
+    pub key: ObjectId,
+    /// What anybody may do with it.
+    pub rights: Rights,
+    /// The creator's word for what it is.
+    pub kind: u32,
+    /// Deleted, and only kept while tied or in use.
+    pub doomed: bool,
+    /// [`ObjectRef`]s to it.
+    pub uses: usize,
+    /// Names that mean it.
+    pub links: usize,
+}
+
+impl<M: Medium> Pool<M> {
+    /// Creates an object and returns its ID.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::NoSuchObject`] (a tie or the source), [`Error::Full`], [`Error::BadRange`],
+    /// [`Error::NotShared`].
+    pub fn create_object(&self, spec: &ObjectSpec<'_>) -> Result<ObjectId> {
+        check_range(0, spec.size)?;
+        let nonce = spec.nonce.unwrap_or_else(|| self.0.fresh_nonce());
+        let rights = spec.rights.bits();
+        let id = id_of_bits(&nonce, spec.key, rights);
+        let birth = Birth { id, nonce, key: spec.key, rights, kind: spec.kind };
+        match spec.copy_of {
+            Some(source) => self.0.create_copy(spec, birth, &self.open_object(source)?)?,
+            None if spec.size > 0 => self.0.create_filled(spec, birth)?,
+            None => {
+                let mut state = self.0.state();
+                state.check_new(id, spec)?;
+                self.0.create_record(&mut state, birth, RawMap::default(), spec.ties)?;
+            }
+        }
+        self.0.pmem.check()?;
+        Ok(id)
+    }
+
+    /// Creates a copy of `source` with a fresh ID: pages are shared until either is written. Constant time, whatever the size.
+    ///
+    /// # Errors
+    /// As [`Self::create_object`].
+    pub fn copy_object(&self, source: ObjectId) -> Result<ObjectId> {
+        let stat = self.stat_object(source)?;
+        self.create_object(&ObjectSpec {
+            key: stat.key,
+            rights: stat.rights,
+            kind: stat.kind,
+            copy_of: Some(source),
+            ..ObjectSpec::default()
+        })
+    }
+
+    /// Whether an object of this ID can be opened.
+    #[must_use]
+    pub fn contains(&self, id: ObjectId) -> bool {
+        let state = self.0.state();
+        state.objects.contains_key(&id) && (state.doomed.is_empty() || self.0.can_open(&state, id))
+    }
+
+    /// Uses an object. The directory entry is checked against the ID on the first use.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], also for one that was deleted and is not tied; [`Error::WrongId`]; [`Error::Damaged`].
+    pub fn open_object(&self, id: ObjectId) -> Result<ObjectRef<M>> {
+        let mut state = self.0.state();
+        let at = *state.objects.get(&id).ok_or(Error::NoSuchObject(id))?;
+        if !self.0.can_open(&state, id) {
+            return Err(Error::NoSuchObject(id));
+        }
+        let opened = match state.opened.get_mut(&at) {
+            Some((opened, references)) => {
+                *references += 1;
+                Arc::clone(opened)
+            }
+            None => {
+                let record = self.0.load_record(at)?;
+                let birth = &record.birth;
+                if birth.id != id || id_of_bits(&birth.nonce, birth.key, birth.rights) != id {
+                    return Err(Error::WrongId(id));
+                }
+                let opened = Arc::new(Opened::new(id, at, record));
+                state.opened.insert(at, (Arc::clone(&opened), 1));
+                opened
+            }
+        };
+        drop(state);
+        Ok(ObjectRef { core: Arc::clone(&self.0), opened })
+    }
+
+    /// What the directory says of an object, doomed ones included.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::Damaged`].
+    pub fn stat_object(&self, id: ObjectId) -> Result<ObjectStat> {
+        let state = self.0.state();
+        let at = *state.objects.get(&id).ok_or(Error::NoSuchObject(id))?;
+        let birth = self.0.load_record(at)?.birth;
+        Ok(ObjectStat {
+            id,
+            nonce: birth.nonce,
+            key: birth.key,
+            rights: Rights::from_bits_truncate(birth.rights),
+            kind: birth.kind,
+            doomed: state.doomed.contains(&id),
+            uses: state.opened.get(&at).map_or(0, |(_, references)| *references),
+            links: state.names.of(id).count(),
+        })
+    }
+
+    /// The IDs of all objects, doomed ones included, in no order.
+    #[must_use]
+    pub fn object_ids(&self) -> Vec<ObjectId> {
+        self.0.state().objects.keys().copied().collect()
+    }
+
+    /// Deletes an object and its names. It stays, unnamed, while it is in use or tied to an object that exists.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::Damaged`].
+    pub fn delete_object(&self, id: ObjectId) -> Result<()> {
+        loop {
+            let mut state = self.0.state();
+            let at = *state.objects.get(&id).ok_or(Error::NoSuchObject(id))?;
+            if state.doomed.contains(&id) {
+                return Err(Error::NoSuchObject(id));
+            }
+            let Some((opened, _)) = state.opened.get(&at) else {
+                if self.0.is_held(&state, id) {
+                    let mut record = self.0.load_record(at)?;
+                    self.0.doom(&mut state, &mut record, at);
+                } else {
+                    self.0.remove_object(&mut state, id)?;
+                }
+                // Also after dooming: the object may have been the last that kept a ring of doomed ones.
+                self.0.sweep_doomed(&mut state)?;
+                break;
+            };
+            // In use: its lock comes before the state's.
+            let opened = Arc::clone(opened);
+            drop(state);
+            let mut content = opened.lock();
+            let mut state = self.0.state();
+            let still = state.opened.get(&at).is_some_and(|(now, _)| Arc::ptr_eq(now, &opened));
+            if still && !state.doomed.contains(&id) {
+                self.0.doom(&mut state, &mut content.record, at);
+                break;
+            }
+        }
+        self.0.pmem.check()
+    }
+
+    /// Makes `len` bytes of `target` at `target_offset` those of `source` at `source_offset`, in one atomic step: pages are
+    /// shared until either is written. Offsets and length are multiples of the granule; the ranges must not overlap.
+    ///
+    /// # Errors
+    /// [`Error::BadRange`], [`Error::Full`], [`Error::NotShared`], [`Error::Damaged`].
+    pub fn copy_range(
+        &self,
+        source: &ObjectRef<M>,
+        source_offset: u64,
+        target: &ObjectRef<M>,
+        target_offset: u64,
+        len: u64,
+    ) -> Result<()> {
+        let align = self.0.granule;
+        for offset in [source_offset, target_offset] {
+            check_range(offset, len)?;
+            if !offset.is_multiple_of(align) || !len.is_multiple_of(align) {
+                return Err(Error::BadRange { offset, len, align });
+            }
+        }
+        let same = Arc::ptr_eq(&source.opened, &target.opened);
+        if same && source_offset.abs_diff(target_offset) < len {
+            return Err(Error::BadRange { offset: target_offset, len, align });
+        }
+        if len == 0 {
+            return Ok(());
+        }
+        let from = (source_offset / PAGE, target_offset / PAGE, len / PAGE);
+        if same {
+            let mut content = target.opened.lock();
+            let map = content.record.map;
+            self.0.copy_pages(&source.opened, &map, target, &mut content, from)
+        } else if source.opened.at < target.opened.at {
+            let content = source.opened.lock();
+            self.0.copy_pages(&source.opened, &content.record.map, target, &mut target.opened.lock(), from)
+        } else {
+            let mut target_content = target.opened.lock();
+            let content = source.opened.lock();
+            self.0.copy_pages(&source.opened, &content.record.map, target, &mut target_content, from)
+        }
+    }
+}
+
+impl State {
+    /// Whether an object of this ID and spec may be created.
+    fn check_new(&self, id: ObjectId, spec: &ObjectSpec<'_>) -> Result<()> {
+        if self.objects.contains_key(&id) || self.pending.contains(&id) {
+            return Err(Error::Exists(id));
+        }
+        match spec.ties.iter().find(|holder| !self.objects.contains_key(holder)) {
+            Some(&missing) => Err(Error::NoSuchObject(missing)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<M: Medium> Core<M> {
+    /// Random base plus a counter: different from all others, which is all that a nonce is for.
+    fn fresh_nonce(&self) -> [u8; 16] {
+        let number = self.nonces.fetch_add(1, Ordering::Relaxed);
+        self.nonce_base.wrapping_add(number.into()).to_le_bytes()
+    }
+
+    pub(crate) fn load_record(&self, at: u64) -> Result<ObjectRecord> {
+        let record = ObjectRecord::load(&self.pmem, self.seal, at)?;
+        record.ok_or(Error::damaged(at, "object record: gone"))
+    }
+
+    fn can_open(&self, state: &State, id: ObjectId) -> bool {
+        !state.doomed.contains(&id) || self.is_held(state, id)
+    }
+
+    /// Writes ties and record of a new object. The map's references are the record's from here on, unless this fails.
+    fn create_record(&self, state: &mut State, birth: Birth, map: RawMap, ties: &[ObjectId]) -> Result<()> {
+        let at = state.meta.take_slot(&self.pmem, self.seal, &mut state.space, Class::Objects)?;
+        let mut made = Vec::new();
+        for (number, &holder) in ties.iter().enumerate() {
+            if ties[..number].contains(&holder) {
+                continue;
+            }
+            match self.create_tie(state, birth.id, holder) {
+                Ok(tie) => made.push(tie),
+                Err(error) => {
+                    made.into_iter().for_each(|tie| self.free_tie(state, tie));
+                    state.meta.give_slot(Class::Objects, at);
+                    return Err(error);
+                }
+            }
+        }
+        ObjectRecord { state: records::state::EXISTS, birth, map }.create(&self.pmem, self.seal, at);
+        state.objects.insert(birth.id, at);
+        Ok(())
+    }
+
+    /// Creates an object with pages from the start on. They are zeroed without the state's lock, so the ID waits as pending.
+    fn create_filled(&self, spec: &ObjectSpec<'_>, birth: Birth) -> Result<()> {
+        let pages = (spec.size.div_ceil(PAGE)).next_multiple_of(self.unit());
+        let mut runs: Vec<Run> = Vec::new();
+        {
+            let mut state = self.state();
+            state.check_new(birth.id, spec)?;
+            let mut from = 0;
+            let mut near = None;
+            while from < pages {
+                let count = (pages - from).min(SEGMENT_PAGES);
+                match state.space.take(count, near) {
+                    Ok(taken) => {
+                        runs.push(Run { object_page: from, pages: count, pool_page: Some(taken.start) });
+                        near = Some(taken.end());
+                        from += count;
+                    }
+                    Err(_) => {
+                        release_runs(&mut state, &runs);
+                        return Err(Error::Full { bytes: spec.size });
+                    }
+                }
+            }
+            state.pending.insert(birth.id);
+        }
+        let zeroed = runs.iter().try_for_each(|run| {
+            let (at, len) = (run.pool_page.unwrap_or_default() * PAGE, run.pages * PAGE);
+            self.pmem.reserve(at, len)?;
+            self.pmem.zero_nt(at, len);
+            Ok(())
+        });
+        let mut state = self.state();
+        state.pending.remove(&birth.id);
+        let made = zeroed.and_then(|()| self.fill_record(&mut state, birth, &runs, spec.ties));
+        if made.is_err() {
+            release_runs(&mut state, &runs);
+        }
+        made
+    }
+
+    /// Makes the map of `runs` in a record that does not exist yet, then the record.
+    fn fill_record(&self, state: &mut State, birth: Birth, runs: &[Run], ties: &[ObjectId]) -> Result<()> {
+        let State { space, meta, .. } = &mut *state;
+        let map = Editor { reader: self.reader(), space, meta }.build(runs)?;
+        let made = self.create_record(state, birth, map.to_raw(), ties);
+        if let (Err(_), Map::Tree(_)) = (&made, &map) {
+            // Pages stay the caller's.
+            let State { space, meta, .. } = &mut *state;
+            runs.iter().for_each(|run| space.share(run.pool_pages()));
+            self.reader().release(&map, space, meta)?;
+        }
+        made
+    }
+
+    /// Creates an object that shares all pages of `source`.
+    fn create_copy(&self, spec: &ObjectSpec<'_>, birth: Birth, source: &ObjectRef<M>) -> Result<()> {
+        let content = source.opened.lock();
+        self.before_share(&source.opened, 0, MAX_SIZE)?;
+        let map = Map::parse(&content.record.map, source.opened.at)?;
+        let mut state = self.state();
+        state.check_new(birth.id, spec)?;
+        let State { space, meta, .. } = &mut *state;
+        map::share(&map, space, meta);
+        let made = self.create_record(&mut state, birth, map.to_raw(), spec.ties);
+        if made.is_err() {
+            let State { space, meta, .. } = &mut *state;
+            self.reader().release(&map, space, meta)?;
+        }
+        made
+    }
+
+    /// The locked part of [`Pool::copy_range`]: (source page, target page, pages).
+    fn copy_pages(
+        &self,
+        source: &Opened,
+        source_map: &RawMap,
+        target: &ObjectRef<M>,
+        content: &mut crate::object::Content,
+        (from, to, count): (u64, u64, u64),
+    ) -> Result<()> {
+        self.before_share(source, from * PAGE, count * PAGE)?;
+        self.before_replace(&target.opened, to * PAGE, count * PAGE)?;
+        let map = Map::parse(source_map, source.at)?;
+        // Holes are copied as well: the whole target range is laid down.
+        let mut runs: Vec<Run> = Vec::new();
+        let mut page = from;
+        while page < from + count {
+            let run = self.reader().find(&map, page)?;
+            let end = run.end().min(from + count);
+            let part = run.part(page, end);
+            runs.push(Run { object_page: to + (page - from), ..part });
+            page = end;
+        }
+        {
+            let mut state = self.state();
+            runs.iter()
+                .filter(|run| run.pool_page.is_some())
+                .for_each(|run| state.space.share(run.pool_pages()));
+        }
+        match self.change(&target.opened, content, &runs, true) {
+            Ok(replaced) => {
+                content.replaced.extend(replaced);
+                self.pmem.check()
+            }
+            Err(error) => {
+                release_runs(&mut self.state(), &runs);
+                Err(error)
+            }
+        }
+    }
+
+    fn before_share(&self, opened: &Opened, offset: u64, len: u64) -> Result<()> {
+        let hook = self.hook.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(hook) = hook else { return Ok(()) };
+        hook.before_share(opened.id, offset, len).map_err(|why| Error::NotShared(opened.id, why))
+    }
+
+    pub(crate) fn before_replace(&self, opened: &Opened, offset: u64, len: u64) -> Result<()> {
+        let hook = self.hook.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(hook) = hook else { return Ok(()) };
+        hook.before_replace(opened.id, offset, len).map_err(|why| Error::NotShared(opened.id, why))
+    }
+
+    /// Marks an object deleted that has to stay for a while, and takes its names away.
+    fn doom(&self, state: &mut State, record: &mut ObjectRecord, at: u64) {
+        record.replace_state(record.state | state::DOOMED, &self.pmem, self.seal, at);
+        state.doomed.insert(record.birth.id);
+        self.free_names_of(state, record.birth.id);
+    }
+
+    /// Ends an object that nothing keeps: its record first (**commit point**), then what hung on it.
+    pub(crate) fn remove_object(&self, state: &mut State, id: ObjectId) -> Result<()> {
+        let at = *state.objects.get(&id).ok_or(Error::NoSuchObject(id))?;
+        let record = self.load_record(at)?;
+        let map = Map::parse(&record.map, at)?;
+        records::free(&self.pmem, self.seal, at);
+        state.objects.remove(&id);
+        state.doomed.remove(&id);
+        let State { space, meta, .. } = &mut *state;
+        let released = self.reader().release(&map, space, meta);
+        state.meta.give_slot(Class::Objects, at);
+        self.free_ties_of(state, id);
+        self.free_names_of(state, id);
+        released
+    }
+}
+
+fn release_runs(state: &mut State, runs: &[Run]) {
+    for run in runs.iter().filter(|run| run.pool_page.is_some()) {
+        state.space.release(run.pool_pages());
+    }
+}

@@ -1,0 +1,403 @@
+//! What a pool promises to those who use it, on simulated memory and on real files.
+
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests")]
+
+use pmem::sim::Sim;
+use pool::{Access, CreateOptions, Durability, Error, ObjectSpec, OpenOptions, Pool};
+use twz_abi::object::{MAX_SIZE, META_OFFSET};
+use twz_abi::{ObjectId, Rights};
+
+const MIB: u64 = 1 << 20;
+
+fn sim() -> Sim {
+    Sim::new(64 * MIB)
+}
+
+fn make(sim: &Sim) -> Pool<&Sim> {
+    Pool::format(sim, sim_len(sim), 4096).unwrap()
+}
+
+fn sim_len(sim: &Sim) -> u64 {
+    pmem::Pmem::len(sim)
+}
+
+/// What a running pool believes to be in use is what the next open finds.
+fn check(pool: &Pool<&Sim>) {
+    let again = Pool::load(*pool.medium()).unwrap();
+    assert_eq!(again.fingerprint(), pool.fingerprint());
+    assert_eq!(again.usage(), pool.usage());
+    let sorted = |pool: &Pool<&Sim>| {
+        let mut ids = pool.object_ids();
+        ids.sort_unstable();
+        ids
+    };
+    assert_eq!(sorted(&again), sorted(pool));
+    assert_eq!(again.names(), pool.names());
+}
+
+fn read(pool: &Pool<&Sim>, id: ObjectId, offset: u64, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0xee; len];
+    pool.open_object(id).unwrap().read(offset, &mut bytes).unwrap();
+    bytes
+}
+
+#[test]
+fn objects_keep_what_is_written_across_opens() {
+    let sim = sim();
+    let id;
+    {
+        let pool = make(&sim);
+        id = pool.create_object(&ObjectSpec { rights: Rights::READ, ..ObjectSpec::default() }).unwrap();
+        let object = pool.open_object(id).unwrap();
+        object.write(0x1000, b"hello").unwrap();
+        object.write(META_OFFSET, b"meta").unwrap();
+        object.write(0x1ffe, b"across").unwrap();
+        drop(object);
+        check(&pool);
+    }
+    let pool = Pool::load(&sim).unwrap();
+    assert_eq!(read(&pool, id, 0x1000, 5), b"hello");
+    assert_eq!(read(&pool, id, META_OFFSET, 4), b"meta");
+    assert_eq!(read(&pool, id, 0x1ffe, 6), b"across");
+    assert_eq!(read(&pool, id, 0x0500_0000, 3), [0, 0, 0]);
+    assert_eq!(pool.stat_object(id).unwrap().rights, Rights::READ);
+    pool.delete_object(id).unwrap();
+    assert!(matches!(pool.open_object(id), Err(Error::NoSuchObject(_))));
+    assert_eq!(pool.usage().objects, 0);
+    assert_eq!(pool.usage().used, pool.usage().metadata);
+    check(&pool);
+}
+
+#[test]
+fn ids_are_given_by_nonce_key_and_rights() {
+    let sim = sim();
+    let pool = make(&sim);
+    let spec = ObjectSpec { nonce: Some([1; 16]), rights: Rights::READ, ..ObjectSpec::default() };
+    let id = pool.create_object(&spec).unwrap();
+    assert_eq!(id, pool::object_id(&[1; 16], ObjectId::NULL, Rights::READ));
+    assert!(matches!(pool.create_object(&spec), Err(Error::Exists(other)) if other == id));
+    pool.delete_object(id).unwrap();
+    assert_eq!(pool.create_object(&spec).unwrap(), id);
+}
+
+#[test]
+fn a_deleted_object_lives_until_its_last_use_ends() {
+    let sim = sim();
+    let pool = make(&sim);
+    let id = pool.create_object(&ObjectSpec::default()).unwrap();
+    pool.name_set("it", id).unwrap();
+    let (first, second) = (pool.open_object(id).unwrap(), pool.open_object(id).unwrap());
+    first.write(0x1000, b"still here").unwrap();
+    pool.delete_object(id).unwrap();
+    assert!(matches!(pool.delete_object(id), Err(Error::NoSuchObject(_))));
+    assert!(matches!(pool.open_object(id), Err(Error::NoSuchObject(_))));
+    assert_eq!(pool.name_get("it"), None);
+    let place = second.lookup(0x1000).unwrap().unwrap();
+    drop(first);
+    second.write(0x3000, b"and growing").unwrap();
+    // Nobody gets its pages meanwhile.
+    for _ in 0..20 {
+        let other = pool.create_object(&ObjectSpec { size: MIB, ..ObjectSpec::default() }).unwrap();
+        let other = pool.open_object(other).unwrap();
+        for extent in other.extents().unwrap() {
+            let apart = extent.pool_offset + extent.len <= place.pool_offset
+                || place.pool_offset + place.len <= extent.pool_offset;
+            assert!(apart);
+        }
+    }
+    let used = pool.usage().used;
+    drop(second);
+    assert!(pool.usage().used < used);
+    check(&pool);
+    // After a crash there are no uses.
+    let id = pool.create_object(&ObjectSpec::default()).unwrap();
+    let object = pool.open_object(id).unwrap();
+    object.write(0, b"x").unwrap();
+    pool.delete_object(id).unwrap();
+    let after_crash = Pool::load(&sim).unwrap();
+    assert!(!after_crash.object_ids().contains(&id));
+}
+
+#[test]
+fn ties_keep_deleted_objects() {
+    let sim = sim();
+    let pool = make(&sim);
+    let holder = pool.create_object(&ObjectSpec::default()).unwrap();
+    let ties = [holder];
+    let tied = pool.create_object(&ObjectSpec { ties: &ties, ..ObjectSpec::default() }).unwrap();
+    let third = pool.create_object(&ObjectSpec::default()).unwrap();
+    pool.tie(third, tied).unwrap();
+    pool.delete_object(third).unwrap();
+    pool.delete_object(tied).unwrap();
+    check(&pool);
+    let pool = Pool::load(&sim).unwrap();
+    assert!(pool.contains(tied) && pool.contains(third));
+    let used = pool.open_object(tied).unwrap();
+    pool.delete_object(holder).unwrap();
+    assert!(!pool.contains(tied));
+    assert_eq!(pool.usage().objects, 2, "in use, so both stay");
+    drop(used);
+    assert_eq!((pool.usage().objects, pool.usage().ties), (0, 0));
+    check(&pool);
+    // Two deleted objects that hold each other are both gone.
+    let one = pool.create_object(&ObjectSpec::default()).unwrap();
+    let two = pool.create_object(&ObjectSpec::default()).unwrap();
+    pool.tie(one, two).unwrap();
+    pool.tie(two, one).unwrap();
+    pool.delete_object(one).unwrap();
+    pool.delete_object(two).unwrap();
+    assert_eq!((pool.usage().objects, pool.usage().ties), (0, 0));
+    assert!(pool.untie(one, two).is_ok_and(|cut| !cut));
+}
+
+#[test]
+fn copies_share_until_written() {
+    let sim = sim();
+    let pool = make(&sim);
+    let id = pool.create_object(&ObjectSpec { size: 8 * MIB, ..ObjectSpec::default() }).unwrap();
+    let original = pool.open_object(id).unwrap();
+    original.write(0x1000, b"original").unwrap();
+    let used = pool.usage().used;
+    let copy_id = pool.copy_object(id).unwrap();
+    assert_eq!(pool.usage().used, used);
+    let copy = pool.open_object(copy_id).unwrap();
+    let (a, b) = (original.lookup(0x1000).unwrap().unwrap(), copy.lookup(0x1000).unwrap().unwrap());
+    assert_eq!(a, b);
+    assert!(a.shared);
+    let old = copy.lookup(0x1000).unwrap().unwrap();
+    copy.write(0x1000, b"the copy").unwrap();
+    let own = copy.touch(0x1000, 0, Access::Write).unwrap();
+    assert!(!own.shared && own.pool_offset != old.pool_offset);
+    assert_eq!(read(&pool, id, 0x1000, 8), b"original");
+    assert_eq!(read(&pool, copy_id, 0x1000, 8), b"the copy");
+    // Random writes to both, through many extents into a tree, and a copy of that.
+    let third_id = {
+        for page in (0..2048).step_by(37) {
+            copy.write(page * 4096 + 8, &page.to_le_bytes()).unwrap();
+            original.write(page * 4096 + 16, &page.to_le_bytes()).unwrap();
+        }
+        pool.copy_object(copy_id).unwrap()
+    };
+    let third = pool.open_object(third_id).unwrap();
+    for page in (0..2048).step_by(41) {
+        third.write(page * 4096 + 8, &7u64.to_le_bytes()).unwrap();
+    }
+    for page in 0..2048u64 {
+        let expected = if page % 37 == 0 { page } else { 0 };
+        assert_eq!(read(&pool, copy_id, page * 4096 + 8, 8), expected.to_le_bytes(), "copy, page {page}");
+        assert_eq!(read(&pool, id, page * 4096 + 16, 8), expected.to_le_bytes(), "original, page {page}");
+        let expected = if page % 41 == 0 { 7 } else { expected };
+        assert_eq!(read(&pool, third_id, page * 4096 + 8, 8), expected.to_le_bytes(), "third, page {page}");
+    }
+    [&original, &copy, &third].into_iter().for_each(pool::ObjectRef::release_replaced);
+    check(&pool);
+    pool.delete_object(copy_id).unwrap();
+    drop(copy);
+    check(&pool);
+    assert_eq!(read(&pool, third_id, 37 * 4096 + 8, 8), 37u64.to_le_bytes());
+    drop((original, third));
+    pool.delete_object(id).unwrap();
+    pool.delete_object(third_id).unwrap();
+    assert_eq!(pool.usage().used, pool.usage().metadata);
+    assert_eq!(pool.usage().map_pages, 0);
+    check(&pool);
+}
+
+#[test]
+fn ranges_are_copied_with_their_holes() {
+    let sim = sim();
+    let pool = make(&sim);
+    let from = pool.create_object(&ObjectSpec::default()).unwrap();
+    let to = pool.create_object(&ObjectSpec { size: 64 * 4096, ..ObjectSpec::default() }).unwrap();
+    let (source, target) = (pool.open_object(from).unwrap(), pool.open_object(to).unwrap());
+    for page in [1u64, 2, 5] {
+        source.write(page * 4096, &[page as u8; 16]).unwrap();
+    }
+    for page in 0..64u64 {
+        target.write(page * 4096, &[0xaa; 16]).unwrap();
+    }
+    pool.copy_range(&source, 0, &target, 10 * 4096, 8 * 4096).unwrap();
+    for page in 0..64u64 {
+        let expected = match page {
+            11 => 1,
+            12 => 2,
+            15 => 5,
+            10..18 => 0,
+            _ => 0xaa,
+        };
+        assert_eq!(read(&pool, to, page * 4096, 16), [expected; 16], "page {page}");
+    }
+    pool.copy_range(&target, 10 * 4096, &target, 30 * 4096, 8 * 4096).unwrap();
+    assert_eq!(read(&pool, to, 31 * 4096, 16), [1; 16]);
+    assert!(pool.copy_range(&target, 0, &target, 4096, 8192).is_err());
+    assert!(pool.copy_range(&source, 1, &target, 0, 4096).is_err());
+    target.release_replaced();
+    check(&pool);
+}
+
+#[test]
+fn big_objects_come_in_huge_runs_and_small_ones_together() {
+    let sim = sim();
+    let pool = make(&sim);
+    let big = pool.create_object(&ObjectSpec::default()).unwrap();
+    let object = pool.open_object(big).unwrap();
+    for offset in (0..16 * MIB).step_by(4096) {
+        object.touch(offset, 0, Access::Write).unwrap();
+    }
+    let extents: Vec<_> = (1..8).map(|chunk| object.lookup(chunk * 2 * MIB).unwrap().unwrap()).collect();
+    assert!(extents.iter().all(pool::Extent::is_huge), "{extents:?}");
+    assert!(object.extents().unwrap().len() <= 10, "{:?}", object.extents());
+    let small: Vec<_> = (0..50)
+        .map(|_| {
+            let id = pool.create_object(&ObjectSpec::default()).unwrap();
+            pool.open_object(id).unwrap().touch(0x1000, 0, Access::Write).unwrap().pool_offset
+        })
+        .collect();
+    let (low, high) = (small.iter().min().unwrap(), small.iter().max().unwrap());
+    assert!(high - low < 2 * MIB);
+    check(&pool);
+}
+
+#[test]
+fn the_end_of_an_object_grows_down() {
+    let sim = sim();
+    let pool = make(&sim);
+    let id = pool.create_object(&ObjectSpec::default()).unwrap();
+    let object = pool.open_object(id).unwrap();
+    object.touch(META_OFFSET, 0, Access::Write).unwrap();
+    for page in 1..40 {
+        let extent = object.touch(META_OFFSET - page * 4096, 0, Access::Write).unwrap();
+        assert!(extent.object_offset + extent.len <= MAX_SIZE);
+    }
+    assert!(object.extents().unwrap().len() <= 8, "{:?}", object.extents());
+    check(&pool);
+}
+
+#[test]
+fn a_full_pool_fails_whole() {
+    let sim = Sim::new(16 * MIB);
+    let pool = make(&sim);
+    let before = pool.fingerprint();
+    let spec = ObjectSpec { size: 32 * MIB, ..ObjectSpec::default() };
+    assert!(matches!(pool.create_object(&spec), Err(Error::Full { .. })));
+    assert_eq!(pool.fingerprint(), before);
+    let id = pool.create_object(&ObjectSpec { size: 13 * MIB, ..ObjectSpec::default() }).unwrap();
+    let copy = pool.copy_object(id).unwrap();
+    let object = pool.open_object(copy).unwrap();
+    let mut written = 0;
+    let full = loop {
+        match object.write(written * 4096, &[1]) {
+            Ok(()) => written += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(full, Error::Full { .. }), "{full}");
+    assert!(written > 100);
+    object.release_replaced();
+    check(&pool);
+    assert_eq!(read(&pool, copy, 0, 1), [1]);
+    assert_eq!(read(&pool, id, 0, 1), [0]);
+    while pool.create_object(&ObjectSpec::default()).is_ok() {}
+    check(&pool);
+}
+
+#[test]
+fn names_and_roots() {
+    let sim = sim();
+    let pool = make(&sim);
+    let (a, b) = (
+        pool.create_object(&ObjectSpec::default()).unwrap(),
+        pool.create_object(&ObjectSpec::default()).unwrap(),
+    );
+    let long = "é".repeat(127);
+    for name in ["x", "a name that does not fit into the first line of its record", &long] {
+        pool.name_set(name, a).unwrap();
+        assert_eq!(Pool::load(&sim).unwrap().name_get(name), Some(a));
+        pool.name_set(name, b).unwrap();
+        assert_eq!(Pool::load(&sim).unwrap().name_get(name), Some(b));
+    }
+    assert!(matches!(pool.name_set("", a), Err(Error::BadName(0))));
+    assert!(matches!(pool.name_set(&"x".repeat(256), a), Err(Error::BadName(256))));
+    assert!(pool.name_set("nobody", ObjectId::from_u128(5)).is_err());
+    pool.root_set("x", 17).unwrap();
+    assert_eq!((pool.root_get("x"), pool.name_get("x")), (Some(17), Some(b)));
+    pool.delete_object(b).unwrap();
+    assert_eq!(pool.names(), []);
+    assert_eq!(Pool::load(&sim).unwrap().roots(), [("x".to_owned(), 17)]);
+    pool.root_remove("x").unwrap();
+    assert!(matches!(pool.root_remove("x"), Err(Error::NoSuchName(_))));
+    check(&pool);
+}
+
+#[test]
+fn files_are_locked_checked_and_kept() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("a.pool");
+    let id = {
+        let pool = Pool::create(&path, 32 * MIB, &CreateOptions::default()).unwrap();
+        assert_eq!(pool.durability(), Durability::Volatile);
+        assert!(matches!(Pool::open(&path, &OpenOptions::default()), Err(Error::Locked { .. })));
+        let id = pool.create_object(&ObjectSpec::default()).unwrap();
+        pool.open_object(id).unwrap().write(0x1000, b"in a file").unwrap();
+        pool.sync().unwrap();
+        id
+    };
+    let again = Pool::create(&path, 32 * MIB, &CreateOptions::default());
+    assert!(matches!(again, Err(Error::AlreadyAPool { .. })));
+    {
+        let pool = Pool::open(&path, &OpenOptions::default()).unwrap();
+        let mut bytes = [0; 9];
+        pool.open_object(id).unwrap().read(0x1000, &mut bytes).unwrap();
+        assert_eq!(&bytes, b"in a file");
+        assert_eq!((pool.backing().size, pool.backing().granule), (32 * MIB, 4096));
+    }
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    for len in [30 * MIB, 10 * MIB] {
+        file.set_len(len).unwrap();
+        let opened = Pool::open(&path, &OpenOptions::default());
+        assert!(matches!(opened, Err(Error::Truncated { .. })), "{opened:?}");
+    }
+    std::fs::write(&path, vec![0; 16 << 20]).unwrap();
+    assert!(matches!(Pool::open(&path, &OpenOptions::default()), Err(Error::NotAPool)));
+    std::fs::write(&path, b"text").unwrap();
+    assert!(matches!(Pool::open(&path, &OpenOptions::default()), Err(Error::NotAPool)));
+}
+
+#[test]
+fn disk_files_are_written_by_each_operation() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.pool");
+    let pool = Pool::create(&path, 16 * MIB, &CreateOptions::default()).unwrap();
+    let id = pool.create_object(&ObjectSpec::default()).unwrap();
+    pool.open_object(id).unwrap().write(0x1000, b"x").unwrap();
+    drop(pool);
+    let pool = Pool::open(&path, &OpenOptions { relaxed: true }).unwrap();
+    assert!(pool.contains(id));
+}
+
+#[test]
+fn several_threads_at_once() {
+    let sim = sim();
+    let pool = make(&sim);
+    let shared = pool.create_object(&ObjectSpec { size: MIB, ..ObjectSpec::default() }).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4u64 {
+            let pool = pool.clone();
+            scope.spawn(move || {
+                for round in 0..60u64 {
+                    let copy = pool.copy_object(shared).unwrap();
+                    let object = pool.open_object(copy).unwrap();
+                    for page in 0..8 {
+                        object.write(page * 65536 + thread * 8, &round.to_le_bytes()).unwrap();
+                    }
+                    let mut bytes = [0; 8];
+                    object.read(65536 + thread * 8, &mut bytes).unwrap();
+                    assert_eq!(bytes, round.to_le_bytes());
+                    pool.delete_object(copy).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(pool.usage().objects, 1);
+    check(&pool);
+}
