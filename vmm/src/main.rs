@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use images::Image;
 use pool::{CreateOptions, OpenOptions, Pool};
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -87,7 +87,12 @@ fn main() -> ExitCode {
         _ => "trace",
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("TWZ_LOG").unwrap_or_else(|_| level.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .without_time()
+        .init();
     let done = match cli.command {
         Some(Command::Doctor { json }) => doctor(json),
         None => run(cli.run, started),
@@ -117,7 +122,9 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
     if let Some(path) = options.config.take() {
         merge(&mut options, &path)?;
     }
-    let Some(path) = options.pmem else { bail!("no pool given: use --pmem FILE, and --create SIZE to make one") };
+    let Some(path) = options.pmem else {
+        bail!("no pool given: use --pmem FILE, and --create SIZE to make one")
+    };
     let memory = match options.mem {
         Some(memory) => memory,
         None => size::parse(DEFAULT_MEMORY).map_err(anyhow::Error::msg)?,
@@ -127,12 +134,15 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
     check_limits(memory, harts).map_err(anyhow::Error::msg)?;
 
     let image_bytes = match &options.image {
-        Some(path) => std::fs::read(path).with_context(|| format!("cannot read the image {}", path.display()))?,
+        Some(path) => {
+            std::fs::read(path).with_context(|| format!("cannot read the image {}", path.display()))?
+        }
         None => Vec::new(),
     };
     let bytes = if options.image.is_some() { &image_bytes[..] } else { images::DEFAULT };
-    let image = Image::parse(bytes)
-        .with_context(|| options.image.as_deref().map_or("built-in image".into(), |path| path.display().to_string()))?;
+    let image = Image::parse(bytes).with_context(|| {
+        options.image.as_deref().map_or("built-in image".into(), |path| path.display().to_string())
+    })?;
 
     let pool = open_pool(&path, options.create)?;
     tracing::info!("{}: {}", path.display(), pool.durability());
@@ -151,7 +161,9 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
 fn open_pool(path: &Path, create: Option<u64>) -> Result<Pool> {
     let opened = match (Pool::open(path, &OpenOptions::default()), create) {
         (Err(pool::Error::NotAPool), Some(size)) => Pool::create(path, size, &CreateOptions::default()),
-        (Err(pool::Error::Io { source, .. }), Some(size)) if source.kind() == std::io::ErrorKind::NotFound => {
+        (Err(pool::Error::Io { source, .. }), Some(size))
+            if source.kind() == std::io::ErrorKind::NotFound =>
+        {
             Pool::create(path, size, &CreateOptions::default())
         }
         (opened, _) => opened,
@@ -162,7 +174,8 @@ fn open_pool(path: &Path, create: Option<u64>) -> Result<Pool> {
 fn merge(options: &mut Run, path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file: ConfigFile = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    let size = |text: Option<String>| text.as_deref().map(size::parse).transpose().map_err(anyhow::Error::msg);
+    let size =
+        |text: Option<String>| text.as_deref().map(size::parse).transpose().map_err(anyhow::Error::msg);
     options.create = options.create.or(size(file.create)?);
     options.mem = options.mem.or(size(file.mem)?);
     options.pmem = options.pmem.take().or(file.pmem);

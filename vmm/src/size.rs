@@ -26,7 +26,14 @@ mod tests {
 
     #[test]
     fn understands_units() {
-        let cases = [("0", 0), ("4096", 4096), ("64K", 65536), ("16m", 16 << 20), ("1GiB", 1 << 30), ("2TB", 2 << 40)];
+        let cases = [
+            ("0", 0),
+            ("4096", 4096),
+            ("64K", 65536),
+            ("16m", 16 << 20),
+            ("1GiB", 1 << 30),
+            ("2TB", 2 << 40),
+        ];
         for (text, bytes) in cases {
             assert_eq!(parse(text), Ok(bytes), "{text}");
         }

@@ -15,12 +15,12 @@ struct Input {
 
 /// Standard input and output, shared by all harts.
 #[derive(Default)]
-pub struct Console {
+pub(super) struct Console {
     input: Mutex<Input>,
 }
 
 /// Bytes taken from the input, and whether there will be no more.
-pub struct Taken {
+pub(super) struct Taken {
     /// What was typed.
     pub bytes: Vec<u8>,
     /// The input has ended and everything was taken.
@@ -29,7 +29,7 @@ pub struct Taken {
 
 impl Console {
     /// Prints what a program wrote. A closed output is the reader's wish, not an error of the program's.
-    pub fn print(&self, bytes: &[u8]) {
+    pub(super) fn print(&self, bytes: &[u8]) {
         let mut out = io::stdout().lock();
         if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
             tracing::debug!(%error, "standard output is gone");
@@ -37,14 +37,14 @@ impl Console {
     }
 
     /// Prints a line of the kernel's on standard error.
-    pub fn print_kernel_line(&self, line: &[u8]) {
+    pub(super) fn print_kernel_line(&self, line: &[u8]) {
         let text = String::from_utf8_lossy(line);
         // As above; and there is no third place to say so.
         let _ = writeln!(io::stderr().lock(), "kernel: {}", text.trim_end().escape_debug());
     }
 
     /// Reads once from standard input, which the caller knows to be readable. Returns whether more may be read now.
-    pub fn fill(&self) -> bool {
+    pub(super) fn fill(&self) -> bool {
         let mut buffer = [0; 4096];
         let count = io::stdin().lock().read(&mut buffer);
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
@@ -61,7 +61,7 @@ impl Console {
     }
 
     /// Takes up to `room` typed bytes.
-    pub fn take(&self, room: usize) -> Taken {
+    pub(super) fn take(&self, room: usize) -> Taken {
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         let count = room.min(input.typed.len());
         let bytes: Vec<u8> = input.typed.drain(..count).collect();

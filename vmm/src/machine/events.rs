@@ -20,7 +20,7 @@ const STOP_SIGNALS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
 ///
 /// # Errors
 /// The host's.
-pub fn block_stop_signals() -> io::Result<OwnedFd> {
+pub(super) fn block_stop_signals() -> io::Result<OwnedFd> {
     // SAFETY: an all-zero set is a valid argument for `sigemptyset`, which fills it in.
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: `set` is ours.
@@ -74,7 +74,8 @@ impl MutEventSubscriber for Loop {
         let shared = Arc::clone(&self.shared);
         let mut watch = |fd: RawFd, data| {
             // Fails only when the descriptor is closed or watched twice, which would be our bug.
-            ops.add(Events::with_data_raw(fd, data, EventSet::IN)).expect("a descriptor of our own can be watched");
+            ops.add(Events::with_data_raw(fd, data, EventSet::IN))
+                .expect("a descriptor of our own can be watched");
         };
         watch(self.signals.as_raw_fd(), SIGNAL);
         watch(shared.wake_loop.as_raw_fd(), WAKE);
@@ -117,8 +118,9 @@ impl MutEventSubscriber for Loop {
 ///
 /// # Errors
 /// The host's, as text.
-pub fn run(shared: &Arc<Shared>, signals: OwnedFd) -> Result<(), String> {
-    let mut manager = EventManager::<Loop>::new().map_err(|error| format!("cannot make an event loop: {error:?}"))?;
+pub(super) fn run(shared: &Arc<Shared>, signals: OwnedFd) -> Result<(), String> {
+    let mut manager =
+        EventManager::<Loop>::new().map_err(|error| format!("cannot make an event loop: {error:?}"))?;
     manager.add_subscriber(Loop { shared: Arc::clone(shared), signals, reads_stdin: false });
     while shared.ending().is_none() {
         match manager.run() {

@@ -24,7 +24,7 @@ const KICK_VECTOR: u8 = 0x21;
 const REFUSED_VECTOR: u8 = 0x22;
 
 /// What other threads know of a hart.
-pub struct HartShared {
+pub(super) struct HartShared {
     /// Sleep and wake-up.
     pub bell: Doorbell,
     timer: Mutex<TimerFd>,
@@ -36,19 +36,19 @@ impl HartShared {
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub fn new() -> Result<Self, vmm_sys_util::errno::Error> {
+    pub(super) fn new() -> Result<Self, vmm_sys_util::errno::Error> {
         let timer = TimerFd::new()?;
         let descriptor = timer.as_raw_fd();
         Ok(Self { bell: Doorbell::new(), timer: Mutex::new(timer), descriptor })
     }
 
     /// What the event loop watches.
-    pub fn timer_descriptor(&self) -> RawFd {
+    pub(super) fn timer_descriptor(&self) -> RawFd {
         self.descriptor
     }
 
     /// Rings [`wake::TIMER`] after `delay`; `None` for never.
-    pub fn set_timer(&self, delay: Option<Duration>) {
+    pub(super) fn set_timer(&self, delay: Option<Duration>) {
         let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
         // Zero would disarm it.
         let result = match delay {
@@ -61,7 +61,7 @@ impl HartShared {
     }
 
     /// Makes the timer's descriptor unreadable again.
-    pub fn clear_timer(&self) {
+    pub(super) fn clear_timer(&self) {
         let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
         // Readable when this is called, so it does not block; if another setting raced us, clearing is all there is to do.
         if let Err(error) = timer.wait() {
@@ -71,7 +71,7 @@ impl HartShared {
 }
 
 /// The thread's own part of a hart.
-pub struct Hart {
+pub(super) struct Hart {
     number: u32,
     vcpu: VcpuFd,
     shared: Arc<Shared>,
@@ -81,12 +81,12 @@ pub struct Hart {
 
 impl Hart {
     /// A hart with its first vCPU, which is ready to run.
-    pub fn new(number: u32, vcpu: VcpuFd, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(number: u32, vcpu: VcpuFd, shared: Arc<Shared>) -> Self {
         Self { number, vcpu, shared, waiting: Vec::new() }
     }
 
     /// Runs until the machine stops.
-    pub fn run(mut self) {
+    pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let bell = &shared.harts[self.number as usize].bell;
         let immediate_exit = &raw mut self.vcpu.get_kvm_run().immediate_exit;
@@ -190,7 +190,9 @@ impl Hart {
     /// The kernel, or KVM, did what cannot be continued.
     fn broken(&mut self, what: &str) {
         let place = match self.vcpu.get_regs() {
-            Ok(regs) => format!("rip {:#x} rsp {:#x} rax {:#x} rdi {:#x}", regs.rip, regs.rsp, regs.rax, regs.rdi),
+            Ok(regs) => {
+                format!("rip {:#x} rsp {:#x} rax {:#x} rdi {:#x}", regs.rip, regs.rsp, regs.rax, regs.rdi)
+            }
             Err(error) => format!("registers unknown: {error}"),
         };
         let faulting = self.vcpu.get_sregs().map(|sregs| sregs.cr2).unwrap_or_default();

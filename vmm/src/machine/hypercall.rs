@@ -18,7 +18,7 @@ const DATA_OFFSET: u64 = std::mem::offset_of!(Mailbox, data) as u64;
 
 /// Who calls.
 #[derive(Clone, Copy)]
-pub struct Caller {
+pub(super) struct Caller {
     /// The hart's number.
     pub hart: u32,
 }
@@ -42,7 +42,7 @@ struct Request {
 
 impl Shared {
     /// Serves the call that stands in the caller's mailbox.
-    pub fn hypercall(&self, caller: Caller) {
+    pub(super) fn hypercall(&self, caller: Caller) {
         let mut request = Request::new_zeroed();
         let at = GuestAddress(caller.mailbox());
         if let Err(error) = self.memory.read_slice(request.as_mut_bytes(), at) {
@@ -84,7 +84,10 @@ impl Shared {
             }
             Op::Panic => {
                 let text = self.data(caller, a[0])?;
-                self.stop(Ending::Broken(format!("kernel panic: {}", String::from_utf8_lossy(&text).escape_debug())));
+                self.stop(Ending::Broken(format!(
+                    "kernel panic: {}",
+                    String::from_utf8_lossy(&text).escape_debug()
+                )));
                 Ok(none)
             }
             Op::ConsoleWrite => {
@@ -104,7 +107,8 @@ impl Shared {
             Op::Clock => {
                 let since_start = nanoseconds(self.started.elapsed());
                 // A host clock before 1970 reads as 1970.
-                let since_1970 = nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
+                let since_1970 =
+                    nanoseconds(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
                 Ok([since_start, since_1970, 0, 0])
             }
             Op::SetTimer => {
@@ -131,11 +135,13 @@ impl Shared {
                 self.put_data(caller, &bytes)?;
                 Ok(none)
             }
-            Op::Bind => self.monitor().bind(id(0), id(2)).map(|(binding, rights)| {
-                [binding, u64::from(rights.bits()), 0, 0]
-            }),
+            Op::Bind => self
+                .monitor()
+                .bind(id(0), id(2))
+                .map(|(binding, rights)| [binding, u64::from(rights.bits()), 0, 0]),
             Op::Touch => {
-                let access = u32::try_from(a[2]).ok().and_then(Rights::from_bits).ok_or(ErrorCode::BadArgument)?;
+                let access =
+                    u32::try_from(a[2]).ok().and_then(Rights::from_bits).ok_or(ErrorCode::BadArgument)?;
                 let table = self.check_table(a[3])?;
                 let touched = self.monitor().touch(a[0], a[1], access)?;
                 match touched.large {
@@ -196,7 +202,11 @@ impl Shared {
     /// A table must be a frame of free RAM: what lies below is read-only to the guest, and so to our writing for it.
     fn check_table(&self, address: u64) -> Result<u64, ErrorCode> {
         let in_free_ram = (self.free_start..self.ram_bytes).contains(&address);
-        if in_free_ram && address.is_multiple_of(PAGE_SIZE) { Ok(address) } else { Err(ErrorCode::BadArgument) }
+        if in_free_ram && address.is_multiple_of(PAGE_SIZE) {
+            Ok(address)
+        } else {
+            Err(ErrorCode::BadArgument)
+        }
     }
 
     /// Writes the first-stage entries of what was touched into the kernel's table, so that an interpreted ring 0 need not.

@@ -7,8 +7,8 @@ use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{LittleEndian, Object, ObjectSection, elf};
 use std::io::Cursor;
 use twz_abi::boot::{
-    BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KERNEL_BASE, KernelStamp, STACK_BASE, STACK_SIZE, STACK_STRIDE,
-    STAMP_MAGIC, STAMP_SECTION, ThreadStart, boot_flags,
+    BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KERNEL_BASE, KernelStamp, STACK_BASE, STACK_SIZE,
+    STACK_STRIDE, STAMP_MAGIC, STAMP_SECTION, ThreadStart, boot_flags,
 };
 use twz_abi::{ABI_VERSION, PAGE_SIZE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -36,7 +36,9 @@ pub enum LayoutError {
     #[error("the kernel image carries no Twizzler stamp: it is another program")]
     NoStamp,
     /// Built for another twzvmm.
-    #[error("the kernel image speaks ABI {image}, this twzvmm speaks {ours}: use the image that came with it")]
+    #[error(
+        "the kernel image speaks ABI {image}, this twzvmm speaks {ours}: use the image that came with it"
+    )]
     Version {
         /// The image's version.
         image: u32,
@@ -53,7 +55,7 @@ pub enum LayoutError {
 
 /// What the machine needs to know about the laid-out memory.
 #[derive(Debug)]
-pub struct Layout {
+pub(super) struct Layout {
     /// First instruction of every hart.
     pub entry: u64,
     /// Guest-physical address of the top-level page table.
@@ -66,7 +68,7 @@ pub struct Layout {
 
 /// Facts for [`BootInfo`].
 #[derive(Clone, Copy, Debug)]
-pub struct Facts {
+pub(super) struct Facts {
     /// Harts.
     pub hart_count: u32,
     /// Whether ring 0 runs on the CPU.
@@ -93,11 +95,15 @@ impl Builder<'_> {
     }
 
     fn get(&self, table: u64, index: u64) -> Result<u64, LayoutError> {
-        self.memory.read_obj(GuestAddress(table + index * 8)).map_err(|_| LayoutError::Memory { needed: table })
+        self.memory
+            .read_obj(GuestAddress(table + index * 8))
+            .map_err(|_| LayoutError::Memory { needed: table })
     }
 
     fn set(&self, table: u64, index: u64, entry: u64) -> Result<(), LayoutError> {
-        self.memory.write_obj(entry, GuestAddress(table + index * 8)).map_err(|_| LayoutError::Memory { needed: table })
+        self.memory
+            .write_obj(entry, GuestAddress(table + index * 8))
+            .map_err(|_| LayoutError::Memory { needed: table })
     }
 
     /// The table of the next lower level for `address` in `table` of `level` (4: top), made if it is missing.
@@ -151,7 +157,7 @@ fn parse(kernel: &[u8]) -> Result<ElfFile64<'_, LittleEndian>, LayoutError> {
 ///
 /// # Errors
 /// [`LayoutError`].
-pub fn lay_out(memory: &GuestMemoryMmap, kernel: &[u8], facts: &Facts) -> Result<Layout, LayoutError> {
+pub(super) fn lay_out(memory: &GuestMemoryMmap, kernel: &[u8], facts: &Facts) -> Result<Layout, LayoutError> {
     check_kernel(kernel)?;
     let ram_bytes = memory.last_addr().0 + 1;
     let file = parse(kernel)?;

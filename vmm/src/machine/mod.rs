@@ -210,14 +210,20 @@ impl Machine {
         // 1. RAM and the root with its first vCPU, on which ring 0 is tried out.
         let kvm = open_kvm()?;
         let memory = guest_memory(config.memory)?;
-        let ram_host = memory
-            .get_host_address(GuestAddress(0))
-            .map_err(|error| host("finding guest memory")(&error))?;
+        let ram_host =
+            memory.get_host_address(GuestAddress(0)).map_err(|error| host("finding guest memory")(&error))?;
         let ram = Ram { host_address: ram_host as u64, bytes: config.memory };
         // SAFETY: the memory is kept in `Shared`, which outlives root and vCPUs (fields of `Machine`, threads are joined); it is
         // accessed through vm-memory's volatile accessors only.
         let mut root = unsafe { Root::new(&kvm, ram) }?;
-        let mut vcpus = (0..config.harts).map(|hart| root.create_vcpu(hart)).collect::<Result<Vec<_>, _>>()?;
+        let mut vcpus =
+            (0..config.harts).map(|hart| root.create_vcpu(hart)).collect::<Result<Vec<_>, _>>()?;
+        let cpuid = kvm
+            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
+            .map_err(|error| host("KVM_GET_SUPPORTED_CPUID")(&error))?;
+        for (hart, vcpu) in (0..).zip(&vcpus) {
+            vcpu::set_cpuid(vcpu, hart, &cpuid).map_err(|error| host("KVM_SET_CPUID2")(&error))?;
+        }
         memory
             .write_slice(&vmm_probe::quick::CODE, GuestAddress(PROBE_GPA))
             .map_err(|error| host("writing to guest memory")(&error))?;
@@ -246,11 +252,8 @@ impl Machine {
         for &(start, bytes) in &laid_out.read_only {
             protect(&memory, start, bytes)?;
         }
-        let cpuid = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .map_err(|error| host("KVM_GET_SUPPORTED_CPUID")(&error))?;
         for (hart, vcpu) in (0..).zip(&vcpus) {
-            vcpu::prepare(vcpu, hart, &cpuid, laid_out.entry, laid_out.page_table)
+            vcpu::prepare(vcpu, hart, laid_out.entry, laid_out.page_table)
                 .map_err(|(what, error)| host(what)(&error))?;
         }
         let harts = (0..config.harts).map(|_| HartShared::new()).collect::<Result<Vec<_>, _>>();
@@ -294,14 +297,17 @@ impl Machine {
             }
         }
         pool.sync()?;
-        let ending = shared.ending().cloned().unwrap_or_else(|| Ending::Broken("the event loop ended".into()));
+        let ending =
+            shared.ending().cloned().unwrap_or_else(|| Ending::Broken("the event loop ended".into()));
         Ok((ending, shared.first_user.get().copied()))
     }
 }
 
 fn open_kvm() -> Result<Kvm, BuildError> {
     let kvm = Kvm::new().map_err(|error| BuildError::NoKvm(error.into()))?;
-    for (cap, name) in [(Cap::UserMemory, "KVM_CAP_USER_MEMORY"), (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT")] {
+    for (cap, name) in
+        [(Cap::UserMemory, "KVM_CAP_USER_MEMORY"), (Cap::ImmediateExit, "KVM_CAP_IMMEDIATE_EXIT")]
+    {
         if !kvm.check_extension(cap) {
             return Err(BuildError::Lacks(name));
         }
@@ -328,11 +334,14 @@ fn available_memory() -> Option<u64> {
 
 /// Makes kernel text and constants read-only in the second stage of every root.
 fn protect(memory: &GuestMemoryMmap, start: u64, bytes: u64) -> Result<(), BuildError> {
-    let region = memory.find_region(GuestAddress(start)).ok_or_else(|| host("finding the kernel")(&"it is not in RAM"))?;
+    let region = memory
+        .find_region(GuestAddress(start))
+        .ok_or_else(|| host("finding the kernel")(&"it is not in RAM"))?;
     if start + bytes > region.len() {
         return Err(host("finding the kernel")(&"it is not in RAM"));
     }
-    let address = memory.get_host_address(GuestAddress(start)).map_err(|error| host("finding the kernel")(&error))?;
+    let address =
+        memory.get_host_address(GuestAddress(start)).map_err(|error| host("finding the kernel")(&error))?;
     let length = usize::try_from(bytes).map_err(|error| host("finding the kernel")(&error))?;
     // SAFETY: the range lies in the guest's RAM mapping (checked), and nothing of ours writes to the kernel's text after this.
     match unsafe { libc::mprotect(address.cast(), length, libc::PROT_READ) } {
@@ -360,7 +369,8 @@ fn init_context(pool: &Pool) -> Result<ObjectId, pool::Error> {
     {
         return Ok(known);
     }
-    let context = pool.create_object(&ObjectSpec { rights: Rights::READ | Rights::USE, ..ObjectSpec::default() })?;
+    let context =
+        pool.create_object(&ObjectSpec { rights: Rights::READ | Rights::USE, ..ObjectSpec::default() })?;
     pool.root_set(CONTEXT_KEY, context.as_u128())?;
     Ok(context)
 }

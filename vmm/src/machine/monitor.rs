@@ -24,7 +24,7 @@ const GROWTH_HINT: u64 = 16 * PAGE_SIZE;
 
 /// Part of an object that is now reachable.
 #[derive(Clone, Copy, Debug)]
-pub struct Touched {
+pub(super) struct Touched {
     /// Guest-physical address of the whole chunk, when it can be one large page.
     pub large: Option<u64>,
     /// Guest-physical address of the first page.
@@ -69,7 +69,7 @@ impl std::fmt::Debug for Aliases {
 }
 
 /// The monitor of a machine.
-pub struct Monitor {
+pub(super) struct Monitor {
     pool: Arc<Pool>,
     context: ObjectId,
     session: ObjectId,
@@ -102,7 +102,7 @@ fn lock(aliases: &Mutex<Aliases>) -> MutexGuard<'_, Aliases> {
 
 impl Monitor {
     /// A monitor for one context, whose objects appear in `window`. Volatile objects are tied to `session`.
-    pub fn new(pool: Arc<Pool>, context: ObjectId, session: ObjectId, window: Window) -> Self {
+    pub(super) fn new(pool: Arc<Pool>, context: ObjectId, session: ObjectId, window: Window) -> Self {
         let aliases = Aliases { window, bindings: Vec::new(), free: Vec::new(), by_object: HashMap::new() };
         let aliases = Arc::new(Mutex::new(aliases));
         pool.set_share_hook(Some(Arc::new(Hook(Arc::clone(&aliases)))));
@@ -110,12 +110,12 @@ impl Monitor {
     }
 
     /// Gives the window to `work`, for its memslot.
-    pub fn with_window<R>(&self, work: impl FnOnce(&Window) -> R) -> R {
+    pub(super) fn with_window<R>(&self, work: impl FnOnce(&Window) -> R) -> R {
         work(&lock(&self.aliases).window)
     }
 
     /// Makes `object` reachable in `context`.
-    pub fn bind(&self, context: ObjectId, object: ObjectId) -> Result<(u64, Rights), ErrorCode> {
+    pub(super) fn bind(&self, context: ObjectId, object: ObjectId) -> Result<(u64, Rights), ErrorCode> {
         self.check_context(context)?;
         let mut aliases = lock(&self.aliases);
         if let Some(&index) = aliases.by_object.get(&object)
@@ -142,7 +142,7 @@ impl Monitor {
     }
 
     /// Backs the page at `offset` of a bound object for `access`, and shows what lies around it.
-    pub fn touch(&self, binding: u64, offset: u64, access: Rights) -> Result<Touched, ErrorCode> {
+    pub(super) fn touch(&self, binding: u64, offset: u64, access: Rights) -> Result<Touched, ErrorCode> {
         let (object, rights) = {
             let aliases = lock(&self.aliases);
             let binding = aliases.get(binding)?;
@@ -162,7 +162,7 @@ impl Monitor {
     }
 
     /// Drops a binding and everything that it showed.
-    pub fn unbind(&self, binding: u64) -> Result<(), ErrorCode> {
+    pub(super) fn unbind(&self, binding: u64) -> Result<(), ErrorCode> {
         let dropped = lock(&self.aliases).remove(binding)?;
         // The last reference may free the object's pages, which the alias no longer shows.
         drop(dropped);
@@ -170,7 +170,7 @@ impl Monitor {
     }
 
     /// Creates an object for a program.
-    pub fn create(&self, context: ObjectId, spec: &CreateSpec) -> Result<ObjectId, ErrorCode> {
+    pub(super) fn create(&self, context: ObjectId, spec: &CreateSpec) -> Result<ObjectId, ErrorCode> {
         self.check_context(context)?;
         let rights = spec.rights().ok_or(ErrorCode::BadArgument)?;
         if spec.flags & !create_flags::ALL != 0 || spec.reserved != 0 {
@@ -186,7 +186,7 @@ impl Monitor {
     }
 
     /// Creates an object; a volatile one goes with the session.
-    pub fn make(
+    pub(super) fn make(
         &self,
         key: ObjectId,
         rights: Rights,
@@ -206,7 +206,7 @@ impl Monitor {
     }
 
     /// Deletes an object for a program.
-    pub fn delete(&self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
+    pub(super) fn delete(&self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
         self.check_context(context)?;
         if !self.rights(object)?.contains(Rights::DELETE) {
             return Err(ErrorCode::NotPermitted);
@@ -219,7 +219,7 @@ impl Monitor {
     }
 
     /// What the directory says, and what `context` may do.
-    pub fn stat(&self, context: ObjectId, object: ObjectId) -> Result<ObjectStat, ErrorCode> {
+    pub(super) fn stat(&self, context: ObjectId, object: ObjectId) -> Result<ObjectStat, ErrorCode> {
         self.check_context(context)?;
         let granted = self.rights(object)?;
         let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
@@ -237,20 +237,20 @@ impl Monitor {
     }
 
     /// Looks a name up.
-    pub fn name_get(&self, context: ObjectId, name: &str) -> Result<ObjectId, ErrorCode> {
+    pub(super) fn name_get(&self, context: ObjectId, name: &str) -> Result<ObjectId, ErrorCode> {
         self.check_context(context)?;
         self.pool.name_get(name).ok_or(ErrorCode::NoName)
     }
 
     /// Names an object.
-    pub fn name_set(&self, context: ObjectId, object: ObjectId, name: &str) -> Result<(), ErrorCode> {
+    pub(super) fn name_set(&self, context: ObjectId, object: ObjectId, name: &str) -> Result<(), ErrorCode> {
         self.check_context(context)?;
         self.rights(object)?;
         self.pool.name_set(name, object).map_err(|error| code(&error))
     }
 
     /// Takes a name away.
-    pub fn name_remove(&self, context: ObjectId, name: &str) -> Result<(), ErrorCode> {
+    pub(super) fn name_remove(&self, context: ObjectId, name: &str) -> Result<(), ErrorCode> {
         self.check_context(context)?;
         self.pool.name_remove(name).map_err(|error| code(&error))
     }
@@ -292,13 +292,12 @@ impl Aliases {
         if !shown.contains(&now) {
             let protection = if writable { Protection::ReadWrite } else { Protection::Read };
             let at = Window::start(*chunk) + start;
-            window
-                .alias()
-                .map(at, pool.backing().fd, extent.pool_offset, extent.len, protection)
-                .map_err(|error| {
+            window.alias().map(at, pool.backing().fd, extent.pool_offset, extent.len, protection).map_err(
+                |error| {
                     tracing::error!(%error, "cannot show an extent");
                     ErrorCode::NoMemory
-                })?;
+                },
+            )?;
             // What the new mapping covers is no longer shown the old way.
             shown.retain(|old| old.start + old.bytes <= now.start || now.start + now.bytes <= old.start);
             shown.push(now);
@@ -335,7 +334,9 @@ impl Aliases {
         how: Narrowing,
     ) -> Result<(), ept_contexts::AliasError> {
         let Self { window, bindings, by_object, .. } = self;
-        let Some(binding) = by_object.get(&id).and_then(|&index| bindings[index].as_mut()) else { return Ok(()) };
+        let Some(binding) = by_object.get(&id).and_then(|&index| bindings[index].as_mut()) else {
+            return Ok(());
+        };
         let end = offset.saturating_add(bytes);
         for (number, (chunk, shown)) in &mut binding.chunks {
             let base = number * CHUNK;
@@ -363,7 +364,7 @@ impl Aliases {
 }
 
 /// What a pool error means for the guest.
-pub fn code(error: &PoolError) -> ErrorCode {
+pub(super) fn code(error: &PoolError) -> ErrorCode {
     match error {
         PoolError::NoSuchObject(_) => ErrorCode::NoObject,
         PoolError::Full { .. } => ErrorCode::PoolFull,

@@ -38,7 +38,7 @@ pub enum ProgramError {
 ///
 /// # Errors
 /// [`ProgramError::Pool`].
-pub fn import(pool: &Pool, program: &Program<'_>) -> Result<ObjectId, ProgramError> {
+pub(super) fn import(pool: &Pool, program: &Program<'_>) -> Result<ObjectId, ProgramError> {
     let mut nonce = [0; 16];
     nonce.copy_from_slice(&program.digest[..16]);
     let rights = Rights::READ | Rights::EXEC;
@@ -67,7 +67,7 @@ pub fn import(pool: &Pool, program: &Program<'_>) -> Result<ObjectId, ProgramErr
 ///
 /// # Errors
 /// [`ProgramError`].
-pub fn prepare(
+pub(super) fn prepare(
     pool: &Pool,
     monitor: &Monitor,
     program: &Program<'_>,

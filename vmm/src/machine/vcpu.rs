@@ -5,7 +5,7 @@ use kvm_ioctls::VcpuFd;
 use std::os::fd::AsRawFd;
 use twz_abi::boot::{STACK_BASE, STACK_STRIDE};
 use vmm_sys_util::ioctl::ioctl_with_ref;
-use vmm_sys_util::{ioctl_ioc_nr, ioctl_iow_nr};
+use vmm_sys_util::ioctl_iow_nr;
 
 ioctl_iow_nr!(KVM_INTERRUPT, 0xAE, 0x86, kvm_interrupt);
 
@@ -18,18 +18,24 @@ const EFER: u64 = 0xd00;
 const KERNEL_CODE: u16 = 0x10;
 const KERNEL_DATA: u16 = 0x18;
 
+/// Gives a vCPU its CPUID, which KVM allows before its first instruction only.
+///
+/// # Errors
+/// The ioctl's.
+pub(crate) fn set_cpuid(vcpu: &VcpuFd, hart: u32, cpuid: &CpuId) -> Result<(), kvm_ioctls::Error> {
+    vcpu.set_cpuid2(&for_hart(cpuid, hart))
+}
+
 /// Puts a fresh vCPU where the kernel begins: 64-bit mode, interrupts off, its own stack, the hart's number in RDI.
 ///
 /// # Errors
 /// The ioctl that failed.
-pub fn prepare(
+pub(super) fn prepare(
     vcpu: &VcpuFd,
     hart: u32,
-    cpuid: &CpuId,
     entry: u64,
     page_table: u64,
 ) -> Result<(), (&'static str, kvm_ioctls::Error)> {
-    vcpu.set_cpuid2(&for_hart(cpuid, hart)).map_err(|error| ("KVM_SET_CPUID2", error))?;
     let mut sregs = vcpu.get_sregs().map_err(|error| ("KVM_GET_SREGS", error))?;
     sregs.cs = segment(KERNEL_CODE, 0xb, true);
     for data in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
@@ -73,7 +79,7 @@ fn for_hart(cpuid: &CpuId, hart: u32) -> CpuId {
 ///
 /// # Errors
 /// The ioctl's.
-pub fn interrupt(vcpu: &VcpuFd, vector: u8) -> std::io::Result<()> {
+pub(super) fn interrupt(vcpu: &VcpuFd, vector: u8) -> std::io::Result<()> {
     let argument = kvm_interrupt { irq: u32::from(vector) };
     // SAFETY: the vCPU is one of KVM's, and the ioctl reads one `kvm_interrupt`.
     match unsafe { ioctl_with_ref(&Borrowed(vcpu), KVM_INTERRUPT(), &argument) } {

@@ -12,11 +12,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use vmm_sys_util::signal::{SIGRTMIN, register_signal_handler};
 
 /// The hart's timer has expired.
-pub const TIMER: u32 = 1 << 0;
+pub(super) const TIMER: u32 = 1 << 0;
 /// Somebody wants the hart to look around.
-pub const KICK: u32 = 1 << 1;
+pub(super) const KICK: u32 = 1 << 1;
 /// The machine stops.
-pub const STOP: u32 = 1 << 2;
+pub(super) const STOP: u32 = 1 << 2;
 
 /// What a hart's thread is doing, as far as others care.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ enum Place {
 }
 
 /// The part of a hart that other threads use.
-pub struct Doorbell {
+pub(super) struct Doorbell {
     reasons: AtomicU32,
     place: Mutex<Place>,
     woken: Condvar,
@@ -45,14 +45,14 @@ fn kick_signal() -> i32 {
 ///
 /// # Errors
 /// The host's.
-pub fn install_handler() -> Result<(), vmm_sys_util::errno::Error> {
+pub(super) fn install_handler() -> Result<(), vmm_sys_util::errno::Error> {
     register_signal_handler(kick_signal(), interrupt_only)
 }
 
 impl Doorbell {
     /// Of a hart whose thread does not exist yet.
     #[must_use]
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             reasons: AtomicU32::new(0),
             place: Mutex::new(Place::Awake),
@@ -66,20 +66,20 @@ impl Doorbell {
     ///
     /// # Safety
     /// The byte must stay valid until [`Doorbell::leave`].
-    pub unsafe fn enter(&self, immediate_exit: *mut u8) {
+    pub(super) unsafe fn enter(&self, immediate_exit: *mut u8) {
         // SAFETY: asks for the caller's own name.
         self.thread.store(unsafe { libc::pthread_self() }, Ordering::Relaxed);
         self.immediate_exit.store(immediate_exit, Ordering::Release);
     }
 
     /// The hart's thread is about to end or to use another vCPU.
-    pub fn leave(&self) {
+    pub(super) fn leave(&self) {
         let _guard = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         self.immediate_exit.store(ptr::null_mut(), Ordering::Release);
     }
 
     /// Gives the hart a reason to look up.
-    pub fn ring(&self, reasons: u32) {
+    pub(super) fn ring(&self, reasons: u32) {
         self.reasons.fetch_or(reasons, Ordering::SeqCst);
         let place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if *place == Place::Asleep {
@@ -97,13 +97,13 @@ impl Doorbell {
     }
 
     /// Takes the reasons that have come up; the hart calls it after clearing `immediate_exit`.
-    pub fn take(&self) -> u32 {
+    pub(super) fn take(&self) -> u32 {
         fence(Ordering::SeqCst);
         self.reasons.swap(0, Ordering::SeqCst)
     }
 
     /// Sleeps until there is a reason, and takes it.
-    pub fn sleep(&self) -> u32 {
+    pub(super) fn sleep(&self) -> u32 {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
             let reasons = self.reasons.swap(0, Ordering::SeqCst);
