@@ -1,6 +1,6 @@
 //! The kernel's state, its start, and the loop that picks what a hart runs.
 
-use crate::arch::entry::{self, KICK_VECTOR, SYSCALL_VECTOR, TIMER_VECTOR, TrapFrame};
+use crate::arch::entry::{self, KICK_VECTOR, REFUSED_VECTOR, SYSCALL_VECTOR, TIMER_VECTOR, TrapFrame};
 use crate::arch::tables::{self, HartTables};
 use crate::arch::{cpu, usercopy};
 use crate::fault;
@@ -15,12 +15,15 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use twz_abi::boot::{
     BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KernelStamp, MAX_HARTS, STAMP_MAGIC, ThreadStart,
 };
+use twz_abi::fault::{FaultCause, FaultInfo};
 use twz_abi::{ABI_VERSION, ErrorCode, Rights};
 
 /// Buckets of the table that finds object maps.
 pub(crate) const MAP_BUCKETS: usize = 4096;
 /// How long a thread runs while others wait.
 const TIME_SLICE_NANOSECONDS: u64 = 10_000_000;
+/// How often one instruction may be refused by the second stage in a row.
+const REFUSALS_MAX: u32 = 8;
 /// Bits of a page fault's error code.
 const FAULT_WRITE: u64 = 1 << 1;
 const FAULT_FETCH: u64 = 1 << 4;
@@ -251,11 +254,32 @@ impl Kernel {
                 self.enqueue_front(thread);
                 self.wake_console_readers(mailbox);
             }
+            REFUSED_VECTOR => self.refused(mailbox, thread),
             vector => {
                 let info = fault::of_exception(vector, frame);
                 self.fault(mailbox, thread, info);
             }
         }
+    }
+
+    /// The second stage stopped `thread` where the first did not. The instruction is repeated after the tables were emptied, which
+    /// ends in a precise answer; an instruction that keeps being refused stands on memory that failed.
+    fn refused(&mut self, mailbox: Mailbox, thread: u32) {
+        let stopped = &mut self.threads[thread];
+        let rip = stopped.frame.rip;
+        let times = if stopped.refused.0 == rip { stopped.refused.1 + 1 } else { 1 };
+        stopped.refused = (rip, times);
+        let space = stopped.space;
+        if times > REFUSALS_MAX {
+            let cause = FaultCause::MachineCheck as u32;
+            self.fault(mailbox, thread, FaultInfo { cause, instruction: rip, ..FaultInfo::default() });
+            return;
+        }
+        let context = self.spaces[space].context;
+        self.forget_pages(context);
+        // SAFETY: the space's own root, loaded again to drop this hart's translations.
+        unsafe { cpu::load_page_table(self.spaces[space].root_address()) };
+        self.enqueue_front(thread);
     }
 
     /// Puts a thread at the end of the queue and wakes a hart for it.

@@ -162,20 +162,40 @@ impl Kernel {
             return Err(fault(FaultCause::KernelAddress, ObjectId::NULL));
         }
         let slot = address / MAX_SIZE;
-        let (map, rights) = match self.mapped(space, slot) {
+        let mapped = self.mapped(space, slot);
+        if offset < DATA_OFFSET {
+            let object = mapped.map_or(ObjectId::NULL, |(map, _)| self.maps[map].object);
+            return Err(fault(FaultCause::NullPage, object));
+        }
+        let (map, rights) = match mapped {
             Some(found) => found,
             None => self.map_slot(mailbox, space, slot).map_err(|(cause, object)| fault(cause, object))?,
         };
         let object = self.maps[map].object;
-        if offset < DATA_OFFSET {
-            return Err(fault(FaultCause::NullPage, object));
-        }
         if !rights.contains(access) {
             return Err(fault(FaultCause::Rights, object));
         }
         self.back(mailbox, map, offset, access).map_err(|error| fault(cause_of(error), object))?;
         cpu::invalidate_page(address);
         Ok(())
+    }
+
+    /// The monitor has refused an access that the tables of `context` allowed: something was taken away since they were filled in. Empties
+    /// them all, so that the next access of each page asks again and is answered exactly. The tables stay linked, because other
+    /// harts may be walking them.
+    pub(crate) fn forget_pages(&mut self, context: ObjectId) {
+        for index in 0..self.maps.index_end() {
+            let Some(map) = self.maps.get(index).filter(|map| map.context == context) else { continue };
+            let directory = map.directory;
+            for chunk in 0..512 {
+                let entry = directory.get(chunk);
+                if let Some(table) = Table::of_entry(entry) {
+                    (0..512).for_each(|page| table.set(page, 0));
+                } else if entry & bits::LARGE != 0 {
+                    directory.set(chunk, 0);
+                }
+            }
+        }
     }
 
     /// What `slot` maps, if it was touched before.

@@ -36,6 +36,8 @@ pub(crate) struct Thread {
     pub(crate) segments: (u64, u64),
     /// When this thread ends, the machine does, with its status.
     pub(crate) is_first: bool,
+    /// The last instruction that the second stage refused, and how often in a row.
+    pub(crate) refused: (u64, u32),
     pub(crate) fpu: FpuArea,
 }
 
@@ -61,6 +63,7 @@ impl Thread {
             next: None,
             segments: (start.tls, 0),
             is_first: false,
+            refused: (0, 0),
             fpu: FpuArea::new(),
         }
     }

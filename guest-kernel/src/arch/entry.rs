@@ -49,6 +49,8 @@ pub(crate) const VECTOR_COUNT: usize = 0x23;
 pub(crate) const TIMER_VECTOR: u64 = 0x20;
 /// Injected when another hart wants this one to look around.
 pub(crate) const KICK_VECTOR: u64 = 0x21;
+/// Injected when the second stage has refused an access of the program.
+pub(crate) const REFUSED_VECTOR: u64 = 0x22;
 
 unsafe extern "C" {
     /// First instruction of every hart. RDI: hart number; RSP: top of its stack.

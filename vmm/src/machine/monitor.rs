@@ -46,6 +46,37 @@ struct Shown {
     writable: bool,
 }
 
+impl Shown {
+    fn end(&self) -> u64 {
+        self.start + self.bytes
+    }
+
+    /// What is left of `self` outside of `other`: a piece before, a piece behind.
+    fn without(&self, other: &Self) -> impl Iterator<Item = Self> + use<> {
+        let piece = |start: u64, end: u64| {
+            let pool_offset = self.pool_offset + start.saturating_sub(self.start);
+            (start < end).then(|| Self { start, bytes: end - start, pool_offset, writable: self.writable })
+        };
+        let before = piece(self.start, self.end().min(other.start));
+        let behind = piece(self.start.max(other.end()), self.end());
+        before.into_iter().chain(behind)
+    }
+
+    /// The stretches of `self` (start, bytes) that `shown` does not show in just this way.
+    fn missing_in(&self, shown: &[Self]) -> Vec<(u64, u64)> {
+        let mut missing = vec![*self];
+        for old in shown {
+            // In the same way: the same bytes of the pool at the same place, with the same access.
+            let same = old.writable == self.writable
+                && old.pool_offset.wrapping_sub(old.start) == self.pool_offset.wrapping_sub(self.start);
+            if same {
+                missing = missing.iter().flat_map(|part| part.without(old)).collect();
+            }
+        }
+        missing.iter().map(|part| (part.start, part.bytes)).collect()
+    }
+}
+
 /// An object in a context.
 struct Binding {
     object: ObjectRef,
@@ -156,7 +187,7 @@ impl Monitor {
         }
         let wanted = if access.contains(Rights::WRITE) { Access::Write } else { Access::Read };
         // The pool may call the hook in here, which locks the aliases.
-        let extent = object.touch(offset, GROWTH_HINT, wanted).map_err(|error| code(&error))?;
+        let extent = grow(&object, offset, wanted).map_err(|error| code(&error))?;
         let mut aliases = lock(&self.aliases);
         aliases.show(&self.pool, binding, &extent)
     }
@@ -266,6 +297,17 @@ impl Monitor {
     }
 }
 
+/// Touches the page at `offset`. A hole just below what is there is a stack or an FOT growing down: its growth goes below, too.
+fn grow(object: &ObjectRef, offset: u64, access: Access) -> Result<pool::Extent, PoolError> {
+    let above = offset - offset % PAGE_SIZE + PAGE_SIZE;
+    let chunk = offset - offset % CHUNK;
+    if above < chunk + CHUNK && object.lookup(offset)?.is_none() && object.lookup(above)?.is_some() {
+        let below = above.saturating_sub(GROWTH_HINT).max(chunk).max(DATA_OFFSET);
+        object.touch(below, above - below, access)?;
+    }
+    object.touch(offset, GROWTH_HINT, access)
+}
+
 impl Aliases {
     fn get(&self, binding: u64) -> Result<&Binding, ErrorCode> {
         let index = usize::try_from(binding).map_err(|_| ErrorCode::BadArgument)?;
@@ -289,19 +331,19 @@ impl Aliases {
         let start = extent.object_offset % CHUNK;
         let now = Shown { start, bytes: extent.len, pool_offset: extent.pool_offset, writable };
         let address = window.guest_address(*chunk) + start;
-        if !shown.contains(&now) {
-            let protection = if writable { Protection::ReadWrite } else { Protection::Read };
-            let at = Window::start(*chunk) + start;
-            window.alias().map(at, pool.backing().fd, extent.pool_offset, extent.len, protection).map_err(
-                |error| {
-                    tracing::error!(%error, "cannot show an extent");
-                    ErrorCode::NoMemory
-                },
-            )?;
-            // What the new mapping covers is no longer shown the old way.
-            shown.retain(|old| old.start + old.bytes <= now.start || now.start + now.bytes <= old.start);
-            shown.push(now);
+        let protection = if writable { Protection::ReadWrite } else { Protection::Read };
+        for (part_start, part_bytes) in now.missing_in(shown) {
+            let at = Window::start(*chunk) + part_start;
+            let from = extent.pool_offset + (part_start - start);
+            window.alias().map(at, pool.backing().fd, from, part_bytes, protection).map_err(|error| {
+                tracing::error!(%error, "cannot show an extent");
+                ErrorCode::NoMemory
+            })?;
         }
+        // What `now` covers is no longer shown the old way; stretches outside of it stay as they are.
+        let mut kept: Vec<Shown> = shown.iter().flat_map(|old| old.without(&now)).collect();
+        kept.push(now);
+        *shown = kept;
         let is_large = extent.is_huge() && writable;
         Ok(Touched {
             large: is_large.then_some(address),
@@ -376,5 +418,33 @@ pub(super) fn code(error: &PoolError) -> ErrorCode {
             tracing::error!(error = %other, "the pool failed");
             ErrorCode::Medium
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Shown;
+
+    fn shown(start: u64, bytes: u64, pool_offset: u64, writable: bool) -> Shown {
+        Shown { start, bytes, pool_offset, writable }
+    }
+
+    #[test]
+    fn only_what_is_new_is_mapped() {
+        let now = shown(0, 10, 100, true);
+        assert_eq!(now.missing_in(&[]), [(0, 10)]);
+        assert_eq!(now.missing_in(&[shown(2, 3, 102, true)]), [(0, 2), (5, 5)]);
+        assert_eq!(now.missing_in(&[shown(0, 20, 100, true)]), []);
+        // Other pages of the pool, or other access: everything anew.
+        assert_eq!(now.missing_in(&[shown(2, 3, 103, true)]), [(0, 10)]);
+        assert_eq!(now.missing_in(&[shown(2, 3, 102, false)]), [(0, 10)]);
+    }
+
+    #[test]
+    fn a_new_stretch_cuts_the_old_one() {
+        let old = shown(0, 10, 100, false);
+        let left: Vec<_> =
+            old.without(&shown(3, 4, 0, true)).map(|s| (s.start, s.bytes, s.pool_offset)).collect();
+        assert_eq!(left, [(0, 3, 100), (7, 3, 107)]);
     }
 }
