@@ -6,6 +6,9 @@ run: setup        ## build, and run the demo on ./pool.img (twice shows that dat
 test: setup       ## format, lints, unit tests, whole-system tests on the local KVM and in the testbed
 	@scripts/test
 
+test-intel: setup ## the tests that need VT-x with EPT, in the testbed's Intel machine (minutes)
+	@scripts/test-intel
+
 bench: setup      ## measure, and print what was measured on what
 	@scripts/bench
 
@@ -20,6 +23,6 @@ lint:             ## what `make test` says about the sources alone
 	cargo clippy --workspace --all-targets -- -D warnings
 
 help:             ## this list
-	@sed -n 's/^\([a-z]*\):.*##/  \1\t/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*##/  \1\t/p' Makefile | expand -t 15
 
-.PHONY: run test bench setup fmt lint help
+.PHONY: run test test-intel bench setup fmt lint help
