@@ -1,4 +1,28 @@
-test:
-	cargo test --workspace
+# What people and CI call. Each target sets up what it needs by itself.
 
-.PHONY: test
+run: setup        ## build, and run the demo on ./pool.img (twice shows that data stays)
+	@scripts/demo
+
+test: setup       ## format, lints, unit tests, whole-system tests on the local KVM and in the testbed
+	@scripts/test
+
+test-intel: setup ## the tests that need VT-x with EPT, in the testbed's Intel machine (minutes)
+	@scripts/test-intel
+
+bench: setup      ## measure, and print what was measured on what
+	@scripts/bench
+
+setup:            ## install what the rest needs (as root), or say how
+	@scripts/setup
+
+fmt:              ## format all sources
+	cargo fmt --all
+
+lint:             ## what `make test` says about the sources alone
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+help:             ## this list
+	@sed -n 's/^\([a-z-]*\):.*##/  \1\t/p' Makefile | expand -t 15
+
+.PHONY: run test test-intel bench setup fmt lint help

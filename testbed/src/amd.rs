@@ -15,10 +15,16 @@ use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 /// Drivers: KVM, the serial ports, the NVDIMM.
 const MODULES: [&str; 7] =
     ["kvm_amd", "virtio_pci", "virtio_console", "nfit", "nd_pmem", "device_dax", "dax_pmem"];
+
+/// How long it may take until it starts CMD: 3 s on an idle host.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How long output may take to arrive after CMD has ended, and the machine to power off after that.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// CPU models with SVM, the best first; QEMU has had the second since 5.2.
 const CPU_MODELS: [&str; 2] = ["EPYC-v4", "EPYC-v3"];
@@ -34,10 +40,9 @@ pub(crate) fn plan(
     directory: &Path,
 ) -> Result<Plan> {
     let end_mark = crate::machine::new_end_mark()?;
-    let nvdimm = match &arguments.pmem {
-        Some(path) => Nvdimm::open(path, arguments.pmem_size)?,
-        None => Nvdimm::open(&directory.join("nv.img"), arguments.pmem_size)?,
-    };
+    let pmem_path = arguments.pmem.clone().unwrap_or_else(|| directory.join("nv.img"));
+    let nvdimm = Nvdimm::open(&pmem_path, arguments.pmem_size.unwrap_or(512 << 20))?;
+    let memory_bytes = arguments.mem.unwrap_or(2 << 30);
     let initrd = directory.join("initramfs.cpio");
     write_initramfs(arguments, packages, bin_dir, &initrd, &nvdimm, &end_mark)?;
 
@@ -48,10 +53,10 @@ pub(crate) fn plan(
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
     command.args(["-machine", "q35,nvdimm=on", "-accel", "tcg,thread=multi"]);
     command.args(["-cpu", &format!("{},+svm,+npt", cpu_model()?)]);
-    command.args(["-smp", &arguments.smp.to_string()]);
+    command.args(["-smp", &arguments.smp.unwrap_or(2).to_string()]);
     let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);
-    let most = megabytes(arguments.mem + nvdimm.file_bytes) + 1024; // room for the DIMM's own alignment
-    command.args(["-m", &format!("{}M,slots=2,maxmem={most}M", megabytes(arguments.mem))]);
+    let most = megabytes(memory_bytes + nvdimm.file_bytes) + 1024; // room for the DIMM's own alignment
+    command.args(["-m", &format!("{}M,slots=2,maxmem={most}M", megabytes(memory_bytes))]);
     command.arg("-kernel").arg(&packages.kernel);
     command.arg("-initrd").arg(&initrd);
     command.args(["-append", "console=ttyS0 quiet panic=-1"]);
@@ -85,6 +90,9 @@ pub(crate) fn plan(
         console,
         log: directory.join("emulator.log"),
         nvdimm: Some(nvdimm),
+        terminal: None,
+        boot_limit: BOOT_LIMIT,
+        end_limit: END_LIMIT,
     })
 }
 
@@ -96,19 +104,15 @@ fn write_initramfs(
     nvdimm: &Nvdimm,
     end_mark: &str,
 ) -> Result<()> {
+    let ports: Vec<_> =
+        (1..).zip(PORTS).map(|(number, name)| (name, format!("/dev/vport0p{number}"))).collect();
     let mut archive = Initramfs::create(path, packages)?;
     archive.add_modules(packages, &MODULES)?;
     if nvdimm.is_new() {
         archive.add_ndctl(&packages.ndctl()?)?;
     }
-    let mut config = format!("end_mark='{end_mark}'\npmem_align={}\n", arguments.align.name());
-    for (number, name) in (1..).zip(PORTS) {
-        config += &format!("port_{name}=/dev/vport0p{number}\n");
-    }
-    archive.add("/twz/config", 0o644, config.as_bytes())?;
-    archive.add_command(&arguments.command, &arguments.variables)?;
-    archive.add_binaries(bin_dir)?;
-    archive.add_files(&arguments.files)?;
+    archive.add_config(&ports, end_mark, arguments.align)?;
+    archive.add_payload(arguments, bin_dir)?;
     archive.finish()
 }
 

@@ -16,15 +16,16 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "FILE")]
     pub(crate) pmem: Option<PathBuf>,
 
-    /// Usable size of a new NVDIMM
-    #[arg(long, value_name = "SIZE", default_value = "512M", value_parser = parse_size)]
-    pub(crate) pmem_size: u64,
+    /// Usable size of a new NVDIMM [default: 512M; intel: 256M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub(crate) pmem_size: Option<u64>,
 
     /// Alignment of a new /dev/dax0.0; must be what it was made with when the NVDIMM is not new
     #[arg(long, value_enum, ignore_case = true, default_value = "4K")]
     pub(crate) align: Align,
 
-    /// The CPU to emulate: amd has SVM with nested paging (QEMU)
+    /// The CPU to emulate. amd: SVM with nested paging, by QEMU. intel: VT-x with EPT, by Bochs; slower, and its
+    /// persistent memory is gone when it is off
     #[arg(long, value_enum, default_value = "amd")]
     pub(crate) cpu: Cpu,
 
@@ -36,13 +37,13 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "SECS", default_value = "300", value_parser = parse_seconds)]
     pub(crate) timeout: Duration,
 
-    /// Number of CPUs
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
-    pub(crate) smp: u8,
+    /// Number of CPUs [default: 2; intel: 1]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) smp: Option<u8>,
 
-    /// Memory, besides the NVDIMM
-    #[arg(long, value_name = "SIZE", default_value = "2G", value_parser = parse_memory)]
-    pub(crate) mem: u64,
+    /// Memory, besides the NVDIMM [default: 2G; intel: 768M]
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub(crate) mem: Option<u64>,
 
     /// Put a file of the host into the machine (default: under its own name in /root); may be repeated
     #[arg(long = "file", value_name = "HOSTPATH[:GUESTPATH]", value_parser = parse_file)]
@@ -78,6 +79,8 @@ pub(crate) struct Arguments {
 pub(crate) enum Cpu {
     /// QEMU without KVM: SVM and nested page tables.
     Amd,
+    /// Bochs: VT-x and extended page tables.
+    Intel,
 }
 
 /// Alignment of a device-DAX namespace, the smallest piece of it that can be mapped.

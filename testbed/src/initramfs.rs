@@ -5,7 +5,7 @@
 //!   files, and the command; nothing else, so that a run depends on nothing but its arguments.
 //! - Not compressed: the emulated CPU would take longer to unpack it than the emulator to copy it.
 
-use crate::cli::GuestFile;
+use crate::cli::{Align, Arguments};
 use crate::packages::{Ndctl, Packages, walk};
 use anyhow::{Context, Result, bail};
 use cpio::newc::{Builder, ModeFileType, trailer};
@@ -83,7 +83,7 @@ impl Initramfs {
     }
 
     /// Adds the executables of `directory` (not of those below it) to CMD's PATH.
-    pub(crate) fn add_binaries(&mut self, directory: &Path) -> Result<()> {
+    fn add_binaries(&mut self, directory: &Path) -> Result<()> {
         self.add_directories("/twz/bin/x")?;
         let entries =
             fs::read_dir(directory).with_context(|| format!("cannot read {}", directory.display()))?;
@@ -102,26 +102,32 @@ impl Initramfs {
         Ok(())
     }
 
-    /// Adds the user's files.
-    pub(crate) fn add_files(&mut self, files: &[GuestFile]) -> Result<()> {
-        for file in files {
-            self.add_host_file(&file.guest, &file.host)?;
+    /// Adds what guest/init must know of the machine: the device of each port, and the alignment of /dev/dax0.0.
+    pub(crate) fn add_config(
+        &mut self,
+        ports: &[(&str, String)],
+        end_mark: &str,
+        align: Align,
+    ) -> Result<()> {
+        let mut config = format!("end_mark='{end_mark}'\npmem_align={}\n", align.name());
+        for (name, device) in ports {
+            config += &format!("port_{name}={device}\n");
         }
-        Ok(())
+        self.add("/twz/config", 0o644, config.as_bytes())
     }
 
-    /// Adds the script that becomes CMD.
-    pub(crate) fn add_command(&mut self, command: &[String], variables: &[(String, String)]) -> Result<()> {
+    /// Adds what the user wants in the machine: the project's binaries, files, and the command.
+    pub(crate) fn add_payload(&mut self, arguments: &Arguments, bin_dir: &Path) -> Result<()> {
+        self.add_binaries(bin_dir)?;
+        for file in &arguments.files {
+            self.add_host_file(&file.guest, &file.host)?;
+        }
         let mut script = String::new();
-        for (name, value) in variables {
+        for (name, value) in &arguments.variables {
             script += &format!("export {name}={}\n", quote(value));
         }
-        script += "exec";
-        for word in command {
-            script += " ";
-            script += &quote(word);
-        }
-        script += "\n";
+        let words: Vec<String> = arguments.command.iter().map(|word| quote(word)).collect();
+        script += &format!("exec {}\n", words.join(" "));
         self.add("/twz/command", 0o644, script.as_bytes())
     }
 

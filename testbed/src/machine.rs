@@ -1,7 +1,7 @@
 //! A machine while it runs: its streams, its time limits, its end.
 //!
 //! # Contract
-//! - Every wait has a limit: booting [`BOOT_LIMIT`], everything `--timeout`.
+//! - Every wait has a limit: booting [`Plan::boot_limit`], everything `--timeout`.
 //! - The machine is dead when a [`Machine`] is dropped. If this process dies without that, the kernel kills it
 //!   (PR_SET_PDEATHSIG, set by `setpriv`).
 //!
@@ -12,6 +12,7 @@
 use crate::cli::{Arguments, PowerCut};
 use crate::nvdimm::Nvdimm;
 use crate::stream::{EndMark, LineWatch};
+use crate::terminal::Terminal;
 use crate::{EXIT_POWER_CUT, EXIT_TIMEOUT};
 use anyhow::{Context, Result, bail};
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -28,10 +29,6 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a machine may take until it starts CMD.
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
-/// How long output may take to arrive after CMD has ended, and the machine to power off after that.
-const END_LIMIT: Duration = Duration::from_secs(10);
 /// How long the last bytes of a machine that was killed may take to come out.
 const DRAIN_LIMIT: Duration = Duration::from_secs(2);
 /// How often we look if a machine that powers off is gone.
@@ -61,6 +58,12 @@ pub(crate) struct Plan {
     pub(crate) log: PathBuf,
     /// The NVDIMM, locked for as long as the machine runs.
     pub(crate) nvdimm: Option<Nvdimm>,
+    /// The terminal that the emulator wants for its standard streams.
+    pub(crate) terminal: Option<Terminal>,
+    /// How long it may take until it starts CMD.
+    pub(crate) boot_limit: Duration,
+    /// How long output may take to arrive after CMD has ended, and the machine to power off after that.
+    pub(crate) end_limit: Duration,
 }
 
 /// A running machine.
@@ -75,6 +78,8 @@ pub(crate) struct Machine {
     console: PathBuf,
     log: PathBuf,
     nvdimm: Option<Nvdimm>,
+    boot_limit: Duration,
+    end_limit: Duration,
 }
 
 #[derive(Debug)]
@@ -117,17 +122,34 @@ impl Machine {
             console,
             log,
             nvdimm,
+            terminal,
+            boot_limit,
+            end_limit,
         } = plan;
         let (sender, events) = channel();
         // Before the emulator starts: a signal from here on must not end us without it.
         let signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).context("cannot catch signals")?;
         let log_file = File::create(&log).with_context(|| format!("cannot make {}", log.display()))?;
         command.process_group(0).stdin(Stdio::null()).stdout(log_file.try_clone()?).stderr(log_file);
-        let emulator =
-            command.spawn().context("cannot start the emulator through setpriv (package util-linux)")?;
-        drop(emulator_ends);
         let started = Instant::now();
-        let machine = Machine { emulator, events, streams_open: 2, input, started, console, log, nvdimm };
+        let emulator = match terminal {
+            Some(terminal) => terminal.spawn(command),
+            None => command.spawn(),
+        };
+        let emulator = emulator.context("cannot start the emulator through setpriv (package util-linux)")?;
+        drop(emulator_ends);
+        let machine = Machine {
+            emulator,
+            events,
+            streams_open: 2,
+            input,
+            started,
+            console,
+            log,
+            nvdimm,
+            boot_limit,
+            end_limit,
+        };
 
         let watch = || match &arguments.power_cut {
             Some(PowerCut::Marker(text)) => Some(LineWatch::new(text)),
@@ -152,7 +174,7 @@ impl Machine {
     /// Waits for the end, whichever it is; returns the exit status it means for us.
     pub(crate) fn supervise(&mut self, arguments: &Arguments) -> Result<u8> {
         let end = self.started + arguments.timeout;
-        let mut limit = end.min(self.started + BOOT_LIMIT);
+        let mut limit = end.min(self.started + self.boot_limit);
         let mut running = false;
         let mut cut_at = None;
         let mut status = None;
@@ -171,10 +193,14 @@ impl Machine {
                 self.kill();
                 self.drain();
                 if status.is_some() {
-                    bail!("CMD ended, but its output did not arrive within {} s", END_LIMIT.as_secs());
+                    bail!("CMD ended, but its output did not arrive within {} s", self.end_limit.as_secs());
                 }
                 if limit < end {
-                    bail!("the machine did not boot within {} s{}", BOOT_LIMIT.as_secs(), self.last_words());
+                    bail!(
+                        "the machine did not boot within {} s{}",
+                        self.boot_limit.as_secs(),
+                        self.last_words()
+                    );
                 }
                 let state = if running { "CMD is still running" } else { "the machine is still booting" };
                 eprintln!("testbed: {state} after {} s: ended by --timeout", arguments.timeout.as_secs());
@@ -194,7 +220,7 @@ impl Machine {
                 }
                 Ok(Event::Status(number)) => {
                     status = Some(number);
-                    limit = end.min(Instant::now() + END_LIMIT);
+                    limit = end.min(Instant::now() + self.end_limit);
                 }
                 Ok(Event::Drained) => self.streams_open -= 1,
                 Ok(Event::Marker) => return Ok(self.cut_power()),
@@ -235,7 +261,7 @@ impl Machine {
 
     /// CMD has ended and guest/init powers off: the persistent memory's drivers shut down in order.
     fn wait_for_power_off(&mut self, end: Instant) {
-        let limit = end.min(Instant::now() + END_LIMIT);
+        let limit = end.min(Instant::now() + self.end_limit);
         while Instant::now() < limit {
             match self.emulator.try_wait() {
                 Ok(None) => thread::sleep(CHECK_INTERVAL),

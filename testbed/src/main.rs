@@ -16,10 +16,12 @@ mod amd;
 mod cache;
 mod cli;
 mod initramfs;
+mod intel;
 mod machine;
 mod nvdimm;
 mod packages;
 mod stream;
+mod terminal;
 
 use anyhow::{Context, Result};
 use clap::Parser;
@@ -47,7 +49,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: &cli::Arguments) -> Result<u8> {
     let cache = cache::Cache::open(arguments.cache.as_deref())?;
-    let packages = packages::Packages::provide(&cache)?;
+    let packages = packages::Packages::provide(&cache, arguments.cpu)?;
     if arguments.prepare {
         return Ok(0);
     }
@@ -56,7 +58,10 @@ fn run(arguments: &cli::Arguments) -> Result<u8> {
         Some(path) => path.clone(),
         None => own_directory()?,
     };
-    let plan = amd::plan(arguments, &packages, &bin_dir, directory.path())?;
+    let plan = match arguments.cpu {
+        cli::Cpu::Amd => amd::plan(arguments, &packages, &bin_dir, directory.path()),
+        cli::Cpu::Intel => intel::plan(arguments, &packages, &bin_dir, directory.path()),
+    }?;
     let end = Machine::start(plan, arguments)?.supervise(arguments);
     if arguments.keep {
         eprintln!("testbed: kept {}", directory.keep()?.display());

@@ -7,6 +7,7 @@
 //! - A half-done unpacking is never used: the directory gets its name when it is complete.
 
 use crate::cache::Cache;
+use crate::cli::Cpu;
 use anyhow::{Context, Result, bail};
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,8 +20,18 @@ const RECIPE: &str = "unpacked-1";
 /// Packages whose dependency is the current kernel: Debian's, then Ubuntu's.
 const KERNELS: [&str; 3] = ["linux-image-cloud-amd64", "linux-image-virtual", "linux-image-generic"];
 
-/// Commands of the host and the packages that have them.
-const QEMU: (&str, &str) = ("qemu-system-x86_64", "qemu-system-x86");
+/// Files of the host that a machine needs, each with the package that has it.
+type HostFile = (&'static str, &'static str);
+const FOR_AMD: [HostFile; 1] = [("qemu-system-x86_64", "qemu-system-x86")];
+const FOR_INTEL: [HostFile; 7] = [
+    ("bochs", "bochs"),
+    ("/usr/lib/x86_64-linux-gnu/bochs/plugins/libbx_term_gui.so", "bochs-term"),
+    ("/usr/share/bochs/BIOS-bochs-latest", "bochsbios"),
+    ("/usr/share/vgabios/vgabios.bin", "vgabios"),
+    ("xorriso", "xorriso"),
+    ("/usr/lib/ISOLINUX/isolinux.bin", "isolinux"),
+    ("/usr/lib/syslinux/modules/bios/ldlinux.c32", "syslinux-common"),
+];
 
 /// The unpacked packages.
 pub(crate) struct Packages {
@@ -42,7 +53,7 @@ pub(crate) struct Ndctl {
 
 impl Packages {
     /// Installs, downloads and unpacks what is not there yet.
-    pub(crate) fn provide(cache: &Cache) -> Result<Packages> {
+    pub(crate) fn provide(cache: &Cache, cpu: Cpu) -> Result<Packages> {
         let _shared = cache.lock()?;
         for command in ["apt-get", "apt-cache", "dpkg-deb"] {
             if find_command(command).is_none() {
@@ -51,7 +62,10 @@ impl Packages {
                 );
             }
         }
-        require_command(QEMU)?;
+        match cpu {
+            Cpu::Amd => require(&FOR_AMD)?,
+            Cpu::Intel => require(&FOR_INTEL)?,
+        }
         let root = cache.path().join(RECIPE);
         if !root.exists() {
             unpack(cache, &root)?;
@@ -161,31 +175,41 @@ fn dependencies(listed: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Makes sure that a command is there, installing its package if we may.
-fn require_command((command, package): (&str, &str)) -> Result<()> {
-    if find_command(command).is_some() {
+/// Makes sure that files are there, installing their packages if we may.
+fn require(files: &[HostFile]) -> Result<()> {
+    let missing = || -> Vec<&str> {
+        let is_there = |name: &str| {
+            if name.starts_with('/') { Path::new(name).exists() } else { find_command(name).is_some() }
+        };
+        files.iter().filter(|(name, _)| !is_there(name)).map(|(_, package)| *package).collect()
+    };
+    let packages = missing();
+    if packages.is_empty() {
         return Ok(());
     }
+    let list = packages.join(" ");
     if !rustix::process::geteuid().is_root() {
         bail!(
-            "there is no {command} here: run `sudo apt-get update && sudo apt-get install -y --no-install-recommends {package}`"
+            "these packages are missing: run `sudo apt-get update && sudo apt-get install -y --no-install-recommends {list}`"
         );
     }
-    eprintln!("testbed: installing {package}");
-    if install(package).is_err() {
+    eprintln!("testbed: installing {list}");
+    if install(&packages).is_err() {
         refresh_lists()?;
-        install(package)?;
+        install(&packages)?;
     }
-    find_command(command)
-        .map(|_| ())
-        .with_context(|| format!("package {package} was installed but has no {command}"))
+    match missing()[..] {
+        [] => Ok(()),
+        ref still => {
+            bail!("installed {list}, but files of {} are not where Debian has them", still.join(" "))
+        }
+    }
 }
 
-fn install(package: &str) -> Result<String> {
+fn install(packages: &[&str]) -> Result<String> {
     let mut install = Command::new("apt-get");
-    install
-        .args(["install", "-y", "--no-install-recommends", package])
-        .env("DEBIAN_FRONTEND", "noninteractive");
+    install.args(["install", "-y", "--no-install-recommends"]).args(packages);
+    install.env("DEBIAN_FRONTEND", "noninteractive");
     output_of(install)
 }
 
