@@ -1,7 +1,7 @@
 //! Capabilities: their form, their digest, and how they are made.
 //!
 //! ```text
-//! digest    = SHA-256("twizzler capability v1\0" ‖ bytes 0..192)
+//! digest    = BLAKE3("twizzler capability v1\0" ‖ bytes 0..192)
 //! signature = Ed25519("twizzler sign capability v1\0" ‖ digest)
 //! ```
 //! The digest leaves the signature out: signing the same statement again makes no other capability, so one that was
@@ -9,9 +9,9 @@
 
 use crate::gates::GateSet;
 use crate::key::KeyPair;
+use crate::object::hash;
 use crate::refusal::{CapError, Refusal, require};
 use core::fmt;
-use sha2::{Digest as _, Sha256};
 use twz_abi::sec::{CAP_MAGIC, CAP_SIGNED_BYTES, RawCap, SEC_VERSION, hash_kind, signature_kind};
 use twz_abi::{ObjectId, Rights};
 use zerocopy::IntoBytes;
@@ -31,10 +31,7 @@ impl Digest {
     #[must_use]
     pub fn of(raw: &RawCap) -> Self {
         let signed = raw.as_bytes().get(..CAP_SIGNED_BYTES).unwrap_or_default();
-        let mut hash = Sha256::new();
-        hash.update(DIGEST_DOMAIN);
-        hash.update(signed);
-        Self(hash.finalize().into())
+        Self(hash(DIGEST_DOMAIN, &[signed]))
     }
 
     /// What a signer signs.
@@ -131,7 +128,7 @@ impl Cap {
         require(Refusal::BadVersion, raw.version == SEC_VERSION)?;
         let reserved = u64::from(raw.flags) | u64::from(raw.reserved0) | raw.reserved1[0] | raw.reserved1[1];
         require(Refusal::ReservedSet, reserved == 0)?;
-        require(Refusal::UnknownHash, raw.hash == hash_kind::SHA256)?;
+        require(Refusal::UnknownHash, raw.hash == hash_kind::BLAKE3)?;
         require(Refusal::UnknownSignature, raw.signature_kind == signature_kind::ED25519)?;
         let rights = Rights::from_bits(raw.rights);
         require(Refusal::UnknownRights, rights.is_some())?;
@@ -234,7 +231,7 @@ impl KeyPair {
             target: grant.target,
             accessor: grant.accessor,
             rights: grant.rights.bits(),
-            hash: hash_kind::SHA256,
+            hash: hash_kind::BLAKE3,
             signature_kind: signature_kind::ED25519,
             signer: self.id(),
             delegate: grant.delegate,

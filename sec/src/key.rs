@@ -6,9 +6,8 @@
 //!
 //! [`Refusal::KeyReplaced`]: crate::Refusal::KeyReplaced
 
-use crate::object::{Nonce, ObjectFacts, split};
+use crate::object::{Nonce, ObjectFacts, fold, hash};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
-use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use twz_abi::sec::{
     PRIVATE_KEY_MAGIC, PUBLIC_KEY_MAGIC, PrivateKeyObject, PublicKeyObject, SEC_VERSION, signature_kind,
@@ -68,12 +67,7 @@ pub trait Keys {
 /// The nonce that a key object must have been created with.
 #[must_use]
 pub fn key_nonce(kind: u16, key: &[u8; 32]) -> Nonce {
-    let mut hash = Sha256::new();
-    hash.update(NONCE_DOMAIN);
-    hash.update(kind.to_le_bytes());
-    hash.update(key);
-    let (low, high) = split(&hash.finalize().into());
-    (u128::from_le_bytes(low) ^ u128::from_le_bytes(high)).to_le_bytes()
+    fold(&hash(NONCE_DOMAIN, &[&kind.to_le_bytes(), key])).to_le_bytes()
 }
 
 /// Copies the public part out of the data of a key object. The key itself is still a claim.

