@@ -19,6 +19,7 @@ pub mod object;
 pub mod program;
 pub mod ptr;
 pub mod rights;
+pub mod sec;
 pub mod syscall;
 pub mod view;
 

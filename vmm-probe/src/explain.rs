@@ -270,9 +270,12 @@ impl Report {
             .collect();
         let closed = self.dax_devices.iter().find(|device| !device.openable);
         match closed {
-            None => {
-                Line::new(Level::Good, "pmem", all.join(", "), "use as --pmem: stores are durable after clwb")
-            }
+            None => Line::new(
+                Level::Good,
+                "pmem",
+                all.join(", "),
+                "use as --pmem: stores are durable once flushed",
+            ),
             Some(device) => {
                 let meaning = format!("{} may not be opened by this user, or is in use", device.node);
                 Line::new(Level::Note, "pmem", all.join(", "), meaning)

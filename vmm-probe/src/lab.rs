@@ -109,7 +109,8 @@ impl Trouble {
         Self::Call { what, errno: error.raw_os_error().unwrap_or(libc::EIO) }
     }
 
-    fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
+    /// Turns the error of an ioctl into trouble with `what`.
+    pub(crate) fn kvm(what: &'static str) -> impl Fn(kvm_ioctls::Error) -> Self {
         move |error| Self::Call { what, errno: error.errno() }
     }
 }
