@@ -1,8 +1,9 @@
 //! A simulator of power failures.
 //!
-//! A [`Sim`] is persistent memory that writes down each store, flush and fence. An exploration replays that trace, and at
-//! each point builds the memories that a power failure there can leave, and hands each of them to the caller's
-//! recovery and check. Mutants of the trace show that the check would notice a wrong program.
+//! A [`Sim`] is persistent memory that writes down each store, flush and fence. [`explore`] replays that trace, builds
+//! the memories that a power failure can leave at each point, and hands each of them to the caller's recovery and check.
+//! [`mutants`] makes wrong programs out of a right one, to show that the check notices, and [`audit`] counts what the
+//! program flushed in vain.
 //!
 //! # Contract
 //! - **S1**: the model is that of the crate: 64-byte lines, any prefix of a line's undurable stores may be durable,
@@ -13,12 +14,19 @@
 //!   knows the real one.
 
 mod arena;
+mod audit;
+mod explore;
+mod mutants;
 mod region;
 
+pub use audit::{Audit, audit};
+pub use explore::{Config, Crash, Failure, Report, explore};
+pub use mutants::{Mutant, mutants};
 pub use region::SimRegion;
 
 use crate::{LINE, Pmem, WORD};
 use arena::Arena;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// What a program did to persistent memory.
@@ -50,12 +58,20 @@ pub struct Sim {
     /// What the arena held when `wrote` or a store last looked: finds plain stores.
     shadow: Arena,
     state: Mutex<State>,
+    /// Number of the run whose reads are noted; 0: none are.
+    run: AtomicU64,
+    /// For each line: 0 when nobody wants to know, else the last run that read it.
+    stamps: Arena,
+    /// Wanted lines that this run has read, in order.
+    reads: Mutex<Vec<u64>>,
 }
 
 #[derive(Debug)]
 struct State {
     recording: bool,
     trace: Vec<Event>,
+    /// Highest run number given out.
+    runs: u64,
     /// Draws the order of plain stores (xorshift64).
     random: u64,
 }
@@ -67,8 +83,15 @@ impl Sim {
     /// When the address space has no room for them.
     #[must_use]
     pub fn new(len: u64) -> Self {
-        let state = State { recording: false, trace: Vec::new(), random: 0x9e37_79b9_7f4a_7c15 };
-        Self { arena: Arena::new(len), shadow: Arena::new(len), state: Mutex::new(state) }
+        let state = State { recording: false, trace: Vec::new(), runs: 1, random: 0x9e37_79b9_7f4a_7c15 };
+        Self {
+            arena: Arena::new(len),
+            shadow: Arena::new(len),
+            state: Mutex::new(state),
+            run: AtomicU64::new(0),
+            stamps: Arena::new(len / (LINE / WORD)),
+            reads: Mutex::new(Vec::new()),
+        }
     }
 
     /// The address of the first byte, for programs that use plain loads and stores (S3).
@@ -105,6 +128,42 @@ impl Sim {
         SimRegion::new(self, start, len)
     }
 
+    /// Takes back what `trace` did, so that memory is what it was when the recording began.
+    pub fn rewind(&self, trace: &[Event]) {
+        for event in trace.iter().rev() {
+            if let Event::Store { at, old, .. } = *event {
+                self.poke(at, old);
+            }
+        }
+    }
+
+    /// Changes a word without a record.
+    #[inline]
+    fn poke(&self, at: u64, value: u64) {
+        self.arena.store(at, value);
+        self.shadow.store(at, value);
+    }
+
+    /// Notes the reads of `len` bytes at `at`, if this run wants to know.
+    #[inline]
+    fn note_reads(&self, at: u64, len: u64) {
+        let run = self.run.load(Ordering::Relaxed);
+        if run != 0 {
+            for line in at / LINE..(at + len).div_ceil(LINE) {
+                self.note_line(line, run);
+            }
+        }
+    }
+
+    #[inline]
+    fn note_line(&self, line: u64, run: u64) {
+        let stamp = self.stamps.load(line * WORD);
+        if stamp != 0 && stamp != run {
+            self.stamps.store(line * WORD, run);
+            self.reads.lock().unwrap_or_else(PoisonError::into_inner).push(line * LINE);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -118,6 +177,10 @@ impl Sim {
 
     fn write_words(&self, at: u64, from: &[u8], around: bool) {
         let mut state = self.state();
+        // A ragged end keeps bytes of its word, which is a read of them.
+        if !at.is_multiple_of(WORD) || !from.len().is_multiple_of(8) {
+            self.note_reads(at, from.len() as u64);
+        }
         let mut done = 0;
         while done < from.len() {
             let here = at + done as u64;
@@ -155,6 +218,10 @@ impl Pmem for Sim {
 
     #[inline]
     fn load(&self, at: u64) -> u64 {
+        let run = self.run.load(Ordering::Relaxed);
+        if run != 0 {
+            self.note_line(at / LINE, run);
+        }
         self.arena.load(at)
     }
 
@@ -165,6 +232,7 @@ impl Pmem for Sim {
 
     fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<u64, u64> {
         let mut state = self.state();
+        self.note_reads(at, WORD);
         let found = self.arena.load(at);
         if found != current {
             return Err(found);
@@ -174,6 +242,7 @@ impl Pmem for Sim {
     }
 
     fn read(&self, at: u64, into: &mut [u8]) {
+        self.note_reads(at, into.len() as u64);
         self.arena.read(at, into);
     }
 
@@ -198,6 +267,7 @@ impl Pmem for Sim {
 
     fn copy_nt(&self, from: u64, to: u64, len: u64) {
         let mut state = self.state();
+        self.note_reads(from, len);
         for step in (0..len).step_by(8) {
             self.store_word(&mut state, to + step, self.arena.load(from + step), true);
         }
