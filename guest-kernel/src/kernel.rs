@@ -125,12 +125,12 @@ extern "C" fn hart_main(hart: u32) -> ! {
 #[unsafe(no_mangle)]
 extern "C" fn trap_from_ring3(frame: *const TrapFrame) -> *const TrapFrame {
     let address = cpu::fault_address();
+    let running = frame.cast::<Thread>();
     // SAFETY: the entry pushed into the frame of the thread that this hart runs, which is the thread's first field. Nobody
     // else writes these two fields while it runs.
-    let (hart, thread) = unsafe {
-        let thread = frame.cast::<Thread>();
-        ((*thread).hart, (*thread).index)
-    };
+    let hart = unsafe { (*running).hart };
+    // SAFETY: as above.
+    let thread = unsafe { (*running).index };
     let mailbox = Mailbox::of(hart);
     let mut kernel = KERNEL.lock(mailbox);
     kernel.trap(mailbox, thread, address);

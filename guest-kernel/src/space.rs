@@ -15,7 +15,7 @@ use crate::mailbox::Mailbox;
 use crate::memory::table::{Table, bits, index};
 use twz_abi::fault::{FaultCause, FaultInfo};
 use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
-use twz_abi::view::{ENTRY_SIZE, SLOT_COUNT, ViewEntry, entry_flags, entry_offset};
+use twz_abi::view::{SLOT_COUNT, ViewEntry, entry_flags, entry_offset};
 use twz_abi::{ErrorCode, ObjectId, Rights};
 use zerocopy::FromBytes;
 
@@ -296,7 +296,7 @@ impl Kernel {
     }
 
     fn read_view(&mut self, mailbox: Mailbox, space: u32, offset: u64) -> Result<ViewEntry, FaultCause> {
-        let mut bytes = [0; ENTRY_SIZE as usize];
+        let mut bytes = [0; size_of::<ViewEntry>()];
         for _ in 0..2 {
             if usercopy::read(VIEW_WINDOW + offset, &mut bytes).is_ok() {
                 return ViewEntry::read_from_bytes(&bytes).map_err(|_| FaultCause::Unmapped);

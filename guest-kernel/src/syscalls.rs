@@ -202,7 +202,7 @@ impl Kernel {
         access: Rights,
     ) -> Result<(), ErrorCode> {
         let first = start & !(twz_abi::PAGE_SIZE - 1);
-        for page in (first..start + length).step_by(twz_abi::PAGE_SIZE as usize) {
+        for page in (first..start + length).step_by(twz_abi::PAGE_BYTES) {
             self.resolve(mailbox, space, page.max(start), access).map_err(|_| ErrorCode::BadAddress)?;
         }
         Ok(())

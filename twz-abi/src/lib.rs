@@ -33,6 +33,8 @@ pub const ABI_VERSION: u32 = 1;
 
 /// Bytes in a page: the unit of demand allocation and of first-stage mappings.
 pub const PAGE_SIZE: u64 = 4096;
+/// [`PAGE_SIZE`] as a length in memory.
+pub const PAGE_BYTES: usize = 4096;
 
 /// Asserts, at compile time, the offset of a field of a shared structure.
 #[macro_export]

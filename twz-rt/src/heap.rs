@@ -9,9 +9,11 @@ use twz_abi::object::{DATA_END, DATA_OFFSET};
 use twz_abi::program::HEAP_SLOT;
 use twz_abi::view::SLOT_SIZE;
 
+#[allow(clippy::cast_possible_truncation, reason = "64-bit addresses")]
 const START: usize = (HEAP_SLOT * SLOT_SIZE + DATA_OFFSET) as usize;
+#[allow(clippy::cast_possible_truncation, reason = "64-bit addresses")]
 const END: usize = (HEAP_SLOT * SLOT_SIZE + DATA_END) as usize;
-const PAGE: usize = twz_abi::PAGE_SIZE as usize;
+const PAGE: usize = twz_abi::PAGE_BYTES;
 /// Tries before a waiting thread lets others run.
 const SPINS: u32 = 100;
 

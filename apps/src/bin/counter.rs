@@ -6,20 +6,22 @@
 #![no_main]
 
 use pmem::{Native, Pmem};
-use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::FREE_SLOT;
 use twz_rt::abi::syscall::CreateSpec;
-use twz_rt::abi::{ErrorCode, ObjectId, Rights};
+use twz_rt::abi::{ErrorCode, ObjectId, PAGE_BYTES, Rights};
 use twz_rt::{Args, println, syscall, view};
 
 twz_rt::entry!(main);
+
+/// Where an object's data starts: page 0 is never mapped.
+const FIRST_BYTE: usize = PAGE_BYTES;
 
 fn main(mut args: Args) -> Result<(), ErrorCode> {
     let name = args.nth(1).unwrap_or("counter");
     let object = find_or_create(name)?;
     let base = view::map(FREE_SLOT, object, Rights::READ | Rights::WRITE).ok_or(ErrorCode::BadArgument)?;
     // SAFETY: the slot now maps the object, whose first data page is this; no reference to it exists.
-    let memory = unsafe { Native::new(base.wrapping_add(DATA_OFFSET as usize), 64) };
+    let memory = unsafe { Native::new(base.wrapping_add(FIRST_BYTE), 64) };
     let count = memory.load(0);
     println!("{name}: {count}");
     // One aligned word: a power failure leaves the old number or the new one.

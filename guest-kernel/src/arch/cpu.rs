@@ -66,13 +66,18 @@ pub(crate) fn init(boot: &BootInfo, tables: &tables::HartTables) {
     if xsave {
         fpu::enable_xsave();
     }
-    // SAFETY: SYSCALL leads to its entry with interrupts off, which is what that entry expects.
-    unsafe {
-        write_msr(MSR_EFER, read_msr(MSR_EFER) | EFER_SCE);
-        write_msr(MSR_STAR, tables::STAR);
-        write_msr(MSR_LSTAR, lstar());
-        write_msr(MSR_SFMASK, SYSCALL_MASK);
-        write_msr(MSR_KERNEL_GS_BASE, tables.scratch_address());
+    // SAFETY: EFER exists on every 64-bit CPU.
+    let efer = unsafe { read_msr(MSR_EFER) };
+    let registers = [
+        (MSR_EFER, efer | EFER_SCE),
+        (MSR_STAR, tables::STAR),
+        (MSR_LSTAR, lstar()),
+        (MSR_SFMASK, SYSCALL_MASK),
+        (MSR_KERNEL_GS_BASE, tables.scratch_address()),
+    ];
+    for (register, value) in registers {
+        // SAFETY: all exist on every 64-bit CPU; SYSCALL leads to its entry with interrupts off, which is what that entry expects.
+        unsafe { write_msr(register, value) };
     }
 }
 
@@ -129,8 +134,10 @@ pub(crate) fn segment_bases() -> (u64, u64) {
         unsafe { asm!("rdgsbase {}", out(reg) gs, options(nomem, nostack, preserves_flags)) };
         (fs, gs)
     } else {
-        // SAFETY: both MSRs exist on every 64-bit CPU.
-        unsafe { (read_msr(MSR_FS_BASE), read_msr(MSR_GS_BASE)) }
+        // SAFETY: the MSR exists on every 64-bit CPU.
+        let fs = unsafe { read_msr(MSR_FS_BASE) };
+        // SAFETY: as above.
+        (fs, unsafe { read_msr(MSR_GS_BASE) })
     }
 }
 
@@ -143,11 +150,10 @@ pub(crate) fn set_segment_bases(fs: u64, gs: u64) {
         // SAFETY: as above.
         unsafe { asm!("wrgsbase {}", in(reg) gs, options(nomem, nostack, preserves_flags)) };
     } else {
-        // SAFETY: both MSRs exist on every 64-bit CPU.
-        unsafe {
-            write_msr(MSR_FS_BASE, fs);
-            write_msr(MSR_GS_BASE, gs);
-        }
+        // SAFETY: the MSR exists on every 64-bit CPU, and the base is canonical.
+        unsafe { write_msr(MSR_FS_BASE, fs) };
+        // SAFETY: as above.
+        unsafe { write_msr(MSR_GS_BASE, gs) };
     }
 }
 

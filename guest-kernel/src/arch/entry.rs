@@ -67,8 +67,6 @@ global_asm!(
     r#"
 .section .text.entry, "ax"
 .globl start
-.globl _start
-_start:
 start:
     xor ebp, ebp
     call hart_main

@@ -35,7 +35,8 @@ struct Tss {
     reserved3: u16,
     io_map: u16,
 }
-const _: () = assert!(size_of::<Tss>() == 104);
+const TSS_BYTES: u16 = 104;
+const _: () = assert!(size_of::<Tss>() == TSS_BYTES as usize);
 
 /// What the SYSCALL entry reads through GS: where to push, and a place for the program's RSP.
 #[repr(C)]
@@ -90,7 +91,7 @@ impl HartTables {
             self.tss.ist[index] = stack.as_ptr_range().end as u64 & !15;
         }
         // No I/O permission map: it would begin behind the segment's limit.
-        self.tss.io_map = size_of::<Tss>() as u16;
+        self.tss.io_map = TSS_BYTES;
         let base = &raw const self.tss as u64;
         let limit = size_of::<Tss>() as u64 - 1;
         self.gdt = [
@@ -140,9 +141,9 @@ static IDT: Idt = Idt(UnsafeCell::new([[0; 2]; VECTOR_COUNT]));
 /// # Safety
 /// Hart 0 only, before any hart has called [`load_idt`].
 pub(crate) unsafe fn fill_idt() {
-    for vector in 0..VECTOR_COUNT {
-        // SAFETY: the assembler wrote the table and nobody changes it.
-        let entry = unsafe { trap_entries[vector] };
+    // SAFETY: the assembler wrote the table and nobody changes it.
+    let entries = unsafe { trap_entries };
+    for (vector, entry) in entries.into_iter().enumerate() {
         let stack = match vector {
             1 => IST_DEBUG,
             2 => IST_NMI,

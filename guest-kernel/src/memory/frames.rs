@@ -4,8 +4,8 @@
 //! is slow where ring 0 is interpreted. Freed ones are chained through their first word.
 
 use core::num::NonZeroU64;
-use twz_abi::PAGE_SIZE;
 use twz_abi::boot::DIRECT_MAP;
+use twz_abi::{PAGE_BYTES, PAGE_SIZE};
 
 /// A page frame that this value owns, by its guest-physical address. It is not freed by being dropped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,7 +66,7 @@ impl Frames {
         let next = unsafe { frame.pointer::<u64>().read() };
         self.freed = NonZeroU64::new(next).map(Frame);
         // SAFETY: nobody else holds the frame.
-        unsafe { frame.pointer::<u8>().write_bytes(0, PAGE_SIZE as usize) };
+        unsafe { frame.pointer::<u8>().write_bytes(0, PAGE_BYTES) };
         self.free_count -= 1;
         Some(frame)
     }

@@ -15,7 +15,6 @@ pub(crate) struct Slab<T> {
     chunks: [Option<Frame>; MAX_CHUNKS],
     chunk_count: usize,
     free: Option<u32>,
-    live: usize,
     kind: PhantomData<T>,
 }
 
@@ -37,7 +36,7 @@ impl<T> Slab<T> {
 
     /// Nothing in it, no memory used.
     pub(crate) const fn new() -> Self {
-        Self { chunks: [None; MAX_CHUNKS], chunk_count: 0, free: None, live: 0, kind: PhantomData }
+        Self { chunks: [None; MAX_CHUNKS], chunk_count: 0, free: None, kind: PhantomData }
     }
 
     fn place(&self, index: u32) -> Option<*mut Place<T>> {
@@ -80,7 +79,6 @@ impl<T> Slab<T> {
             self.free = next;
         }
         *place = Place::Used(value);
-        self.live += 1;
         Ok(index)
     }
 
@@ -92,7 +90,6 @@ impl<T> Slab<T> {
         match core::mem::replace(place, Place::Free { next: self.free }) {
             Place::Used(value) => {
                 self.free = Some(index);
-                self.live -= 1;
                 Some(value)
             }
             Place::Free { next } => {
@@ -100,11 +97,6 @@ impl<T> Slab<T> {
                 None
             }
         }
-    }
-
-    /// Records in it.
-    pub(crate) fn len(&self) -> usize {
-        self.live
     }
 
     /// One more than the largest index ever used.

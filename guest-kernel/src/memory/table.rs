@@ -49,15 +49,20 @@ impl Table {
     /// Reads entry `index`.
     pub(crate) fn get(self, index: u64) -> u64 {
         debug_assert!(index < 512);
-        // SAFETY: the table is 512 words; volatile, because the CPU sets accessed and dirty bits.
-        unsafe { self.0.pointer::<u64>().add(index as usize & 511).read_volatile() }
+        // SAFETY: the word lies in the table's frame; volatile, because the CPU sets accessed and dirty bits.
+        unsafe { self.word(index).read_volatile() }
     }
 
     /// Writes entry `index`.
     pub(crate) fn set(self, index: u64, entry: u64) {
         debug_assert!(index < 512);
         // SAFETY: as in `get`; an aligned 8-byte store is seen whole by the table walker.
-        unsafe { self.0.pointer::<u64>().add(index as usize & 511).write_volatile(entry) };
+        unsafe { self.word(index).write_volatile(entry) };
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "masked to 9 bits")]
+    fn word(self, index: u64) -> *mut u64 {
+        self.0.pointer::<u64>().wrapping_add((index & 511) as usize)
     }
 
     /// Gives the table's frame back; nothing may lead to it any more.

@@ -215,7 +215,7 @@ impl Shared {
         const WRITE_DIRTY: u64 = 0b100_0010;
         let flags = PRESENT_USER_ACCESSED | if touched.writable { WRITE_DIRTY } else { 0 };
         for page in 0..touched.pages {
-            let entry = touched.address + page * PAGE_SIZE | flags;
+            let entry = (touched.address + page * PAGE_SIZE) | flags;
             let at = GuestAddress(table + (touched.first_page + page) * 8);
             self.memory
                 .store(entry, at, std::sync::atomic::Ordering::Release)

@@ -10,7 +10,7 @@ use twz_abi::boot::{
     BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KERNEL_BASE, KernelStamp, STACK_BASE, STACK_SIZE,
     STACK_STRIDE, STAMP_MAGIC, STAMP_SECTION, ThreadStart, boot_flags,
 };
-use twz_abi::{ABI_VERSION, PAGE_SIZE};
+use twz_abi::{ABI_VERSION, PAGE_BYTES, PAGE_SIZE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -24,7 +24,7 @@ const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 const LEAF: u64 = PRESENT | ACCESSED | DIRTY | GLOBAL;
 const TABLE: u64 = PRESENT | WRITE | ACCESSED;
-const LARGE_PAGE: u64 = 2 << 20;
+const LARGE_PAGE_BYTES: usize = 2 << 20;
 
 /// The kernel image cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -186,20 +186,20 @@ pub(super) fn lay_out(memory: &GuestMemoryMmap, kernel: &[u8], facts: &Facts) ->
         if segment_flags & elf::PF_X == 0 {
             flags |= NO_EXECUTE;
         }
-        for page in (start..end).step_by(PAGE_SIZE as usize) {
+        for page in (start..end).step_by(PAGE_BYTES) {
             builder.map_page(top, KERNEL_BASE + page, page, flags)?;
         }
     }
 
     // 2. All RAM, for the kernel's own use.
-    for page in (0..ram_bytes).step_by(LARGE_PAGE as usize) {
+    for page in (0..ram_bytes).step_by(LARGE_PAGE_BYTES) {
         builder.map_large(top, DIRECT_MAP + page, page, WRITE | NO_EXECUTE)?;
     }
 
     // 3. A stack for each hart, with unmapped pages below it.
     for hart in 0..u64::from(facts.hart_count) {
         let stack_top = STACK_BASE + (hart + 1) * STACK_STRIDE;
-        for page in (stack_top - STACK_SIZE..stack_top).step_by(PAGE_SIZE as usize) {
+        for page in (stack_top - STACK_SIZE..stack_top).step_by(PAGE_BYTES) {
             let frame = builder.frame()?;
             builder.map_page(top, page, frame, WRITE | NO_EXECUTE)?;
         }
