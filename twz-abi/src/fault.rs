@@ -37,6 +37,8 @@ numbered! {
         MachineCheck = 14,
         /// A system call number that nobody handles.
         BadSyscall = 15,
+        /// The slot is marked on-demand and nothing is mapped there yet.
+        OnDemand = 16,
     }
 }
 
@@ -67,3 +69,24 @@ crate::assert_layout!(
     object = 24,
     offset = 40
 );
+
+/// What the kernel pushes onto the handler's stack; RDI points to it. The handler may change the registers and goes back with
+/// [`crate::syscall::Syscall::FaultReturn`]. Vector registers are the interrupted code's: a handler that uses them saves them.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct FaultFrame {
+    /// What happened.
+    pub info: FaultInfo,
+    /// RAX, RBX, RCX, RDX, RSI, RDI, RBP, R8 to R15.
+    pub registers: [u64; 15],
+    /// The instruction that faulted; for calls below [`crate::syscall::FIRST`], the one after.
+    pub rip: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// Stack pointer.
+    pub rsp: u64,
+}
+crate::assert_layout!(FaultFrame, size = 192, info = 0, registers = 48, rip = 168, rflags = 176, rsp = 184);
+
+/// Bytes below RSP that belong to the interrupted code (System V ABI).
+pub const RED_ZONE: u64 = 128;

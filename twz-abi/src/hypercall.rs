@@ -74,7 +74,8 @@ numbered! {
     /// What is asked. `aN` are arguments, `rN` results; "context" is the ID of a security context object, low half first.
     pub enum Op: u32 {
         /// A hart's kernel is ready. a0: virtual address at which a vCPU of another root starts; a1, a2: first and
-        /// end address of the user-copy routines; a3: their fix-up address.
+        /// end address of the user-copy routines; a3: their fix-up address; a4: guest-physical address of the page with the
+        /// [`Counters`](crate::counters::Counters).
         Ready = 1,
         /// The first instruction of ring 3 is about to run; ends the start-up time.
         FirstUser = 2,
@@ -110,11 +111,17 @@ numbered! {
         Delete = 20,
         /// a0, a1: context; a2, a3: object. data: [`crate::syscall::ObjectStat`].
         Stat = 21,
+        /// Copy a range of an object. a0, a1: context; data: [`crate::syscall::CopySpec`].
+        Copy = 22,
+        /// a0, a1: context; a2, a3: object; a4, a5: the one that keeps it.
+        Tie = 23,
         /// Look a name up. a0, a1: context; data: the name, a2 bytes. r0, r1: the ID.
         NameGet = 24,
         /// Give a name. a0, a1: context; a2, a3: object; data: the name, a4 bytes.
         NameSet = 25,
         /// Take a name away. a0, a1: context; data: the name, a2 bytes.
         NameRemove = 26,
+        /// Give back pages. a0, a1: context; a2, a3: object; a4: first byte; a5: bytes.
+        Trim = 27,
     }
 }

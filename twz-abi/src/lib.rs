@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod counters;
 pub mod error;
 pub mod fault;
 pub mod hypercall;
@@ -20,7 +21,9 @@ pub mod program;
 pub mod ptr;
 pub mod rights;
 pub mod sec;
+pub mod sync;
 pub mod syscall;
+pub mod thread;
 pub mod view;
 
 pub use error::ErrorCode;

@@ -18,6 +18,20 @@ numbered! {
         ThreadExit = 0x1000,
         /// Let another thread run.
         ThreadYield = 0x1001,
+        /// Start a thread. a0: address of a [`ThreadSpec`](crate::thread::ThreadSpec). v0: its number.
+        ThreadSpawn = 0x1002,
+        /// v0: this thread's number; v1: the hart it runs on.
+        ThreadSelf = 0x1003,
+        /// Change a property of a thread. a0: its number, 0 for this one; a1: a
+        /// [`ThreadProperty`](crate::thread::ThreadProperty); a2: the value.
+        ThreadSet = 0x1004,
+        /// Sleep on words and wake sleepers. a0: address, a1: number (at most 64) of [`SyncOp`](crate::sync::SyncOp)s;
+        /// a2: nanoseconds to sleep at most, `u64::MAX` for ever. v0: threads woken. Returns when any word that it slept on was woken or has
+        /// another value.
+        ThreadSync = 0x1005,
+        /// Go back from a fault handler. a0: address of the [`FaultFrame`](crate::fault::FaultFrame), whose registers are loaded: the
+        /// instruction is repeated, or skipped if the handler moved `rip`.
+        FaultReturn = 0x1006,
         /// Print a1 bytes at a0. v0: bytes printed.
         ConsoleWrite = 0x1010,
         /// Wait for typed input and take up to a1 bytes to a0. v0: bytes, 0 at the end of the input.
@@ -28,12 +42,27 @@ numbered! {
         Random = 0x1013,
         /// End the machine. a0: exit status, 0–255.
         Shutdown = 0x1014,
+        /// Copy the kernel's counters to a0, at most a1 bytes. v0: bytes copied.
+        Counters = 0x1015,
         /// Create an object. a0: address of a [`CreateSpec`]. v0, v1: its ID.
         ObjectCreate = 0x1020,
         /// Delete an object, once its last use has ended. a0, a1: ID. Needs [`Rights::DELETE`].
         ObjectDelete = 0x1021,
         /// a0, a1: ID; a2: address for an [`ObjectStat`]. Needs any right to it.
         ObjectStat = 0x1022,
+        /// Copy a range of an object, shared until written. a0: address of a [`CopySpec`]. Needs [`Rights::READ`] to the source and
+        /// [`Rights::WRITE`] to the target.
+        ObjectCopy = 0x1023,
+        /// Make an object live as long as another. a0, a1: ID; a2, a3: ID of the one that keeps it. Needs [`Rights::WRITE`] to the latter.
+        ObjectTie = 0x1024,
+        /// Give back the pages of a range of an object, which then reads as zeros. a0, a1: ID; a2: first byte; a3: bytes, both multiples
+        /// of the pool's granule. Needs [`Rights::WRITE`].
+        ObjectTrim = 0x1025,
+        /// Go on in another view. a0, a1: the view's ID; a2: the next instruction; a3: the stack pointer there; a4: passed on in RDI.
+        ViewSet = 0x1028,
+        /// Drop what is mapped by changed or deleted entries of this view, on every hart. a0: address, a1: number (at most 64) of
+        /// [`SlotRange`](crate::view::SlotRange)s.
+        ViewInvalidate = 0x1029,
         /// Look a name up. a0: address, a1: bytes of the name. v0, v1: the ID.
         NameGet = 0x1030,
         /// Name an object. a0, a1: ID; a2: address, a3: bytes of the name.
@@ -78,6 +107,31 @@ pub mod create_flags {
     /// All that are defined.
     pub const ALL: u32 = VOLATILE;
 }
+
+/// A range of an object to become a copy-on-write copy of a range of another.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CopySpec {
+    /// Copied from.
+    pub source: ObjectId,
+    /// Copied to.
+    pub target: ObjectId,
+    /// First byte in the source, a multiple of the pool's granule.
+    pub source_offset: u64,
+    /// First byte in the target, likewise.
+    pub target_offset: u64,
+    /// Bytes, likewise.
+    pub bytes: u64,
+}
+crate::assert_layout!(
+    CopySpec,
+    size = 56,
+    source = 0,
+    target = 16,
+    source_offset = 32,
+    target_offset = 40,
+    bytes = 48
+);
 
 /// What the monitor knows of an object.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

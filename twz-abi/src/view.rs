@@ -43,7 +43,8 @@ pub struct ViewHeader {
     pub flags: u32,
     /// Virtual address that faults are delivered to; 0: a fault ends the thread.
     pub fault_handler: u64,
-    /// Virtual address that system calls below [`crate::syscall::FIRST`] are delivered to; 0: they fail.
+    /// Virtual address that system calls below [`crate::syscall::FIRST`] are delivered to, with all registers as they were, RCX
+    /// holding where to go back to and R11 the flags; 0: such a call is a fault.
     pub low_syscall_handler: u64,
     /// Virtual address at which a resumable thread begins after a power failure; 0: none.
     pub resume_entry: u64,
@@ -98,3 +99,17 @@ impl ViewEntry {
 pub const fn entry_offset(slot: u64) -> Option<u64> {
     if slot < SLOT_COUNT { Some(ENTRIES_OFFSET + slot * ENTRY_SIZE) } else { None }
 }
+
+/// Slots whose entries were changed or deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct SlotRange {
+    /// First slot.
+    pub first: u64,
+    /// Number of slots.
+    pub count: u64,
+}
+crate::assert_layout!(SlotRange, size = 16, first = 0, count = 8);
+
+/// Most ranges in one `ViewInvalidate`.
+pub const RANGES_MAX: usize = 64;
