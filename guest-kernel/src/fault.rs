@@ -1,14 +1,17 @@
 //! What becomes of a thread that did something it may not.
 
+use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
+use crate::thread::End;
 use core::fmt;
-use twz_abi::Rights;
-use twz_abi::fault::{FaultCause, FaultInfo};
+use twz_abi::fault::{FaultCause, FaultFrame, FaultInfo, RED_ZONE};
+use twz_abi::{ErrorCode, Rights};
+use zerocopy::{FromZeros, IntoBytes};
 
 /// Exit status of a thread that a fault ended: this plus the cause.
-const FAULT_STATUS: u64 = 128;
+pub(crate) const FAULT_STATUS: u32 = 128;
 
 /// The fault that an exception other than a page fault is.
 pub(crate) fn of_exception(vector: u64, frame: &TrapFrame) -> FaultInfo {
@@ -36,16 +39,93 @@ pub(crate) fn bad_instruction_pointer(frame: &TrapFrame) -> FaultInfo {
     }
 }
 
-/// The fault of a call that nobody handles.
-pub(crate) fn bad_syscall(frame: &TrapFrame) -> FaultInfo {
-    FaultInfo { cause: FaultCause::BadSyscall as u32, instruction: frame.rip, ..FaultInfo::default() }
-}
-
 impl Kernel {
-    /// Ends `thread` because of `info`, with one line on the console.
+    /// Hands a fault of `thread`, which is on this hart with its space loaded, to the handler that the view names. Without one, or when
+    /// the handler itself faults, or its stack cannot be written, the thread ends, with one line on the console.
     pub(crate) fn fault(&mut self, mailbox: Mailbox, thread: u32, info: FaultInfo) {
-        mailbox.log(format_args!("thread {thread} ended: {}", Line(&info)));
-        self.end_thread(mailbox, thread, FAULT_STATUS + u64::from(info.cause));
+        if self.deliver(mailbox, thread, &info).is_some() {
+            self.counters().handled_faults += 1;
+            self.enqueue_front(thread);
+            return;
+        }
+        self.counters().fatal_faults += 1;
+        mailbox.log(format_args!("{} ended: {}", self.threads[thread].label(), Line(&info)));
+        self.end_thread(mailbox, thread, End::Fault(info));
+    }
+
+    fn deliver(&mut self, mailbox: Mailbox, thread: u32, info: &FaultInfo) -> Option<()> {
+        let faulted = &self.threads[thread];
+        if faulted.handles_fault {
+            return None;
+        }
+        let (space, fault_stack, frame) = (faulted.space, faulted.fault_stack, faulted.frame);
+        let handler = self.view_header(mailbox, space)?.fault_handler;
+        if handler == 0 || !cpu::is_user_address(handler) {
+            return None;
+        }
+        let top = if fault_stack == 0 { frame.rsp.wrapping_sub(RED_ZONE) } else { fault_stack };
+        let at = top.checked_sub(size_of::<FaultFrame>() as u64)? & !15;
+        let pushed = FaultFrame {
+            info: *info,
+            registers: [
+                frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.r8,
+                frame.r9, frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15,
+            ],
+            rip: frame.rip,
+            rflags: frame.rflags,
+            rsp: frame.rsp,
+        };
+        self.copy_out(mailbox, space, at, pushed.as_bytes()).ok()?;
+        let faulted = &mut self.threads[thread];
+        faulted.handles_fault = true;
+        let frame = &mut faulted.frame;
+        (frame.rip, frame.rsp, frame.rdi) = (handler, at, at);
+        frame.rflags = cpu::sanitise_flags(0);
+        frame.vector = 0;
+        Some(())
+    }
+
+    /// `FaultReturn`: loads the registers of the frame at `address`.
+    pub(crate) fn fault_return(
+        &mut self,
+        mailbox: Mailbox,
+        thread: u32,
+        address: u64,
+    ) -> Result<(), ErrorCode> {
+        let mut pushed = FaultFrame::new_zeroed();
+        let space = self.threads[thread].space;
+        self.copy_in(mailbox, space, address, pushed.as_mut_bytes())?;
+        let thread = &mut self.threads[thread];
+        thread.handles_fault = false;
+        let frame = &mut thread.frame;
+        [
+            frame.rax, frame.rbx, frame.rcx, frame.rdx, frame.rsi, frame.rdi, frame.rbp, frame.r8, frame.r9,
+            frame.r10, frame.r11, frame.r12, frame.r13, frame.r14, frame.r15,
+        ] = pushed.registers;
+        (frame.rip, frame.rsp) = (pushed.rip, pushed.rsp);
+        frame.rflags = cpu::sanitise_flags(pushed.rflags);
+        frame.vector = 0;
+        Ok(())
+    }
+
+    /// A call below ours: to the view's handler with all registers as they were; RCX and R11 hold where to go back to and the flags,
+    /// as SYSCALL left them.
+    pub(crate) fn low_syscall(&mut self, mailbox: Mailbox, thread: u32) {
+        let space = self.threads[thread].space;
+        let handler = self.view_header(mailbox, space).map_or(0, |header| header.low_syscall_handler);
+        let frame = &mut self.threads[thread].frame;
+        if handler == 0 || !cpu::is_user_address(handler) {
+            let info = FaultInfo {
+                cause: FaultCause::BadSyscall as u32,
+                instruction: frame.rip,
+                ..FaultInfo::default()
+            };
+            return self.fault(mailbox, thread, info);
+        }
+        (frame.rcx, frame.r11) = (frame.rip, frame.rflags);
+        frame.rip = handler;
+        frame.vector = 0;
+        self.enqueue_front(thread);
     }
 }
 
@@ -70,6 +150,7 @@ impl fmt::Display for Line<'_> {
             Ok(FaultCause::FloatingPoint) => "floating-point error",
             Ok(FaultCause::Exception) => "processor exception",
             Ok(FaultCause::MachineCheck) => "the medium or the memory failed",
+            Ok(FaultCause::OnDemand) => "nothing is mapped on demand there",
             Ok(FaultCause::BadSyscall) => "no such system call",
             Err(_) => "unknown fault",
         };

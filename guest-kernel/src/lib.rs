@@ -15,14 +15,19 @@
 
 mod arch;
 mod console;
+mod counters;
 mod fault;
 mod kernel;
 mod lock;
 mod mailbox;
 mod memory;
+mod objects;
+mod sched;
 mod space;
+mod sync;
 mod syscalls;
 mod thread;
+mod tlb;
 
 use core::panic::PanicInfo;
 

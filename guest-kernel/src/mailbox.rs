@@ -70,8 +70,8 @@ impl Mailbox {
         let _ = self.call(op, arguments);
     }
 
-    pub(crate) fn ready(mut self, vcpu_entry: u64, fixup: [u64; 3]) {
-        self.tell(Op::Ready, &[vcpu_entry, fixup[0], fixup[1], fixup[2]]);
+    pub(crate) fn ready(mut self, vcpu_entry: u64, fixup: [u64; 3], counters: u64) {
+        self.tell(Op::Ready, &[vcpu_entry, fixup[0], fixup[1], fixup[2], counters]);
     }
 
     pub(crate) fn first_user(mut self) {
@@ -93,6 +93,11 @@ impl Mailbox {
     /// Interrupts this hart after `nanoseconds`.
     pub(crate) fn set_timer(mut self, nanoseconds: u64) {
         self.tell(Op::SetTimer, &[nanoseconds]);
+    }
+
+    /// Interrupts hart 0 when this time (nanoseconds since the start) has come, in place of an earlier alarm.
+    pub(crate) fn set_alarm(mut self, time: u64) {
+        self.tell(Op::SetAlarm, &[time]);
     }
 
     /// (since the start, since 1970) in nanoseconds.
@@ -151,6 +156,31 @@ impl Mailbox {
 
     pub(crate) fn delete(mut self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
         self.call(Op::Delete, &[context.lo, context.hi, object.lo, object.hi]).map(drop)
+    }
+
+    /// Copies the range that the `CopySpec` in the data area describes.
+    pub(crate) fn copy(mut self, context: ObjectId) -> Result<(), ErrorCode> {
+        self.call(Op::Copy, &[context.lo, context.hi]).map(drop)
+    }
+
+    pub(crate) fn tie(
+        mut self,
+        context: ObjectId,
+        object: ObjectId,
+        keeper: ObjectId,
+    ) -> Result<(), ErrorCode> {
+        let arguments = [context.lo, context.hi, object.lo, object.hi, keeper.lo, keeper.hi];
+        self.call(Op::Tie, &arguments).map(drop)
+    }
+
+    pub(crate) fn trim(
+        mut self,
+        context: ObjectId,
+        object: ObjectId,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(), ErrorCode> {
+        self.call(Op::Trim, &[context.lo, context.hi, object.lo, object.hi, offset, bytes]).map(drop)
     }
 
     /// Puts the `ObjectStat` of an object into the data area.

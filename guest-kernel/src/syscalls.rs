@@ -1,21 +1,24 @@
-//! System calls of programs.
+//! System calls of programs: arguments checked, work done elsewhere, results returned.
 
 use crate::arch::usercopy;
-use crate::fault;
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
+use crate::sync::Synced;
+use crate::thread::End;
 use twz_abi::hypercall::DATA_SIZE;
-use twz_abi::syscall::{CreateSpec, FIRST, NAME_MAX, ObjectStat, Syscall};
-use twz_abi::{ErrorCode, ObjectId, Rights, view};
+use twz_abi::syscall::{CopySpec, CreateSpec, FIRST, NAME_MAX, ObjectStat, Syscall};
+use twz_abi::thread::ThreadSpec;
+use twz_abi::view::{self, RANGES_MAX, SlotRange};
+use twz_abi::{ErrorCode, ObjectId, PAGE_BYTES, PAGE_SIZE, Rights};
+use zerocopy::{FromZeros, IntoBytes};
 
 /// Most random bytes in one call.
 const RANDOM_MAX: usize = 256;
+/// How often a copy is tried again after its fault was settled: another hart may take the memory away in between.
+const COPY_ATTEMPTS: u32 = 4;
 
 /// What a finished call returns in RDX and R8.
 type Values = (u64, u64);
-
-/// How often a copy is tried again after its fault was settled: another hart may take the memory away in between.
-const COPY_ATTEMPTS: u32 = 4;
 
 /// How a call went.
 enum Outcome {
@@ -23,27 +26,67 @@ enum Outcome {
     Done(Result<Values, ErrorCode>),
     /// Let others run first.
     Yield,
+    /// The registers are what they are to be; let the thread go on.
+    Continue,
     /// The thread is parked or gone.
     Gone,
+}
+
+impl From<Result<(), ErrorCode>> for Outcome {
+    fn from(result: Result<(), ErrorCode>) -> Self {
+        Self::Done(result.map(|()| (0, 0)))
+    }
+}
+
+impl From<Result<ObjectId, ErrorCode>> for Outcome {
+    fn from(result: Result<ObjectId, ErrorCode>) -> Self {
+        Self::Done(result.map(|id| (id.lo, id.hi)))
+    }
+}
+
+impl From<Result<Values, ErrorCode>> for Outcome {
+    fn from(result: Result<Values, ErrorCode>) -> Self {
+        Self::Done(result)
+    }
+}
+
+/// Who calls.
+#[derive(Clone, Copy)]
+struct Caller {
+    mailbox: Mailbox,
+    thread: u32,
+    space: u32,
+    view: ObjectId,
+    context: ObjectId,
 }
 
 impl Kernel {
     /// Executes the call that `thread` made.
     pub(crate) fn syscall(&mut self, mailbox: Mailbox, thread: u32) {
+        self.counters().syscalls += 1;
         let frame = &self.threads[thread].frame;
-        let number = frame.rax;
-        let Ok(call) = Syscall::try_from(number) else {
-            if number < FIRST {
-                let info = fault::bad_syscall(frame);
-                self.fault(mailbox, thread, info);
-            } else {
-                self.finish(thread, Err(ErrorCode::NoSuchCall));
-            }
-            return;
+        let (number, arguments) =
+            (frame.rax, [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9]);
+        if number < FIRST {
+            return self.low_syscall(mailbox, thread);
+        }
+        let space = self.threads[thread].space;
+        let (view, context) = (self.spaces[space].view, self.spaces[space].context);
+        let caller = Caller { mailbox, thread, space, view, context };
+        let outcome = match Syscall::try_from(number) {
+            Ok(call) => self.execute(caller, call, arguments),
+            Err(_) => Outcome::Done(Err(ErrorCode::NoSuchCall)),
         };
-        let arguments = [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9];
-        match self.execute(mailbox, thread, call, arguments) {
-            Outcome::Done(result) => self.finish(thread, result),
+        match outcome {
+            Outcome::Done(result) => {
+                let frame = &mut self.threads[thread].frame;
+                match result {
+                    Ok((first, second)) => (frame.rax, frame.rdx, frame.r8) = (0, first, second),
+                    Err(error) => frame.rax = error as u64,
+                }
+                self.enqueue_front(thread);
+            }
+            Outcome::Continue => self.enqueue_front(thread),
             Outcome::Yield => {
                 self.threads[thread].frame.rax = 0;
                 self.enqueue(mailbox, thread);
@@ -52,147 +95,206 @@ impl Kernel {
         }
     }
 
-    fn finish(&mut self, thread: u32, result: Result<Values, ErrorCode>) {
-        let frame = &mut self.threads[thread].frame;
-        match result {
-            Ok((first, second)) => (frame.rax, frame.rdx, frame.r8) = (0, first, second),
-            Err(error) => frame.rax = error as u64,
-        }
-        self.enqueue_front(thread);
-    }
-
-    fn execute(&mut self, mailbox: Mailbox, thread: u32, call: Syscall, a: [u64; 6]) -> Outcome {
-        let space = self.threads[thread].space;
-        let context = self.spaces[space].context;
+    fn execute(&mut self, caller: Caller, call: Syscall, a: [u64; 6]) -> Outcome {
+        let Caller { mailbox, thread, context, .. } = caller;
         let object = |at: usize| ObjectId { lo: a[at], hi: a[at + 1] };
-        let id = |id: ObjectId| (id.lo, id.hi);
-        Outcome::Done(match call {
+        match call {
             Syscall::ThreadExit => {
-                self.end_thread(mailbox, thread, a[0] & 0xff);
-                return Outcome::Gone;
+                self.end_thread(mailbox, thread, End::Exit(status(a[0])));
+                Outcome::Gone
             }
-            Syscall::ThreadYield => return Outcome::Yield,
-            Syscall::ConsoleWrite => self.console_write(mailbox, space, a[0], a[1]),
-            Syscall::ConsoleRead => match self.console_read(mailbox, space, a[0], a[1]) {
-                Ok(Some(count)) => Ok((count, 0)),
+            Syscall::ThreadYield => Outcome::Yield,
+            Syscall::ThreadSpawn => self.thread_spawn(caller, a[0]).into(),
+            Syscall::ThreadSelf => Ok((self.threads[thread].number, u64::from(mailbox.hart()))).into(),
+            Syscall::ThreadSet => self.set_property(mailbox, thread, a[0], a[1], a[2]).into(),
+            Syscall::ThreadSync => match self.thread_sync(mailbox, thread, a[0], a[1], a[2]) {
+                Ok(Synced::Now(woken, had_changed)) => Ok((woken, u64::from(had_changed))).into(),
+                Ok(Synced::Asleep) => Outcome::Gone,
+                Err(error) => Outcome::Done(Err(error)),
+            },
+            Syscall::FaultReturn => match self.fault_return(mailbox, thread, a[0]) {
+                Ok(()) => Outcome::Continue,
+                Err(error) => Outcome::Done(Err(error)),
+            },
+            Syscall::ConsoleWrite => self.console_write(caller, a[0], a[1]).into(),
+            Syscall::ConsoleRead => match self.console_read(caller, a[0], a[1]) {
+                Ok(Some(count)) => Ok((count, 0)).into(),
                 Ok(None) => {
                     self.wait_for_console(thread);
-                    return Outcome::Gone;
+                    Outcome::Gone
                 }
-                Err(error) => Err(error),
+                Err(error) => Outcome::Done(Err(error)),
             },
-            Syscall::Clock => mailbox.clock(),
-            Syscall::Random => self.random(mailbox, space, a[0], a[1]),
+            Syscall::Clock => mailbox.clock().into(),
+            Syscall::Random => self.random(caller, a[0], a[1]).into(),
             Syscall::Shutdown => {
-                mailbox.shutdown(a[0] & 0xff);
-                Ok((0, 0))
+                mailbox.shutdown(u64::from(status(a[0])));
+                Ok((0, 0)).into()
             }
+            Syscall::Counters => self.copy_counters(caller, a[0], a[1]).into(),
             Syscall::ObjectCreate => self
-                .copy_in(mailbox, space, a[0], size_of::<CreateSpec>())
+                .copy_to_data(caller, a[0], size_of::<CreateSpec>())
                 .and_then(|()| mailbox.create(context))
-                .map(id),
-            Syscall::ObjectDelete => mailbox.delete(context, object(0)).map(|()| (0, 0)),
+                .into(),
+            Syscall::ObjectDelete => mailbox.delete(context, object(0)).into(),
             Syscall::ObjectStat => mailbox
                 .stat(context, object(0))
-                .and_then(|()| self.copy_out(mailbox, space, a[2], size_of::<ObjectStat>()))
-                .map(|()| (0, 0)),
-            Syscall::NameGet => self
-                .name(mailbox, space, a[0], a[1])
-                .and_then(|length| mailbox.name_get(context, length))
-                .map(id),
+                .and_then(|()| self.copy_from_data(caller, a[2], size_of::<ObjectStat>()))
+                .into(),
+            Syscall::ObjectCopy => self
+                .copy_to_data(caller, a[0], size_of::<CopySpec>())
+                .and_then(|()| mailbox.copy(context))
+                .into(),
+            Syscall::ObjectTie => mailbox.tie(context, object(0), object(2)).into(),
+            Syscall::ObjectTrim => mailbox.trim(context, object(0), a[2], a[3]).into(),
+            Syscall::ViewSet => self.view_set(caller, object(0), [a[2], a[3], a[4]]),
+            Syscall::ViewInvalidate => self.view_invalidate(caller, a[0], a[1]).into(),
+            Syscall::NameGet => {
+                self.name(caller, a[0], a[1]).and_then(|length| mailbox.name_get(context, length)).into()
+            }
             Syscall::NameSet => self
-                .name(mailbox, space, a[2], a[3])
+                .name(caller, a[2], a[3])
                 .and_then(|length| mailbox.name_set(context, object(0), length))
-                .map(|()| (0, 0)),
-            Syscall::NameRemove => self
-                .name(mailbox, space, a[0], a[1])
-                .and_then(|length| mailbox.name_remove(context, length))
-                .map(|()| (0, 0)),
-        })
+                .into(),
+            Syscall::NameRemove => {
+                self.name(caller, a[0], a[1]).and_then(|length| mailbox.name_remove(context, length)).into()
+            }
+        }
     }
 
-    fn console_write(
-        &mut self,
-        mailbox: Mailbox,
-        space: u32,
-        from: u64,
-        length: u64,
-    ) -> Result<Values, ErrorCode> {
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(DATA_SIZE);
-        self.copy_in(mailbox, space, from, length)?;
-        mailbox.console_write(length)?;
+    fn thread_spawn(&mut self, caller: Caller, spec: u64) -> Result<Values, ErrorCode> {
+        let mut bytes = ThreadSpec::new_zeroed();
+        self.copy_in(caller.mailbox, caller.space, spec, bytes.as_mut_bytes())?;
+        let view = if bytes.view.is_null() { caller.view } else { bytes.view };
+        if !bytes.context.is_null() && bytes.context != caller.context {
+            return Err(ErrorCode::NotPermitted);
+        }
+        let thread = self.spawn(caller.mailbox, &bytes, view, caller.context)?;
+        Ok((self.threads[thread].number, 0))
+    }
+
+    /// Goes on in another view: the old space is left only after the new one was entered, so a failure changes nothing.
+    fn view_set(&mut self, caller: Caller, view: ObjectId, [entry, stack, argument]: [u64; 3]) -> Outcome {
+        let entered = self.enter_space(caller.mailbox, view, caller.context);
+        let space = match entered {
+            Ok(space) => space,
+            Err(error) => return Outcome::Done(Err(error)),
+        };
+        let moved = &mut self.threads[caller.thread];
+        moved.space = space;
+        moved.handles_fault = false;
+        (moved.frame.rip, moved.frame.rsp, moved.frame.rdi) = (entry, stack, argument);
+        moved.frame.vector = 0;
+        self.load_space(caller.mailbox.hart(), space);
+        self.leave_space(caller.mailbox, caller.space);
+        Outcome::Continue
+    }
+
+    fn view_invalidate(&mut self, caller: Caller, ranges: u64, count: u64) -> Result<(), ErrorCode> {
+        let count = usize::try_from(count).ok().filter(|count| (1..=RANGES_MAX).contains(count));
+        for index in 0..count.ok_or(ErrorCode::BadArgument)? {
+            let mut range = SlotRange::new_zeroed();
+            let at = (index * size_of::<SlotRange>()) as u64;
+            let address = ranges.checked_add(at).ok_or(ErrorCode::BadAddress)?;
+            self.copy_in(caller.mailbox, caller.space, address, range.as_mut_bytes())?;
+            self.invalidate(caller.mailbox, caller.view, range);
+        }
+        Ok(())
+    }
+
+    fn copy_counters(&mut self, caller: Caller, to: u64, room: u64) -> Result<Values, ErrorCode> {
+        let free = self.frames.free_count();
+        let used = self.frames.total() - free;
+        let counters = self.counters();
+        (counters.frames_free, counters.frames_used) = (free, used);
+        let copy = *counters;
+        let length = usize::try_from(room).unwrap_or(usize::MAX).min(size_of_val(&copy));
+        self.copy_out(caller.mailbox, caller.space, to, &copy.as_bytes()[..length])?;
         Ok((length as u64, 0))
     }
 
-    fn console_read(
+    fn console_write(&mut self, caller: Caller, from: u64, length: u64) -> Result<Values, ErrorCode> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX).min(DATA_SIZE);
+        self.copy_to_data(caller, from, length)?;
+        caller.mailbox.console_write(length)?;
+        Ok((length as u64, 0))
+    }
+
+    fn console_read(&mut self, caller: Caller, to: u64, room: u64) -> Result<Option<u64>, ErrorCode> {
+        let room = usize::try_from(room).unwrap_or(usize::MAX).min(DATA_SIZE);
+        // Before anything is taken from the input, so that a bad pointer loses nothing.
+        is_program_range(to, room as u64)?;
+        self.settle(caller.mailbox, caller.space, to, room as u64, Rights::WRITE)?;
+        let Some(count) = caller.mailbox.console_read(room)? else { return Ok(None) };
+        self.copy_from_data(caller, to, count)?;
+        Ok(Some(count as u64))
+    }
+
+    fn random(&mut self, caller: Caller, to: u64, length: u64) -> Result<(), ErrorCode> {
+        let length = usize::try_from(length).ok().filter(|&length| length <= RANDOM_MAX);
+        let length = length.ok_or(ErrorCode::BadArgument)?;
+        caller.mailbox.random(length)?;
+        self.copy_from_data(caller, to, length)
+    }
+
+    /// Brings a name into the data area and returns its length.
+    fn name(&mut self, caller: Caller, from: u64, length: u64) -> Result<usize, ErrorCode> {
+        let length = usize::try_from(length).ok().filter(|length| (1..=NAME_MAX).contains(length));
+        let length = length.ok_or(ErrorCode::BadArgument)?;
+        self.copy_to_data(caller, from, length)?;
+        Ok(length)
+    }
+
+    /// Copies from the caller's memory into the mailbox's data area.
+    fn copy_to_data(&mut self, caller: Caller, from: u64, length: usize) -> Result<(), ErrorCode> {
+        // Settling a fault makes hypercalls, but none that uses the data area.
+        let mut to = caller.mailbox;
+        self.copy_in(caller.mailbox, caller.space, from, to.data(length))
+    }
+
+    /// Copies from the mailbox's data area to the caller's memory.
+    fn copy_from_data(&mut self, caller: Caller, to: u64, length: usize) -> Result<(), ErrorCode> {
+        let mut from = caller.mailbox;
+        self.copy_out(caller.mailbox, caller.space, to, from.data(length))
+    }
+
+    /// Copies from program memory of the loaded space.
+    pub(crate) fn copy_in(
+        &mut self,
+        mailbox: Mailbox,
+        space: u32,
+        from: u64,
+        to: &mut [u8],
+    ) -> Result<(), ErrorCode> {
+        is_program_range(from, to.len() as u64)?;
+        for _ in 0..COPY_ATTEMPTS {
+            if usercopy::read(from, to).is_ok() {
+                return Ok(());
+            }
+            self.settle(mailbox, space, from, to.len() as u64, Rights::READ)?;
+        }
+        Err(ErrorCode::BadAddress)
+    }
+
+    /// Copies to program memory of the loaded space.
+    pub(crate) fn copy_out(
         &mut self,
         mailbox: Mailbox,
         space: u32,
         to: u64,
-        room: u64,
-    ) -> Result<Option<u64>, ErrorCode> {
-        let room = usize::try_from(room).unwrap_or(usize::MAX).min(DATA_SIZE);
-        // Before anything is taken from the input, so that a bad pointer loses nothing.
-        is_program_range(to, room as u64)?;
-        self.settle(mailbox, space, to, room as u64, Rights::WRITE)?;
-        let Some(count) = mailbox.console_read(room)? else { return Ok(None) };
-        self.copy_out(mailbox, space, to, count)?;
-        Ok(Some(count as u64))
-    }
-
-    fn random(&mut self, mailbox: Mailbox, space: u32, to: u64, length: u64) -> Result<Values, ErrorCode> {
-        let length = usize::try_from(length).ok().filter(|&length| length <= RANDOM_MAX);
-        let length = length.ok_or(ErrorCode::BadArgument)?;
-        mailbox.random(length)?;
-        self.copy_out(mailbox, space, to, length)?;
-        Ok((0, 0))
-    }
-
-    /// Brings a name into the data area and returns its length.
-    fn name(&mut self, mailbox: Mailbox, space: u32, from: u64, length: u64) -> Result<usize, ErrorCode> {
-        let length = usize::try_from(length).ok().filter(|length| (1..=NAME_MAX).contains(length));
-        let length = length.ok_or(ErrorCode::BadArgument)?;
-        self.copy_in(mailbox, space, from, length)?;
-        Ok(length)
-    }
-
-    /// Copies from program memory of the loaded space into the mailbox's data area.
-    fn copy_in(
-        &mut self,
-        mut mailbox: Mailbox,
-        space: u32,
-        from: u64,
-        length: usize,
+        from: &[u8],
     ) -> Result<(), ErrorCode> {
-        is_program_range(from, length as u64)?;
+        is_program_range(to, from.len() as u64)?;
         for _ in 0..COPY_ATTEMPTS {
-            if usercopy::read(from, mailbox.data(length)).is_ok() {
+            if usercopy::write(to, from).is_ok() {
                 return Ok(());
             }
-            self.settle(mailbox, space, from, length as u64, Rights::READ)?;
+            self.settle(mailbox, space, to, from.len() as u64, Rights::WRITE)?;
         }
         Err(ErrorCode::BadAddress)
     }
 
-    /// Copies from the mailbox's data area to program memory of the loaded space.
-    fn copy_out(
-        &mut self,
-        mut mailbox: Mailbox,
-        space: u32,
-        to: u64,
-        length: usize,
-    ) -> Result<(), ErrorCode> {
-        is_program_range(to, length as u64)?;
-        for _ in 0..COPY_ATTEMPTS {
-            if usercopy::write(to, mailbox.data(length)).is_ok() {
-                return Ok(());
-            }
-            self.settle(mailbox, space, to, length as u64, Rights::WRITE)?;
-        }
-        Err(ErrorCode::BadAddress)
-    }
-
-    /// Resolves every page of a range, as touching it would.
+    /// Makes every page of a range usable, as touching it would.
     fn settle(
         &mut self,
         mailbox: Mailbox,
@@ -201,8 +303,8 @@ impl Kernel {
         length: u64,
         access: Rights,
     ) -> Result<(), ErrorCode> {
-        let first = start & !(twz_abi::PAGE_SIZE - 1);
-        for page in (first..start + length).step_by(twz_abi::PAGE_BYTES) {
+        let first = start & !(PAGE_SIZE - 1);
+        for page in (first..start + length).step_by(PAGE_BYTES) {
             self.resolve(mailbox, space, page.max(start), access).map_err(|_| ErrorCode::BadAddress)?;
         }
         Ok(())
@@ -213,4 +315,10 @@ impl Kernel {
 fn is_program_range(start: u64, length: u64) -> Result<(), ErrorCode> {
     let end = start.checked_add(length).ok_or(ErrorCode::BadAddress)?;
     if end <= view::SLOT_COUNT * view::SLOT_SIZE { Ok(()) } else { Err(ErrorCode::BadAddress) }
+}
+
+/// Exit statuses have 8 bits.
+#[allow(clippy::cast_possible_truncation, reason = "masked")]
+const fn status(word: u64) -> u32 {
+    (word & 0xff) as u32
 }

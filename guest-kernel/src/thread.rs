@@ -1,10 +1,28 @@
-//! Threads: saved registers, vector state, and where they run.
+//! Threads: saved registers, vector state, and their life.
+//!
+//! ```text
+//! spawn -> Ready <-> Running -> ended
+//!            ^          |
+//!            `- Waits <-´
+//! ```
 
 use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
 use crate::arch::fpu::FpuArea;
 use crate::arch::tables::{USER_CODE, USER_DATA};
+use crate::kernel::Kernel;
+use crate::mailbox::Mailbox;
+use core::fmt;
 use twz_abi::boot::ThreadStart;
+use twz_abi::fault::FaultInfo;
+use twz_abi::thread::{
+    PRIORITY_DEFAULT, PRIORITY_MAX, THREAD_NAME_MAX, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState,
+};
+use twz_abi::{ErrorCode, ObjectId};
+use zerocopy::IntoBytes;
+
+/// Low bits of a thread's number that are its place in the table; above is a serial number.
+const INDEX_BITS: u32 = 20;
 
 /// What a thread is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,6 +33,27 @@ pub(crate) enum State {
     Running,
     /// Its console read is repeated when something was typed.
     WaitsForConsole,
+    /// Sleeps on words; see `sync`.
+    Sleeps,
+}
+
+/// How a thread ended.
+#[derive(Clone, Copy)]
+pub(crate) enum End {
+    /// By itself, with this status.
+    Exit(u32),
+    /// By a fault.
+    Fault(FaultInfo),
+}
+
+impl End {
+    /// The exit status.
+    pub(crate) fn status(&self) -> u32 {
+        match self {
+            Self::Exit(status) => *status,
+            Self::Fault(info) => crate::fault::FAULT_STATUS + info.cause,
+        }
+    }
 }
 
 /// A thread. The entries in `arch::entry` push into `frame` and read `kernel_stack`, so both stand first.
@@ -27,30 +66,44 @@ pub(crate) struct Thread {
     pub(crate) hart: u32,
     /// Its place in the kernel's thread table.
     pub(crate) index: u32,
+    /// Its number for programs.
+    pub(crate) number: u64,
     pub(crate) state: State,
+    pub(crate) priority: u32,
+    /// Harts that may run it, a bit each.
+    pub(crate) affinity: u64,
     /// The (view, context) that it runs in.
     pub(crate) space: u32,
     /// Next thread in the queue that it is in.
     pub(crate) next: Option<u32>,
+    /// Words that it sleeps on, as a list of waits.
+    pub(crate) waits: Option<u32>,
+    /// When it wakes at the latest, in nanoseconds since the start.
+    pub(crate) deadline: Option<u64>,
     /// FS and GS base.
-    pub(crate) segments: (u64, u64),
+    segments: (u64, u64),
     /// When this thread ends, the machine does, with its status.
     pub(crate) is_first: bool,
+    /// A fault handler runs and has not returned.
+    pub(crate) handles_fault: bool,
+    pub(crate) fault_stack: u64,
+    /// Address of its `ThreadState`; 0 for none.
+    state_address: u64,
+    name: [u8; THREAD_NAME_MAX],
     /// The last instruction that the second stage refused, and how often in a row.
     pub(crate) refused: (u64, u32),
-    pub(crate) fpu: FpuArea,
+    fpu: FpuArea,
 }
 
 impl Thread {
-    /// A thread that will begin as `start` says. The addresses must be the program's; they are checked by the caller.
-    pub(crate) fn new(start: &ThreadStart, space: u32) -> Self {
+    fn new(spec: &ThreadSpec, space: u32, affinity: u64) -> Self {
         let frame = TrapFrame {
-            rip: start.entry,
+            rip: spec.entry,
             cs: u64::from(USER_CODE),
             rflags: cpu::sanitise_flags(0),
-            rsp: start.stack,
+            rsp: spec.stack,
             ss: u64::from(USER_DATA),
-            rdi: start.argument,
+            rdi: spec.argument,
             ..TrapFrame::default()
         };
         Self {
@@ -58,11 +111,20 @@ impl Thread {
             kernel_stack: 0,
             hart: 0,
             index: 0,
+            number: 0,
             state: State::Ready,
+            priority: spec.priority,
+            affinity,
             space,
             next: None,
-            segments: (start.tls, 0),
+            waits: None,
+            deadline: None,
+            segments: (spec.tls, 0),
             is_first: false,
+            handles_fault: false,
+            fault_stack: spec.fault_stack,
+            state_address: spec.state,
+            name: spec.name,
             refused: (0, 0),
             fpu: FpuArea::new(),
         }
@@ -78,5 +140,195 @@ impl Thread {
     pub(crate) fn restore_cpu_state(&self) {
         self.fpu.restore();
         cpu::set_segment_bases(self.segments.0, self.segments.1);
+    }
+
+    /// Name and number, for messages.
+    pub(crate) fn label(&self) -> impl fmt::Display + use<> {
+        Label { number: self.number, name: self.name }
+    }
+}
+
+struct Label {
+    number: u64,
+    name: [u8; THREAD_NAME_MAX],
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "thread {}", self.number >> INDEX_BITS)?;
+        let length = self.name.iter().position(|&byte| byte == 0).unwrap_or(THREAD_NAME_MAX);
+        match core::str::from_utf8(&self.name[..length]) {
+            Ok(name) if !name.is_empty() => write!(f, " ({})", name.escape_debug()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Kernel {
+    /// Makes the machine's first thread.
+    pub(crate) fn spawn_first(&mut self, mailbox: Mailbox, start: &ThreadStart) -> Result<(), ErrorCode> {
+        let mut name = [0; THREAD_NAME_MAX];
+        name[..4].copy_from_slice(b"main");
+        let spec = ThreadSpec {
+            entry: start.entry,
+            stack: start.stack,
+            argument: start.argument,
+            tls: start.tls,
+            priority: PRIORITY_DEFAULT,
+            name,
+            ..ThreadSpec::default()
+        };
+        let thread = self.spawn(mailbox, &spec, start.view, start.context)?;
+        self.threads[thread].is_first = true;
+        Ok(())
+    }
+
+    /// Makes a thread in a view and a context, and queues it.
+    pub(crate) fn spawn(
+        &mut self,
+        mailbox: Mailbox,
+        spec: &ThreadSpec,
+        view: ObjectId,
+        context: ObjectId,
+    ) -> Result<u32, ErrorCode> {
+        let all = self.all_harts();
+        let affinity = if spec.affinity == 0 { all } else { spec.affinity & all };
+        let is_good = cpu::is_user_address(spec.entry)
+            && cpu::is_user_address(spec.tls)
+            && cpu::is_user_address(spec.fault_stack)
+            && spec.state.is_multiple_of(8)
+            && spec.priority <= PRIORITY_MAX
+            && spec.reserved == 0
+            && affinity != 0;
+        if !is_good {
+            return Err(ErrorCode::BadArgument);
+        }
+        let space = self.enter_space(mailbox, view, context)?;
+        match self.threads.insert(&mut self.frames, Thread::new(spec, space, affinity)) {
+            Ok(thread) => {
+                self.next_serial += 1;
+                let number = self.next_serial << INDEX_BITS | u64::from(thread);
+                let made = &mut self.threads[thread];
+                (made.index, made.number) = (thread, number);
+                self.counters().threads_started += 1;
+                self.enqueue(mailbox, thread);
+                Ok(thread)
+            }
+            Err(_) => {
+                self.leave_space(mailbox, space);
+                Err(ErrorCode::NoMemory)
+            }
+        }
+    }
+
+    /// The thread with a number that a program gave.
+    pub(crate) fn find_thread(&self, number: u64) -> Result<u32, ErrorCode> {
+        let index = u32::try_from(number & ((1 << INDEX_BITS) - 1)).map_err(|_| ErrorCode::NoThread)?;
+        match self.threads.get(index) {
+            Some(thread) if thread.number == number => Ok(index),
+            _ => Err(ErrorCode::NoThread),
+        }
+    }
+
+    /// Changes a property of `target` for `thread`, which is running.
+    pub(crate) fn set_property(
+        &mut self,
+        mailbox: Mailbox,
+        thread: u32,
+        number: u64,
+        property: u64,
+        value: u64,
+    ) -> Result<(), ErrorCode> {
+        let property = ThreadProperty::try_from(property).map_err(|_| ErrorCode::BadArgument)?;
+        let target = if number == 0 { thread } else { self.find_thread(number)? };
+        if self.spaces[self.threads[target].space].context != self.spaces[self.threads[thread].space].context
+        {
+            return Err(ErrorCode::NotPermitted);
+        }
+        let is_self = target == thread;
+        match property {
+            ThreadProperty::Priority => {
+                let priority = u32::try_from(value).ok().filter(|&priority| priority <= PRIORITY_MAX);
+                let priority = priority.ok_or(ErrorCode::BadArgument)?;
+                self.requeued(mailbox, target, |thread| thread.priority = priority);
+            }
+            ThreadProperty::Affinity => {
+                let affinity = value & self.all_harts();
+                if affinity == 0 {
+                    return Err(ErrorCode::BadArgument);
+                }
+                self.requeued(mailbox, target, |thread| thread.affinity = affinity);
+            }
+            ThreadProperty::Tls if is_self && cpu::is_user_address(value) => {
+                let (_, gs) = cpu::segment_bases();
+                cpu::set_segment_bases(value, gs);
+            }
+            ThreadProperty::FaultStack if is_self && cpu::is_user_address(value) => {
+                self.threads[thread].fault_stack = value;
+            }
+            ThreadProperty::Tls | ThreadProperty::FaultStack => return Err(ErrorCode::BadArgument),
+        }
+        Ok(())
+    }
+
+    /// Changes what the queue depends on. A thread that runs elsewhere is told to look around, and finds the change when it does.
+    fn requeued(&mut self, mailbox: Mailbox, thread: u32, change: impl FnOnce(&mut Thread)) {
+        match self.threads[thread].state {
+            State::Ready => {
+                self.dequeue(thread);
+                change(&mut self.threads[thread]);
+                self.enqueue(mailbox, thread);
+            }
+            State::Running => {
+                change(&mut self.threads[thread]);
+                let hart = self.threads[thread].hart;
+                if hart != mailbox.hart() {
+                    mailbox.kick(1 << hart);
+                }
+            }
+            State::WaitsForConsole | State::Sleeps => change(&mut self.threads[thread]),
+        }
+    }
+
+    /// Ends `thread`, which is on this hart with its space loaded.
+    pub(crate) fn end_thread(&mut self, mailbox: Mailbox, thread: u32, end: End) {
+        self.report_state(mailbox, thread, &end);
+        let Some(ended) = self.threads.remove(thread) else { return };
+        self.counters().threads_ended += 1;
+        let hart = self.hart(mailbox.hart());
+        if hart.vector_owner == Some(thread) {
+            hart.vector_owner = None;
+        }
+        self.load_boot_table(mailbox.hart());
+        self.leave_space(mailbox, ended.space);
+        if ended.is_first {
+            mailbox.shutdown(u64::from(end.status()));
+        }
+    }
+
+    /// Writes the thread's `ThreadState` and wakes who sleeps on it. A state that cannot be written is the program's own doing.
+    fn report_state(&mut self, mailbox: Mailbox, thread: u32, end: &End) {
+        let (address, space, number) = {
+            let ended = &self.threads[thread];
+            (ended.state_address, ended.space, ended.number)
+        };
+        if address == 0 {
+            return;
+        }
+        let (phase, fault) = match end {
+            End::Exit(_) => (ThreadPhase::Exited, FaultInfo::default()),
+            End::Fault(info) => (ThreadPhase::Faulted, *info),
+        };
+        let state =
+            ThreadState { phase: ThreadPhase::New as u32, status: end.status(), thread: number, fault };
+        let written = self.copy_out(mailbox, space, address, state.as_bytes()).and_then(|()| {
+            // The phase last: who sees it sees the rest.
+            self.copy_out(mailbox, space, address, (phase as u32).as_bytes())
+        });
+        if written.is_ok()
+            && let Some(place) = self.place_of(space, address)
+        {
+            self.wake(mailbox, place, u64::MAX);
+        }
     }
 }

@@ -89,7 +89,7 @@ numbered! {
         ConsoleRead = 6,
         /// r0: nanoseconds since the machine started; r1: since 1970.
         Clock = 7,
-        /// Interrupt this hart at a0 (nanoseconds since start); `u64::MAX` for never.
+        /// Interrupt this hart in a0 nanoseconds; `u64::MAX` for never.
         SetTimer = 8,
         /// Interrupt, or wake from HLT, the harts of the bit mask a0.
         Kick = 9,
@@ -97,6 +97,8 @@ numbered! {
         Relax = 10,
         /// data: a0 random bytes.
         Random = 11,
+        /// Kick hart 0 when the time is a0 (nanoseconds since the start), in place of an earlier alarm; `u64::MAX` for never.
+        SetAlarm = 12,
         /// Make an object reachable in a context. a0, a1: context; a2, a3: object. r0: binding; r1: rights granted.
         Bind = 16,
         /// Back part of a bound object. a0: binding; a1: offset; a2: access ([`crate::Rights`] bits); a3:

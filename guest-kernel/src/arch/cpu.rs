@@ -15,6 +15,7 @@ const MSR_GS_BASE: u32 = 0xc000_0101;
 const MSR_KERNEL_GS_BASE: u32 = 0xc000_0102;
 const EFER_SCE: u64 = 1 << 0;
 const CR4_FSGSBASE: u64 = 1 << 16;
+const CR4_PCIDE: u64 = 1 << 17;
 const CR4_OSXSAVE: u64 = 1 << 18;
 const CR4_SMEP: u64 = 1 << 20;
 const CR4_SMAP: u64 = 1 << 21;
@@ -25,6 +26,10 @@ const USER_FLAGS: u64 = 0x24_0dd5;
 /// Interrupts on, and the bit that is always one.
 const FORCED_FLAGS: u64 = 0x202;
 
+/// In a value for CR3: keep the translations of the PCID in its low bits.
+pub(crate) const CR3_KEEP: u64 = 1 << 63;
+
+static PCID: AtomicBool = AtomicBool::new(false);
 static SMAP: AtomicBool = AtomicBool::new(false);
 static FSGSBASE: AtomicBool = AtomicBool::new(false);
 
@@ -36,6 +41,11 @@ pub(crate) const fn sanitise_flags(flags: u64) -> u64 {
 /// Whether ring 0 must open SMAP to touch program memory.
 pub(crate) fn has_smap() -> bool {
     SMAP.load(Ordering::Relaxed)
+}
+
+/// Whether translations carry an address-space identifier.
+pub(crate) fn has_pcid() -> bool {
+    PCID.load(Ordering::Relaxed)
 }
 
 /// Sets this hart's control registers and MSRs up. Features that KVM only promises by CPUID but cannot interpret are
@@ -56,6 +66,10 @@ pub(crate) fn init(boot: &BootInfo, tables: &tables::HartTables) {
     if native && has(extended.ebx, 20) {
         cr4 |= CR4_SMAP;
         SMAP.store(true, Ordering::Relaxed);
+    }
+    if native && has(features.ecx, 17) {
+        cr4 |= CR4_PCIDE;
+        PCID.store(true, Ordering::Relaxed);
     }
     let xsave = native && has(features.ecx, 26);
     if xsave {

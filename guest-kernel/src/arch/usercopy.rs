@@ -26,10 +26,13 @@ user_copy:
     jz 2f
     stac
 2:  mov rcx, rdx
-    and edx, 7
     shr rcx, 3
     rep movsq
-    mov rcx, rdx
+    test dl, 4
+    jz 5f
+    movsd
+5:  mov ecx, edx
+    and ecx, 3
     rep movsb
     xor eax, eax
 user_copy_end:
@@ -54,8 +57,15 @@ pub(crate) fn fixup_addresses() -> [u64; 3] {
 
 /// Copies from program memory at virtual address `from`, which need not be valid.
 pub(crate) fn read(from: u64, to: &mut [u8]) -> Result<(), CopyFailed> {
-    // SAFETY: `to` is ours and long enough; `from` was checked by `is_range` to lie in the program's half or in
+    // SAFETY: `to` is ours and long enough; `from` was checked by `is_program_range` to lie in the program's half, or lies in
     // the view's window, where a fault is survived.
+    copied(unsafe { user_copy(to.as_mut_ptr(), from as *const u8, to.len(), smap()) })
+}
+
+/// Reads an aligned word of 4 or 8 bytes in one load, so that it is never torn.
+pub(crate) fn read_word(from: u64, to: &mut [u8]) -> Result<(), CopyFailed> {
+    debug_assert!(from.is_multiple_of(to.len() as u64));
+    // SAFETY: as in `read`; the routine moves 8 bytes by one MOVSQ and 4 by one MOVSD.
     copied(unsafe { user_copy(to.as_mut_ptr(), from as *const u8, to.len(), smap()) })
 }
 

@@ -40,17 +40,29 @@ pub(crate) struct Frames {
     end: u64,
     freed: Option<Frame>,
     free_count: u64,
+    total: u64,
 }
 
 impl Frames {
     /// No frames at all.
-    pub(crate) const EMPTY: Self = Self { fresh: 0, end: 0, freed: None, free_count: 0 };
+    pub(crate) const EMPTY: Self = Self { fresh: 0, end: 0, freed: None, free_count: 0, total: 0 };
 
     /// Hands the frames from `start` to `end` over.
     pub(crate) fn add_fresh(&mut self, start: u64, end: u64) {
         self.fresh = start.next_multiple_of(PAGE_SIZE);
         self.end = end;
         self.free_count = end.saturating_sub(self.fresh) / PAGE_SIZE;
+        self.total = self.free_count;
+    }
+
+    /// Frames that are free.
+    pub(crate) fn free_count(&self) -> u64 {
+        self.free_count
+    }
+
+    /// Frames that there are.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
     }
 
     /// Takes a frame full of zeros; `None` when none is left.

@@ -11,7 +11,8 @@ use vmm_sys_util::epoll::EventSet;
 const STDIN: u32 = 0;
 const SIGNAL: u32 = 1;
 const WAKE: u32 = 2;
-const FIRST_TIMER: u32 = 3;
+const ALARM: u32 = 3;
+const FIRST_TIMER: u32 = 4;
 
 /// Signals that end the machine in good order.
 const STOP_SIGNALS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
@@ -79,8 +80,9 @@ impl MutEventSubscriber for Loop {
         };
         watch(self.signals.as_raw_fd(), SIGNAL);
         watch(shared.wake_loop.as_raw_fd(), WAKE);
+        watch(shared.alarm.descriptor(), ALARM);
         for (data, hart) in (FIRST_TIMER..).zip(&shared.harts) {
-            watch(hart.timer_descriptor(), data);
+            watch(hart.timer.descriptor(), data);
         }
         self.watch_stdin(ops);
     }
@@ -104,9 +106,15 @@ impl MutEventSubscriber for Loop {
             }
             // Nothing to read: the loop's condition is looked at after every event.
             WAKE => drop(self.shared.wake_loop.read()),
+            ALARM => {
+                self.shared.alarm.clear();
+                if let Some(hart) = self.shared.harts.first() {
+                    hart.bell.ring(KICK);
+                }
+            }
             timer => {
                 if let Some(hart) = self.shared.harts.get((timer - FIRST_TIMER) as usize) {
-                    hart.clear_timer();
+                    hart.timer.clear();
                     hart.bell.ring(TIMER);
                 }
             }

@@ -23,35 +23,37 @@ const TIMER_VECTOR: u8 = 0x20;
 const KICK_VECTOR: u8 = 0x21;
 const REFUSED_VECTOR: u8 = 0x22;
 
-/// What other threads know of a hart.
-pub(super) struct HartShared {
-    /// Sleep and wake-up.
-    pub bell: Doorbell,
+/// A timer whose expiry the event loop sees.
+pub(super) struct Timer {
     timer: Mutex<TimerFd>,
     descriptor: RawFd,
 }
 
-impl HartShared {
-    /// Of a hart that has not started.
+impl Timer {
+    /// One that is not set.
     ///
     /// # Errors
     /// The host has no more descriptors.
     pub(super) fn new() -> Result<Self, vmm_sys_util::errno::Error> {
         let timer = TimerFd::new()?;
         let descriptor = timer.as_raw_fd();
-        Ok(Self { bell: Doorbell::new(), timer: Mutex::new(timer), descriptor })
+        // SAFETY: changes a flag of a descriptor of our own.
+        if unsafe { libc::fcntl(descriptor, libc::F_SETFL, libc::O_NONBLOCK) } < 0 {
+            return Err(vmm_sys_util::errno::Error::last());
+        }
+        Ok(Self { timer: Mutex::new(timer), descriptor })
     }
 
     /// What the event loop watches.
-    pub(super) fn timer_descriptor(&self) -> RawFd {
+    pub(super) fn descriptor(&self) -> RawFd {
         self.descriptor
     }
 
-    /// Rings [`wake::TIMER`] after `delay`; `None` for never.
-    pub(super) fn set_timer(&self, delay: Option<Duration>) {
+    /// Expires after `delay`; `None` for never.
+    pub(super) fn set(&self, delay: Option<Duration>) {
         let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
-        // Zero would disarm it.
         let result = match delay {
+            // Zero would disarm it.
             Some(delay) => timer.reset(delay.max(Duration::from_nanos(1)), None),
             None => timer.clear(),
         };
@@ -60,13 +62,33 @@ impl HartShared {
         }
     }
 
-    /// Makes the timer's descriptor unreadable again.
-    pub(super) fn clear_timer(&self) {
-        let mut timer = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
-        // Readable when this is called, so it does not block; if another setting raced us, clearing is all there is to do.
-        if let Err(error) = timer.wait() {
-            tracing::debug!(%error, "timer");
-        }
+    /// Makes the descriptor unreadable again. Another setting may have raced the event loop here, so this does not wait for an expiry:
+    /// it reads without blocking.
+    pub(super) fn clear(&self) {
+        let _guard = self.timer.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut expirations = [0_u8; 8];
+        // SAFETY: the descriptor is the timer's, which we hold, and does not block (`Timer::new`); the buffer is ours.
+        let count =
+            unsafe { libc::read(self.descriptor, expirations.as_mut_ptr().cast(), expirations.len()) };
+        tracing::trace!(count, "timer");
+    }
+}
+
+/// What other threads know of a hart.
+pub(super) struct HartShared {
+    /// Sleep and wake-up.
+    pub(super) bell: Doorbell,
+    /// Its time slice.
+    pub(super) timer: Timer,
+}
+
+impl HartShared {
+    /// Of a hart that has not started.
+    ///
+    /// # Errors
+    /// The host has no more descriptors.
+    pub(super) fn new() -> Result<Self, vmm_sys_util::errno::Error> {
+        Ok(Self { bell: Doorbell::new(), timer: Timer::new()? })
     }
 }
 

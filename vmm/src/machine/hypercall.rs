@@ -7,7 +7,7 @@ use super::{Ending, Shared};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use twz_abi::boot::MAILBOX_GPA;
 use twz_abi::hypercall::{DATA_SIZE, Mailbox, Op};
-use twz_abi::syscall::{CreateSpec, NAME_MAX};
+use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 use vm_memory::{Bytes, GuestAddress};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -71,7 +71,7 @@ impl Shared {
         let none = [0; 4];
         match op {
             Op::Ready => {
-                self.hart_ready(caller.hart, a[0], [a[1], a[2], a[3]]);
+                self.hart_ready(caller.hart, a[0], [a[1], a[2], a[3]], a[4]);
                 Ok(none)
             }
             Op::FirstUser => {
@@ -113,7 +113,7 @@ impl Shared {
             }
             Op::SetTimer => {
                 let delay = (a[0] != u64::MAX).then(|| Duration::from_nanos(a[0]));
-                self.harts[caller.hart as usize].set_timer(delay);
+                self.harts[caller.hart as usize].timer.set(delay);
                 Ok(none)
             }
             Op::Kick => {
@@ -133,6 +133,10 @@ impl Shared {
                 let mut bytes = vec![0; length.ok_or(ErrorCode::BadArgument)?];
                 getrandom::fill(&mut bytes).map_err(|_| ErrorCode::Medium)?;
                 self.put_data(caller, &bytes)?;
+                Ok(none)
+            }
+            Op::SetAlarm => {
+                self.set_alarm(Duration::from_nanos(a[0]));
                 Ok(none)
             }
             Op::Bind => self
@@ -161,6 +165,13 @@ impl Shared {
                 self.put_data(caller, stat.as_bytes())?;
                 Ok(none)
             }
+            Op::Copy => {
+                let bytes = self.data(caller, size_of::<CopySpec>() as u64)?;
+                let spec = CopySpec::read_from_bytes(&bytes).map_err(|_| ErrorCode::BadArgument)?;
+                self.monitor().copy(id(0), &spec).map(|()| none)
+            }
+            Op::Tie => self.monitor().tie(id(0), id(2), id(4)).map(|()| none),
+            Op::Trim => self.monitor().trim(id(0), id(2), a[4], a[5]).map(|()| none),
             Op::NameGet => {
                 let name = self.name(caller, a[2])?;
                 self.monitor().name_get(id(0), &name).map(|id| [id.lo, id.hi, 0, 0])

@@ -16,7 +16,7 @@ mod wake;
 
 use console::Console;
 use ept_contexts::{Ram, Root, Window};
-use hart::{Hart, HartShared};
+use hart::{Hart, HartShared, Timer};
 use images::Image;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
@@ -136,6 +136,7 @@ struct Shared {
     monitor: Monitor,
     console: Console,
     harts: Vec<HartShared>,
+    alarm: Timer,
     started: Instant,
     first_user: OnceLock<Duration>,
     fixup: OnceLock<[u64; 3]>,
@@ -166,10 +167,16 @@ impl Shared {
         self.harts.iter().for_each(|hart| hart.bell.ring(reasons));
     }
 
-    /// A hart's kernel runs; the addresses of the copy routine are the same for all.
-    fn hart_ready(&self, hart: u32, vcpu_entry: u64, fixup: [u64; 3]) {
-        tracing::debug!(hart, vcpu_entry, "hart ready");
+    /// A hart's kernel runs; the addresses are the same for all harts.
+    fn hart_ready(&self, hart: u32, vcpu_entry: u64, fixup: [u64; 3], counters: u64) {
+        tracing::debug!(hart, vcpu_entry, counters, "hart ready");
         self.fixup.get_or_init(|| fixup);
+    }
+
+    /// Kicks hart 0 when `time` since the start has come.
+    fn set_alarm(&self, time: Duration) {
+        let delay = time.saturating_sub(self.started.elapsed());
+        self.alarm.set((time != Duration::from_nanos(u64::MAX)).then_some(delay));
     }
 
     fn fixup(&self) -> Option<[u64; 3]> {
@@ -264,6 +271,7 @@ impl Machine {
             monitor,
             console: Console::default(),
             harts: harts.map_err(|error| host("making a timer")(&error))?,
+            alarm: Timer::new().map_err(|error| host("making a timer")(&error))?,
             started,
             first_user: OnceLock::new(),
             fixup: OnceLock::new(),

@@ -14,7 +14,7 @@ use pool::{Access, Error as PoolError, ObjectRef, ObjectSpec, Pool, ShareHook};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
-use twz_abi::syscall::{CreateSpec, ObjectStat, create_flags};
+use twz_abi::syscall::{CopySpec, CreateSpec, ObjectStat, create_flags};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 
 /// Bytes that one first-stage table covers, and one chunk of a window.
@@ -208,10 +208,8 @@ impl Monitor {
             return Err(ErrorCode::BadArgument);
         }
         let copy_of = (!spec.source.is_null()).then_some(spec.source);
-        if let Some(source) = copy_of
-            && !self.rights(source)?.contains(Rights::READ)
-        {
-            return Err(ErrorCode::NotPermitted);
+        if let Some(source) = copy_of {
+            self.require(source, Rights::READ)?;
         }
         self.make(spec.key, rights, spec.flags, copy_of).map_err(|error| code(&error))
     }
@@ -239,14 +237,59 @@ impl Monitor {
     /// Deletes an object for a program.
     pub(super) fn delete(&self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
         self.check_context(context)?;
-        if !self.rights(object)?.contains(Rights::DELETE) {
-            return Err(ErrorCode::NotPermitted);
-        }
+        self.require(object, Rights::DELETE)?;
         let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
         if stat.kind & create_flags::VOLATILE != 0 {
             return self.pool.untie(object, self.session).map(drop).map_err(|error| code(&error));
         }
         self.pool.delete_object(object).map_err(|error| code(&error))
+    }
+
+    /// Makes a range of one object a copy-on-write copy of a range of another.
+    pub(super) fn copy(&self, context: ObjectId, spec: &CopySpec) -> Result<(), ErrorCode> {
+        self.check_context(context)?;
+        self.require(spec.source, Rights::READ)?;
+        self.require(spec.target, Rights::WRITE)?;
+        self.copy_range(spec)
+    }
+
+    /// Makes `object` live at least as long as `keeper`.
+    pub(super) fn tie(&self, context: ObjectId, object: ObjectId, keeper: ObjectId) -> Result<(), ErrorCode> {
+        self.check_context(context)?;
+        self.rights(object)?;
+        self.require(keeper, Rights::WRITE)?;
+        self.pool.tie(object, keeper).map_err(|error| code(&error))
+    }
+
+    /// Gives back the pages of a range: it becomes a copy of the same range of the session object, which is empty.
+    pub(super) fn trim(
+        &self,
+        context: ObjectId,
+        object: ObjectId,
+        offset: u64,
+        bytes: u64,
+    ) -> Result<(), ErrorCode> {
+        self.check_context(context)?;
+        self.require(object, Rights::WRITE)?;
+        self.copy_range(&CopySpec {
+            source: self.session,
+            target: object,
+            source_offset: offset,
+            target_offset: offset,
+            bytes,
+        })
+    }
+
+    fn copy_range(&self, spec: &CopySpec) -> Result<(), ErrorCode> {
+        let source = self.pool.open_object(spec.source).map_err(|error| code(&error))?;
+        let target = self.pool.open_object(spec.target).map_err(|error| code(&error))?;
+        self.pool
+            .copy_range(&source, spec.source_offset, &target, spec.target_offset, spec.bytes)
+            .map_err(|error| code(&error))
+    }
+
+    fn require(&self, object: ObjectId, needed: Rights) -> Result<(), ErrorCode> {
+        if self.rights(object)?.contains(needed) { Ok(()) } else { Err(ErrorCode::NotPermitted) }
     }
 
     /// What the directory says, and what `context` may do.
@@ -344,12 +387,14 @@ impl Aliases {
         let mut kept: Vec<Shown> = shown.iter().flat_map(|old| old.without(&now)).collect();
         kept.push(now);
         *shown = kept;
-        let is_large = extent.is_huge() && writable;
+        // Page 0 of an object is never mapped, whatever the pool has there; so the first chunk is no large page either.
+        let hidden = DATA_OFFSET.saturating_sub(extent.object_offset).min(extent.len);
+        let is_large = extent.is_huge() && writable && hidden == 0;
         Ok(Touched {
             large: is_large.then_some(address),
-            address,
-            first_page: start / PAGE_SIZE,
-            pages: extent.len / PAGE_SIZE,
+            address: address + hidden,
+            first_page: (start + hidden) / PAGE_SIZE,
+            pages: (extent.len - hidden) / PAGE_SIZE,
             writable,
         })
     }

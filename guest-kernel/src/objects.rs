@@ -1,0 +1,175 @@
+//! Objects as a context sees them: bound by the monitor, with one set of lower tables that all views in the context share.
+
+use crate::kernel::Kernel;
+use crate::mailbox::Mailbox;
+use crate::memory::table::{Table, bits};
+use twz_abi::{ErrorCode, ObjectId, Rights};
+
+/// Buckets of the table that finds object maps.
+pub(crate) const MAP_BUCKETS: usize = 4096;
+/// Bytes that one level-1 table covers.
+const CHUNK_SIZE: u64 = 2 << 20;
+
+/// An object in a context.
+pub(crate) struct ObjectMap {
+    pub(crate) context: ObjectId,
+    pub(crate) object: ObjectId,
+    binding: u64,
+    pub(crate) granted: Rights,
+    pub(crate) directory: Table,
+    /// Slots and views that use it.
+    uses: u32,
+    next_in_bucket: Option<u32>,
+}
+
+impl Kernel {
+    /// The map of an object in a context, bound if it was not; counts one more use.
+    pub(crate) fn use_object(
+        &mut self,
+        mailbox: Mailbox,
+        context: ObjectId,
+        object: ObjectId,
+    ) -> Result<u32, ErrorCode> {
+        let bucket = bucket(context, object);
+        let mut next = self.map_buckets[bucket];
+        while let Some(index) = next {
+            let map = &mut self.maps[index];
+            if map.object == object && map.context == context {
+                map.uses += 1;
+                return Ok(index);
+            }
+            next = map.next_in_bucket;
+        }
+        let bound = mailbox.bind(context, object)?;
+        self.counters().binds += 1;
+        let Some(directory) = Table::allocate(&mut self.frames) else {
+            mailbox.unbind(bound.binding);
+            return Err(ErrorCode::NoMemory);
+        };
+        let map = ObjectMap {
+            context,
+            object,
+            binding: bound.binding,
+            granted: bound.granted,
+            directory,
+            uses: 1,
+            next_in_bucket: self.map_buckets[bucket],
+        };
+        match self.maps.insert(&mut self.frames, map) {
+            Ok(index) => {
+                self.map_buckets[bucket] = Some(index);
+                Ok(index)
+            }
+            Err(map) => {
+                map.directory.free(&mut self.frames);
+                mailbox.unbind(map.binding);
+                Err(ErrorCode::NoMemory)
+            }
+        }
+    }
+
+    /// One use fewer; the last one unbinds the object and frees its tables. No hart may have translations through them any more.
+    pub(crate) fn release_object(&mut self, mailbox: Mailbox, index: u32) {
+        let map = &mut self.maps[index];
+        map.uses -= 1;
+        if map.uses > 0 {
+            return;
+        }
+        let bucket = bucket(map.context, map.object);
+        let after = map.next_in_bucket;
+        if self.map_buckets[bucket] == Some(index) {
+            self.map_buckets[bucket] = after;
+        } else {
+            let mut next = self.map_buckets[bucket];
+            while let Some(before) = next {
+                next = self.maps[before].next_in_bucket;
+                if next == Some(index) {
+                    self.maps[before].next_in_bucket = after;
+                    break;
+                }
+            }
+        }
+        let Some(map) = self.maps.remove(index) else { return };
+        for chunk in 0..512 {
+            if let Some(table) = Table::of_entry(map.directory.get(chunk)) {
+                table.free(&mut self.frames);
+            }
+        }
+        map.directory.free(&mut self.frames);
+        mailbox.unbind(map.binding);
+        self.counters().unbinds += 1;
+    }
+
+    /// Makes the page at `offset` of a bound object usable for `access`: `twzvmm` backs it and fills in the table, which is then linked.
+    pub(crate) fn back(
+        &mut self,
+        mailbox: Mailbox,
+        map: u32,
+        offset: u64,
+        access: Rights,
+    ) -> Result<(), ErrorCode> {
+        let (binding, directory) = (self.maps[map].binding, self.maps[map].directory);
+        let chunk = offset / CHUNK_SIZE;
+        let entry = directory.get(chunk);
+        let needed = bits::PRESENT | if access.contains(Rights::WRITE) { bits::WRITE } else { 0 };
+        let (table, is_new) = match Table::of_entry(entry) {
+            // Another hart was first, or this one has an old translation.
+            Some(table) if table.get(offset / twz_abi::PAGE_SIZE % 512) & needed == needed => return Ok(()),
+            None if entry & bits::LARGE != 0 && entry & needed == needed => return Ok(()),
+            Some(table) => (table, false),
+            None => (Table::allocate(&mut self.frames).ok_or(ErrorCode::NoMemory)?, true),
+        };
+        self.counters().touches += 1;
+        let flags = bits::PRESENT | bits::WRITE | bits::USER | bits::ACCESSED;
+        match mailbox.touch(binding, offset, access, table.address()) {
+            Ok(None) => {
+                if is_new {
+                    directory.set(chunk, table.address() | flags);
+                }
+                Ok(())
+            }
+            Ok(Some(large)) if is_new => {
+                directory.set(chunk, large | flags | bits::DIRTY | bits::LARGE);
+                table.free(&mut self.frames);
+                Ok(())
+            }
+            Ok(Some(large)) => {
+                // The table may be in use by other harts' walkers: keep it, and point all of it at the large page's parts.
+                (0..512).for_each(|page| {
+                    table.set(page, (large + page * twz_abi::PAGE_SIZE) | flags | bits::DIRTY)
+                });
+                Ok(())
+            }
+            Err(error) => {
+                if is_new {
+                    table.free(&mut self.frames);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The monitor has refused an access that the tables of `context` allowed: something was taken away since they were filled in.
+    /// Empties them all, so that the next access of each page asks again and is answered exactly. The tables stay linked, because other
+    /// harts may be walking them.
+    pub(crate) fn forget_pages(&mut self, mailbox: Mailbox, context: ObjectId) {
+        for index in 0..self.maps.index_end() {
+            let Some(map) = self.maps.get(index).filter(|map| map.context == context) else { continue };
+            let directory = map.directory;
+            for chunk in 0..512 {
+                let entry = directory.get(chunk);
+                if let Some(table) = Table::of_entry(entry) {
+                    (0..512).for_each(|page| table.set(page, 0));
+                } else if entry & bits::LARGE != 0 {
+                    directory.set(chunk, 0);
+                }
+            }
+        }
+        self.drop_everywhere(mailbox);
+    }
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "only the low bits select a bucket")]
+fn bucket(context: ObjectId, object: ObjectId) -> usize {
+    (object.lo ^ object.hi.rotate_left(17) ^ context.lo.rotate_left(31)) as usize % MAP_BUCKETS
+}
