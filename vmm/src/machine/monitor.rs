@@ -344,12 +344,14 @@ impl Aliases {
         let mut kept: Vec<Shown> = shown.iter().flat_map(|old| old.without(&now)).collect();
         kept.push(now);
         *shown = kept;
-        let is_large = extent.is_huge() && writable;
+        // Page 0 is never mapped, whatever it shares an extent with: a null pointer must fault.
+        let hidden = if number == 0 { DATA_OFFSET.saturating_sub(start).min(extent.len) } else { 0 };
+        let is_large = extent.is_huge() && writable && number != 0;
         Ok(Touched {
             large: is_large.then_some(address),
-            address,
-            first_page: start / PAGE_SIZE,
-            pages: extent.len / PAGE_SIZE,
+            address: address + hidden,
+            first_page: (start + hidden) / PAGE_SIZE,
+            pages: (extent.len - hidden) / PAGE_SIZE,
             writable,
         })
     }
