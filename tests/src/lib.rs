@@ -13,7 +13,7 @@ mod machine;
 mod process;
 
 pub use machine::{Job, Machine, Place};
-pub use process::{Output, Running, start};
+pub use process::{Output, Running, start, start_typing};
 
 use std::io::Write;
 use std::path::PathBuf;

@@ -112,12 +112,21 @@ impl Machine {
         }
     }
 
+    /// A command for this host, to be started by the caller; `None` if the machine is another.
+    pub fn local_command(&self, words: &[&str]) -> Option<Command> {
+        (self.place == Place::Local).then(|| self.command(&Job::new(words).words))
+    }
+
     fn run_here(&self, job: &Job) -> Output {
+        start(self.command(&job.words)).wait(job.limit)
+    }
+
+    fn command(&self, words: &[String]) -> Command {
         let path = std::env::var("PATH").unwrap_or_default();
-        let mut command = Command::new(&job.words[0]);
+        let mut command = Command::new(&words[0]);
         command.env("PATH", format!("{}:{path}", crate::binary_directory().display()));
-        command.args(&job.words[1..]).current_dir(self.directory.path());
-        start(command).wait(job.limit)
+        command.args(&words[1..]).current_dir(self.directory.path());
+        command
     }
 
     fn run_in_testbed(&self, jobs: &[Job], options: &[&str]) -> Vec<Output> {
