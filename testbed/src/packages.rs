@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Raised whenever the list below or its unpacking changes, so that older caches are made anew.
-const RECIPE: &str = "unpacked-1";
+const RECIPE: &str = "unpacked-2";
 
 /// Packages whose dependency is the current kernel: Debian's, then Ubuntu's.
 const KERNELS: [&str; 3] = ["linux-image-cloud-amd64", "linux-image-virtual", "linux-image-generic"];
@@ -38,7 +38,7 @@ pub(crate) struct Packages {
     root: PathBuf,
     /// The kernel image.
     pub(crate) kernel: PathBuf,
-    /// `lib/modules/VERSION` of that kernel.
+    /// The directory of that kernel's modules.
     pub(crate) modules: PathBuf,
     /// A static busybox.
     pub(crate) busybox: PathBuf,
@@ -72,12 +72,12 @@ impl Packages {
         }
         let boot = root.join("boot");
         let kernel = find_file(&boot, |name| name.starts_with("vmlinuz-"))?;
-        let modules = kernel
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_prefix("vmlinuz-"))
-            .map(|version| root.join("lib/modules").join(version))
-            .filter(|path| path.exists())
-            .with_context(|| format!("{} has no modules beside it", kernel.display()))?;
+        let version = kernel.file_name().and_then(|name| name.to_str()?.strip_prefix("vmlinuz-"));
+        let version = version.with_context(|| format!("{} has no version", kernel.display()))?;
+        // Distributions move from the first to the second.
+        let modules = ["lib/modules", "usr/lib/modules"].map(|place| root.join(place).join(version));
+        let modules = modules.into_iter().find(|path| path.exists());
+        let modules = modules.with_context(|| format!("{} has no modules beside it", kernel.display()))?;
         let busybox = find_file(&root, |name| name == "busybox")?;
         Ok(Packages { root, kernel, modules, busybox })
     }
@@ -91,6 +91,9 @@ impl Packages {
         let mut list = Command::new(&loader);
         list.args(["--library-path", &path, "--list"]).arg(&program);
         let listed = output_of(list)?;
+        if let Some(line) = listed.lines().find(|line| line.contains("not found")) {
+            bail!("ndctl needs a library that its packages do not bring: {}", line.trim());
+        }
         let libraries = listed
             .lines()
             .filter_map(|line| Some(PathBuf::from(line.split_once(" => ")?.1.split_whitespace().next()?)))
@@ -112,7 +115,7 @@ fn unpack(cache: &Cache, root: &Path) -> Result<()> {
     }
     let mut names = kernel;
     names.insert("busybox-static".to_owned());
-    names.extend(closure("ndctl", |name| name.starts_with("lib"))?);
+    names.extend(closure("ndctl", |name| name.starts_with("lib") || name.starts_with("zlib"))?);
 
     let work = tempfile::Builder::new().prefix("unpacking-").tempdir_in(cache.path())?;
     let archives = work.path().join("archives");

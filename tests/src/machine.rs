@@ -40,7 +40,7 @@ impl Job {
     }
 }
 
-/// A machine whose persistent memory lives as long as this value, over any number of boots.
+/// A machine whose persistent memory lives as long as this value, over any number of boots (the Intel machine's: one).
 pub struct Machine {
     place: Place,
     files: Vec<(PathBuf, String)>,
@@ -108,15 +108,25 @@ impl Machine {
         match self.place {
             Place::Local => jobs.iter().map(|job| self.run_here(job)).collect(),
             Place::Testbed { align } => self.run_in_testbed(jobs, &["--cpu", "amd", "--align", align]),
-            Place::TestbedIntel => self.run_in_testbed(jobs, &["--cpu", "intel"]),
+            Place::TestbedIntel => self.run_in_testbed(jobs, &["--cpu", "intel", "--align", "4K"]),
         }
     }
 
+    /// A command for this host, to be started by the caller; `None` if the machine is another.
+    pub fn local_command(&self, words: &[&str]) -> Option<Command> {
+        (self.place == Place::Local).then(|| self.command(&Job::new(words).words))
+    }
+
     fn run_here(&self, job: &Job) -> Output {
-        let own = crate::binary_directory().join(&job.words[0]);
-        let mut command = if own.is_file() { Command::new(own) } else { Command::new(&job.words[0]) };
-        command.args(&job.words[1..]).current_dir(self.directory.path());
-        start(command).wait(job.limit)
+        start(self.command(&job.words)).wait(job.limit)
+    }
+
+    fn command(&self, words: &[String]) -> Command {
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new(&words[0]);
+        command.env("PATH", format!("{}:{path}", crate::binary_directory().display()));
+        command.args(&words[1..]).current_dir(self.directory.path());
+        command
     }
 
     fn run_in_testbed(&self, jobs: &[Job], options: &[&str]) -> Vec<Output> {
@@ -124,7 +134,9 @@ impl Machine {
         std::fs::write(&script, batch_script(jobs)).expect("there is room for temporary files");
         let mut command = Command::new(binary("testbed"));
         command.args(options).args(["--mem", "1G", "--timeout", &TESTBED_LIMIT.as_secs().to_string()]);
-        command.arg("--pmem").arg(self.directory.path().join("nv.img"));
+        if self.place != Place::TestbedIntel {
+            command.arg("--pmem").arg(self.directory.path().join("nv.img"));
+        }
         command.arg("--bin-dir").arg(crate::binary_directory());
         command.arg("--file").arg(format!("{}:/twz/jobs.sh", script.display()));
         for (path, name) in &self.files {

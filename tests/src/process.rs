@@ -1,9 +1,10 @@
 //! Processes with a time limit.
 
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use std::io::Read;
+use std::io::{Read, Write};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -38,19 +39,43 @@ impl Output {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    streams: Option<[JoinHandle<Vec<u8>>; 2]>,
+    input: Option<ChildStdin>,
+    stdout: Collected,
+    stderr: Collected,
 }
 
-/// Starts a command in a process group of its own, its input empty unless the caller set one.
+/// A stream that a thread reads to its end.
+#[derive(Debug)]
+struct Collected {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    reader: JoinHandle<()>,
+}
+
+/// Starts a command with empty input, in a process group of its own.
 ///
 /// # Panics
 /// If it cannot be started.
 pub fn start(mut command: Command) -> Running {
-    command.process_group(0).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null());
+    start_with(command)
+}
+
+/// Starts a command whose input is [`Running::type_in`], in a process group of its own.
+///
+/// # Panics
+/// If it cannot be started.
+pub fn start_typing(mut command: Command) -> Running {
+    command.stdin(Stdio::piped());
+    start_with(command)
+}
+
+fn start_with(mut command: Command) -> Running {
+    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
-    let stdout = child.stdout.take().expect("stdout is piped");
-    let stderr = child.stderr.take().expect("stderr is piped");
-    Running { child, streams: Some([collect(stdout), collect(stderr)]) }
+    let input = child.stdin.take();
+    let stdout = collect(child.stdout.take().expect("stdout is piped"));
+    let stderr = collect(child.stderr.take().expect("stderr is piped"));
+    Running { child, input, stdout, stderr }
 }
 
 impl Running {
@@ -67,6 +92,34 @@ impl Running {
         kill_process(self.pid(), signal).expect("the process is there");
     }
 
+    /// Types this into the input of a process of [`start_typing`].
+    ///
+    /// # Panics
+    /// If the process no longer reads.
+    pub fn type_in(&mut self, text: &str) {
+        let input = self.input.as_mut().expect("started by start_typing, input not ended");
+        input.write_all(text.as_bytes()).expect("the process reads its input");
+    }
+
+    /// Ends the input.
+    pub fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    /// Waits until standard output contains `text`.
+    ///
+    /// # Panics
+    /// If it does not within 60 s.
+    #[track_caller]
+    pub fn wait_for(&self, text: &str) {
+        let until = Instant::now() + Duration::from_secs(60);
+        while !self.stdout.text().contains(text) {
+            let (out, err) = (self.stdout.text(), self.stderr.text());
+            assert!(Instant::now() < until, "no {text:?} within 60 s\n--- stdout\n{out}\n--- stderr\n{err}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
     /// Waits for the end and for all output, at most so long; then kills.
     pub fn wait(mut self, limit: Duration) -> Output {
         let until = Instant::now() + limit;
@@ -79,12 +132,12 @@ impl Running {
         };
         // Whoever of the group is left would keep the streams open.
         self.kill();
-        let [stdout, stderr] = self
-            .streams
-            .take()
-            .expect("wait consumes the process")
-            .map(|thread| String::from_utf8_lossy(&thread.join().unwrap_or_default()).into_owned());
-        Output { status, stdout, stderr }
+        for stream in [&self.stdout, &self.stderr] {
+            while !stream.reader.is_finished() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Output { status, stdout: self.stdout.text(), stderr: self.stderr.text() }
     }
 
     fn pid(&self) -> Pid {
@@ -109,11 +162,22 @@ fn exit_number(status: ExitStatus) -> i32 {
     status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(-1)
 }
 
-fn collect(mut stream: impl Read + Send + 'static) -> JoinHandle<Vec<u8>> {
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
+fn collect(mut stream: impl Read + Send + 'static) -> Collected {
+    let bytes = Arc::new(Mutex::new(Vec::new()));
+    let target = bytes.clone();
+    let reader = thread::spawn(move || {
+        let mut buffer = [0; 4096];
         // A broken stream still counts with what it gave.
-        let _ = stream.read_to_end(&mut bytes);
-        bytes
-    })
+        while let Ok(count @ 1..) = stream.read(&mut buffer) {
+            target.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..count]);
+        }
+    });
+    Collected { bytes, reader }
+}
+
+impl Collected {
+    /// What has come so far.
+    fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
+    }
 }

@@ -67,17 +67,17 @@ fn data_outlives_the_machine_at_both_alignments() {
     let place = tempfile::tempdir().unwrap();
     for (align, unit) in [("4K", "4096"), ("2M", "2097152")] {
         let nvdimm = place.path().join(align);
-        let poke = format!("{}:/bin/dax-poke", binary("dax-poke").display());
+        let poke = format!("{}:/bin/poke", binary("twz-test-helper").display());
         let options =
             ["--pmem-size", "64M", "--align", align, "--file", &poke, "--pmem", nvdimm.to_str().unwrap()];
-        let written = run(&options, &["dax-poke", "write", "/dev/dax0.0", "2097152", unit, "still here"]);
+        let written = run(&options, &["poke", "map-write", "/dev/dax0.0", "2097152", unit, "still here"]);
         written.expect_status(0);
         let read = run(
             &options,
             &[
                 "sh",
                 "-c",
-                &format!("dax-poke read /dev/dax0.0 2097152 {unit}; dax-poke read /dev/dax0.0 4096 4096"),
+                &format!("poke map-read /dev/dax0.0 2097152 {unit}; poke map-read /dev/dax0.0 4096 4096"),
             ],
         );
         assert!(read.stdout.starts_with("still here\n"), "{read:?}");
@@ -96,14 +96,14 @@ fn power_cut_stops_at_the_marker_and_keeps_what_was_stored() {
     }
     let place = tempfile::tempdir().unwrap();
     let nvdimm = place.path().join("nv.img");
-    let poke = format!("{}:/bin/dax-poke", binary("dax-poke").display());
+    let poke = format!("{}:/bin/poke", binary("twz-test-helper").display());
     let options = ["--pmem-size", "64M", "--file", &poke, "--pmem", nvdimm.to_str().unwrap()];
-    let script = "dax-poke write /dev/dax0.0 0 4096 first; echo step 1 done; sleep 3; \
-                  dax-poke write /dev/dax0.0 0 4096 second; echo step 2 done";
+    let script = "poke map-write /dev/dax0.0 0 4096 first; echo step 1 done; sleep 3; \
+                  poke map-write /dev/dax0.0 0 4096 second; echo step 2 done";
     let cut = run(&[&options[..], &["--power-cut", "step 1"]].concat(), &["sh", "-c", script]);
     cut.expect_status(137);
     assert_eq!(cut.stdout, "written\nstep 1 done\n");
-    let read = run(&options, &["dax-poke", "read", "/dev/dax0.0", "0", "4096"]);
+    let read = run(&options, &["poke", "map-read", "/dev/dax0.0", "0", "4096"]);
     assert_eq!(read.stdout, "first\n");
 
     let missed = run(&["--power-cut", "no such line"], &["sh", "-c", "exit 9"]);

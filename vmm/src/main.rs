@@ -157,14 +157,18 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
     }
 }
 
-/// Opens the pool; makes it first if asked to and there is none.
+/// Opens the pool; makes it first if asked to and there is none. A file that holds something else is left alone; a device
+/// always holds something.
 fn open_pool(path: &Path, create: Option<u64>) -> Result<Pool> {
     let opened = match (Pool::open(path, &OpenOptions::default()), create) {
-        (Err(pool::Error::NotAPool), Some(size)) => Pool::create(path, size, &CreateOptions::default()),
-        (Err(pool::Error::Io { source, .. }), Some(size))
-            if source.kind() == std::io::ErrorKind::NotFound =>
-        {
+        (Err(pool::Error::NotAPool), Some(size)) if !path.is_file() => {
             Pool::create(path, size, &CreateOptions::default())
+        }
+        (Err(pool::Error::Io { source, .. }), create) if source.kind() == std::io::ErrorKind::NotFound => {
+            match create {
+                Some(size) => Pool::create(path, size, &CreateOptions::default()),
+                None => bail!("there is no pool {}: --create SIZE makes one", path.display()),
+            }
         }
         (opened, _) => opened,
     };

@@ -11,6 +11,8 @@ const INPUT_LIMIT: usize = 64 * 1024;
 struct Input {
     typed: VecDeque<u8>,
     ended: bool,
+    /// Reading stopped at [`INPUT_LIMIT`].
+    paused: bool,
 }
 
 /// Standard input and output, shared by all harts.
@@ -25,6 +27,8 @@ pub(super) struct Taken {
     pub bytes: Vec<u8>,
     /// The input has ended and everything was taken.
     pub ended: bool,
+    /// Reading stopped because nobody took anything, and may go on.
+    pub resume: bool,
 }
 
 impl Console {
@@ -45,7 +49,8 @@ impl Console {
 
     /// Reads once from standard input, which the caller knows to be readable. Returns whether more may be read now.
     pub(super) fn fill(&self) -> bool {
-        let mut buffer = [0; 4096];
+        // Larger than what the standard library would read ahead: it must keep nothing that the event loop cannot see.
+        let mut buffer = [0; 16 * 1024];
         let count = io::stdin().lock().read(&mut buffer);
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         match count {
@@ -57,7 +62,14 @@ impl Console {
                 input.ended = true;
             }
         }
-        !input.ended && input.typed.len() < INPUT_LIMIT
+        input.paused = !input.ended && input.typed.len() >= INPUT_LIMIT;
+        !input.ended && !input.paused
+    }
+
+    /// Whether there may be more to read, and room for it.
+    pub(super) fn wants_input(&self) -> bool {
+        let input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
+        !input.ended && !input.paused
     }
 
     /// Takes up to `room` typed bytes.
@@ -66,6 +78,8 @@ impl Console {
         let count = room.min(input.typed.len());
         let bytes: Vec<u8> = input.typed.drain(..count).collect();
         let ended = bytes.is_empty() && input.ended;
-        Taken { bytes, ended }
+        let resume = input.paused && input.typed.len() < INPUT_LIMIT;
+        input.paused &= !resume;
+        Taken { bytes, ended, resume }
     }
 }

@@ -104,8 +104,14 @@ impl MutEventSubscriber for Loop {
                     self.shared.stop(super::Ending::Signal(signal));
                 }
             }
-            // Nothing to read: the loop's condition is looked at after every event.
-            WAKE => drop(self.shared.wake_loop.read()),
+            // The loop's condition is looked at after every event; input may have room again.
+            WAKE => {
+                drop(self.shared.wake_loop.read());
+                if !self.reads_stdin && self.shared.console.wants_input() {
+                    self.watch_stdin(ops);
+                    self.shared.ring_all(KICK);
+                }
+            }
             ALARM => {
                 self.shared.alarm.clear();
                 if let Some(hart) = self.shared.harts.first() {

@@ -101,6 +101,9 @@ impl Shared {
             Op::ConsoleRead => {
                 let room = usize::try_from(a[0]).unwrap_or(usize::MAX).min(DATA_SIZE);
                 let taken = self.console.take(room);
+                if taken.resume {
+                    self.wake_loop();
+                }
                 self.put_data(caller, &taken.bytes)?;
                 Ok([taken.bytes.len() as u64, u64::from(taken.ended), 0, 0])
             }

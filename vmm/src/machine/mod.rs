@@ -153,9 +153,14 @@ impl Shared {
     fn stop(&self, ending: Ending) {
         if self.ending.set(ending).is_ok() {
             self.ring_all(wake::STOP);
-            if let Err(error) = self.wake_loop.write(1) {
-                tracing::error!(%error, "cannot wake the event loop");
-            }
+            self.wake_loop();
+        }
+    }
+
+    /// Makes the event loop look at the ending and at the input.
+    fn wake_loop(&self) {
+        if let Err(error) = self.wake_loop.write(1) {
+            tracing::error!(%error, "cannot wake the event loop");
         }
     }
 

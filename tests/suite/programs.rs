@@ -1,0 +1,126 @@
+//! The main job: programs run on persistent memory, and what they stored is there when the machine is on again.
+
+use std::collections::BTreeMap;
+use tests::{Job, Machine, Output, Place};
+
+const SMALL: Place = Place::Testbed { align: "4K" };
+const LARGE: Place = Place::Testbed { align: "2M" };
+
+tests_on!(
+    local,
+    super::Place::Local,
+    counter_goes_on_where_it_was,
+    every_fault_ends_in_its_own_status,
+    harts_come_up
+);
+tests_on!(
+    testbed,
+    super::SMALL,
+    counter_goes_on_where_it_was,
+    every_fault_ends_in_its_own_status,
+    harts_come_up
+);
+tests_on!(testbed_2m, super::LARGE, counter_goes_on_where_it_was);
+tests_on!(intel, super::Place::TestbedIntel, counter_counts_within_one_boot);
+
+/// What the counter says on standard output.
+fn counted(output: &Output) -> &str {
+    output.expect_status(0);
+    output.stdout.trim_end()
+}
+
+fn counter_goes_on_where_it_was(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    // Each of these is a power-on of its own in the testbed.
+    let first = machine.run(&["twzvmm", "--pmem", &pool, "--create", "64M", "--", "counter"]);
+    assert_eq!(counted(&first), "counter: 0");
+    let second = machine.run_all(&[
+        Job::new(&["twzvmm", "--pmem", &pool, "--", "counter"]),
+        Job::new(&["twzvmm", "--pmem", &pool, "--", "counter", "another"]),
+        Job::new(&["twzvmm", "--pmem", &pool]),
+    ]);
+    let said: Vec<&str> = second.iter().map(counted).collect();
+    assert_eq!(said, ["counter: 1", "another: 0", "counter: 2"], "the third runs the image's init");
+    let third = machine.run(&["twzvmm", "--pmem", &pool, "--", "counter", "another"]);
+    assert_eq!(counted(&third), "another: 1");
+}
+
+fn counter_counts_within_one_boot(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let outputs = machine.run_all(&[
+        Job::new(&["twzvmm", "--pmem", &pool, "--create", "64M", "--", "counter"]),
+        Job::new(&["twzvmm", "--pmem", &pool, "--", "counter"]),
+    ]);
+    let said: Vec<&str> = outputs.iter().map(counted).collect();
+    assert_eq!(said, ["counter: 0", "counter: 1"]);
+}
+
+/// Statuses that must not change, from `twz_abi::fault::FaultCause`; `fault --list` names more.
+const KNOWN_FAULTS: [(&str, i32); 10] = [
+    ("null-read", 130),
+    ("unmapped-write", 129),
+    ("no-object", 132),
+    ("write-text", 131),
+    ("execute-data", 131),
+    ("kernel-read", 134),
+    ("undefined", 135),
+    ("hlt", 136),
+    ("divide", 137),
+    ("linux-call", 143),
+];
+
+fn every_fault_ends_in_its_own_status(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let list = machine.run(&["twzvmm", "--pmem", &pool, "--create", "64M", "--", "fault", "--list"]);
+    list.expect_status(0);
+    let documented: BTreeMap<&str, i32> = list.stdout.lines().map(name_and_status).collect();
+    for (name, status) in KNOWN_FAULTS {
+        assert_eq!(documented.get(name), Some(&status), "{name} in {documented:?}");
+    }
+
+    let mut jobs: Vec<Job> =
+        documented.keys().map(|name| Job::new(&["twzvmm", "--pmem", &pool, "--", "fault", name])).collect();
+    jobs.push(Job::new(&["twzvmm", "--pmem", &pool, "--", "counter"]));
+    let mut outputs = machine.run_all(&jobs);
+    let after = outputs.pop().expect("as many outputs as jobs");
+    let wrong: Vec<String> = documented
+        .iter()
+        .zip(&outputs)
+        .filter(|((_, status), output)| output.status != **status)
+        .map(|((name, status), output)| {
+            format!("{name}: {} instead of {status}; {}", output.status, output.stderr.trim())
+        })
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for ((name, status), output) in documented.iter().zip(&outputs) {
+        if *status > 128 {
+            // One line, which says what happened where.
+            assert_eq!(output.stderr.lines().count(), 1, "{name}: {}", output.stderr);
+            assert!(output.stderr.contains("instruction 0x"), "{name}: {}", output.stderr);
+        }
+    }
+    let at = documented.keys().position(|name| *name == "write-text").expect("write-text is listed");
+    for part in ["write", "object", "offset 0x"] {
+        assert!(outputs[at].stderr.contains(part), "no {part} in: {}", outputs[at].stderr);
+    }
+    assert_eq!(counted(&after), "counter: 0", "the pool lives on");
+}
+
+fn name_and_status(line: &str) -> (&str, i32) {
+    let (name, status) = line.split_once(' ').unwrap_or_else(|| panic!("no status: {line}"));
+    (name, status.parse().unwrap_or_else(|error| panic!("{line}: {error}")))
+}
+
+fn harts_come_up(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let outputs = machine.run_all(&[
+        Job::new(&["twzvmm", "--pmem", &pool, "--create", "64M", "--harts", "2", "--", "counter"]),
+        Job::new(&["twzvmm", "--pmem", &pool, "--harts", "4", "--mem", "64M", "--", "counter"]),
+    ]);
+    let said: Vec<&str> = outputs.iter().map(counted).collect();
+    assert_eq!(said, ["counter: 0", "counter: 1"]);
+}
