@@ -69,11 +69,7 @@ pub fn decide(
     if revoked || request.accessor.is_null() || !request.target.is_consistent() {
         return decision;
     }
-    // Nobody can sign for an object without a key: nothing to look for.
-    let candidates = match request.target.key.is_null() {
-        true => Vec::new(),
-        false => context.candidates(bytes, request.target.id),
-    };
+    let candidates = context.candidates(bytes, request.target.id);
     let digests: Vec<Digest> = candidates.iter().map(Digest::of).collect();
     let mut signatures = Signatures::default();
     let mut from_capabilities = Rights::empty();
@@ -189,6 +185,22 @@ mod tests {
         assert_eq!(decision.rights, Rights::READ | Rights::WRITE);
         assert_eq!(decision.refused.len(), 1);
         assert_eq!(decision.refused[0].1.why, Refusal::WrongKey);
+    }
+
+    #[test]
+    fn a_forged_copy_does_not_hide_the_original() {
+        let world = World::new();
+        let good = world.owner.grant(&world.for_alice());
+        let forged = RawCap { signature: [1; 64], ..good };
+        let (context, mut bytes) = context_with(Rights::all(), &[]);
+        for (probe, raw) in [forged, good, forged].iter().enumerate() {
+            let probe = u32::try_from(probe).unwrap();
+            let offset = twz_abi::sec::cap_slot_offset(good.target, probe, 64).unwrap();
+            bytes.write(offset, zerocopy::IntoBytes::as_bytes(raw));
+        }
+        let decision = decide(&context, &bytes, &PLAIN, &world.request(world.alice));
+        assert_eq!(decision.rights, Rights::READ | Rights::WRITE);
+        assert_eq!((decision.used.len(), decision.refused.len()), (1, 2));
     }
 
     #[test]

@@ -457,7 +457,12 @@ mod tests {
         assert_eq!(verify(&own, Some(&chain[1])), Err(RevocationError::WrongKey));
         let above = world.alice_key.revoke_capability(&chain[1]);
         assert_eq!(verify(&above, Some(&chain[1])), Err(RevocationError::WrongKey));
-        // Nor may she, with that capability in hand, revoke the object.
+        assert_eq!(verify(&above, Some(&chain[0])), Err(RevocationError::WrongKey));
+        // Nor may she, with that capability in hand, revoke the object, or fill another object's list.
+        let elsewhere = RawRevocation { target: world.other.id, ..own };
+        let elsewhere = world.alice_key.sign_raw_revocation(elsewhere);
+        let result = Revocation::verify(&elsewhere, &world.other, Some(&chain[0]), &world.keys);
+        assert_eq!(result, Err(RevocationError::WrongKey));
         let object = world.alice_key.revoke_object(world.target.id, 1);
         assert_eq!(verify(&object, Some(&chain[0])), Err(RevocationError::WrongKey));
     }
@@ -512,6 +517,9 @@ mod tests {
     fn raising_the_epoch_empties_the_list_of_capabilities() {
         let mut attempt = attack(RevocationError::TooMany);
         assert_eq!(attempt.world.revocations.records().count(), REVOKED_MAX);
+        let again = attempt.world.owner.grant(&attempt.world.for_alice());
+        let again = Revocation::by_host_of_capability(attempt.world.target.id, Digest::of(&again));
+        assert_eq!(attempt.world.revocations.apply(&again), Ok(()), "revoked before: takes no room");
         let host = attempt.world.revocations.by_host_of_object(attempt.world.target.id);
         attempt.world.revocations.apply(&host).unwrap();
         assert_eq!(attempt.world.revocations.records().count(), 1);
