@@ -45,10 +45,10 @@ impl Decision {
         }
     }
 
-    /// Whether gate `number` is open.
+    /// Whether gate `number` is open: by the right to use the whole context, or by itself.
     #[must_use]
     pub fn opens(&self, number: u32) -> bool {
-        self.gates.iter().any(|gates| gates.contains(number))
+        self.rights.contains(Rights::USE) || self.gates.iter().any(|gates| gates.contains(number))
     }
 }
 
@@ -225,6 +225,9 @@ mod tests {
         assert_eq!(decision.rights, Rights::empty());
         let masked = decide_with(&world, world.alice, Rights::ACCESS, &[cap]);
         assert!(!masked.opens(2));
+        let user = world.owner.grant(&Grant { rights: Rights::USE, ..world.for_alice() });
+        assert!(decide_with(&world, world.alice, Rights::all(), &[user]).opens(200));
+        assert!(!decide_with(&world, world.alice, Rights::ACCESS, &[user]).opens(200));
     }
 
     #[test]
