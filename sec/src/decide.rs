@@ -6,8 +6,8 @@ use crate::gates::GateSet;
 use crate::refusal::{CapError, Refusal};
 use crate::verify::{Request, Signatures, verify_remembering};
 use alloc::vec::Vec;
-use twz_abi::Rights;
 use twz_abi::sec::{CHAIN_MAX, RawCap};
+use twz_abi::{ObjectId, Rights};
 
 /// What a context has besides capabilities, as the monitor knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Decision {
     pub validity: Validity,
     /// Capabilities that were used.
     pub used: Vec<Digest>,
+    /// Contexts that passed on what was used: revoking one of them affects this decision.
+    pub through: Vec<ObjectId>,
     /// Capabilities that were refused, and why.
     pub refused: Vec<(Digest, CapError)>,
 }
@@ -41,6 +43,7 @@ impl Decision {
             gates: Vec::new(),
             validity: Validity::ALWAYS,
             used: Vec::new(),
+            through: Vec::new(),
             refused: Vec::new(),
         }
     }
@@ -83,6 +86,7 @@ pub fn decide(
                 from_capabilities |= verified.rights;
                 decision.validity = decision.validity.and(verified.validity);
                 decision.used.push(*digest);
+                decision.through.extend(chain.iter().skip(1).map(|link| link.accessor));
                 if !verified.gates.is_empty() {
                     decision.gates.push(verified.gates);
                 }
@@ -129,7 +133,6 @@ mod tests {
     use crate::test_world::{NOW, World, context_with};
     use proptest::prelude::*;
     use std::vec;
-    use twz_abi::ObjectId;
 
     const PLAIN: Standing = Standing { creation: Rights::empty(), mask: Rights::all() };
 

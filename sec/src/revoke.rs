@@ -10,6 +10,7 @@
 //!   the object's epoch to be raised, which also empties them.
 
 use crate::cap::{Cap, Digest};
+use crate::decide::Decision;
 use crate::key::{KeyPair, Keys};
 use crate::object::{ObjectFacts, hash};
 use crate::refusal::{Refusal, check, checks};
@@ -171,6 +172,16 @@ impl Revocation {
             Ok(()) => Ok(Self(what)),
             Err(Refusal::BadSignature) => check(RevocationError::BadSignature, false).map(|()| Self(what)),
             Err(_) => check(RevocationError::UnusableKey, false).map(|()| Self(what)),
+        }
+    }
+
+    /// Whether a binding of `object` in `context`, made under `decision`, must end.
+    #[must_use]
+    pub fn affects(&self, context: ObjectId, object: ObjectId, decision: &Decision) -> bool {
+        match self.0 {
+            What::Object { target, .. } => object == target,
+            What::Capability { target, .. } => object == target,
+            What::Context { context: revoked } => context == revoked || decision.through.contains(&revoked),
         }
     }
 

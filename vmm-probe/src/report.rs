@@ -1,4 +1,4 @@
-//! What the probes found, as data: serialised for `--json`, explained by [`crate::explain`].
+//! What the probes found, as data: serialised for `--json`, explained by [`Report::lines`].
 
 use serde::Serialize;
 use std::collections::BTreeMap;
