@@ -16,7 +16,8 @@
 //!                         ├─> decide() = (defaults ∪ creation ∪ Σ verify(chain)) ∩ masks ┴─> Decision ─> GrantCache
 //! RawCap[] (context)  ────┘ chains of capabilities ─> verify() <─ Keys, Revocations, now
 //! ```
-//! The monitor asks [`Authority`], which puts these together. A program makes capabilities with [`KeyPair::grant`] and passes parts of them on with [`KeyPair::delegate`].
+//! The monitor asks [`Authority`], which puts these together. A program makes capabilities with [`KeyPair::grant`] and passes
+//! parts of them on with [`KeyPair::delegate`].
 #![no_std]
 #![forbid(unsafe_code)]
 
