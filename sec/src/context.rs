@@ -347,7 +347,9 @@ mod tests {
         for entry in bad {
             assert_eq!(gate(entry), Err(ContextError::BadGate { number: 0 }), "{entry:?}");
         }
-        let bytes = with_header(header());
+        // A good entry past the count is none.
+        let mut bytes = with_header(header());
+        bytes.write(gate_offset(0).unwrap(), good.as_bytes());
         let context = Context::read(&bytes).unwrap();
         assert_eq!(context.gate(&bytes, 0), Err(ContextError::NoGate { number: 0 }));
         assert_eq!(context.gate(&bytes, u32::MAX), Err(ContextError::NoGate { number: u32::MAX }));

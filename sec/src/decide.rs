@@ -6,8 +6,8 @@ use crate::gates::GateSet;
 use crate::refusal::{CapError, Refusal};
 use crate::verify::{Request, Signatures, verify_remembering};
 use alloc::vec::Vec;
-use twz_abi::Rights;
 use twz_abi::sec::{CHAIN_MAX, RawCap};
+use twz_abi::{ObjectId, Rights};
 
 /// What a context has besides capabilities, as the monitor knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Decision {
     pub validity: Validity,
     /// Capabilities that were used.
     pub used: Vec<Digest>,
+    /// Contexts that passed on what was used: revoking one of them affects this decision.
+    pub through: Vec<ObjectId>,
     /// Capabilities that were refused, and why.
     pub refused: Vec<(Digest, CapError)>,
 }
@@ -41,14 +43,15 @@ impl Decision {
             gates: Vec::new(),
             validity: Validity::ALWAYS,
             used: Vec::new(),
+            through: Vec::new(),
             refused: Vec::new(),
         }
     }
 
-    /// Whether gate `number` is open.
+    /// Whether gate `number` is open: by the right to use the whole context, or by itself.
     #[must_use]
     pub fn opens(&self, number: u32) -> bool {
-        self.gates.iter().any(|gates| gates.contains(number))
+        self.rights.contains(Rights::USE) || self.gates.iter().any(|gates| gates.contains(number))
     }
 }
 
@@ -69,11 +72,7 @@ pub fn decide(
     if revoked || request.accessor.is_null() || !request.target.is_consistent() {
         return decision;
     }
-    // Nobody can sign for an object without a key: nothing to look for.
-    let candidates = match request.target.key.is_null() {
-        true => Vec::new(),
-        false => context.candidates(bytes, request.target.id),
-    };
+    let candidates = context.candidates(bytes, request.target.id);
     let digests: Vec<Digest> = candidates.iter().map(Digest::of).collect();
     let mut signatures = Signatures::default();
     let mut from_capabilities = Rights::empty();
@@ -87,6 +86,7 @@ pub fn decide(
                 from_capabilities |= verified.rights;
                 decision.validity = decision.validity.and(verified.validity);
                 decision.used.push(*digest);
+                decision.through.extend(chain.iter().skip(1).map(|link| link.accessor));
                 if !verified.gates.is_empty() {
                     decision.gates.push(verified.gates);
                 }
@@ -133,7 +133,6 @@ mod tests {
     use crate::test_world::{NOW, World, context_with};
     use proptest::prelude::*;
     use std::vec;
-    use twz_abi::ObjectId;
 
     const PLAIN: Standing = Standing { creation: Rights::empty(), mask: Rights::all() };
 
@@ -192,6 +191,22 @@ mod tests {
     }
 
     #[test]
+    fn a_forged_copy_does_not_hide_the_original() {
+        let world = World::new();
+        let good = world.owner.grant(&world.for_alice());
+        let forged = RawCap { signature: [1; 64], ..good };
+        let (context, mut bytes) = context_with(Rights::all(), &[]);
+        for (probe, raw) in [forged, good, forged].iter().enumerate() {
+            let probe = u32::try_from(probe).unwrap();
+            let offset = twz_abi::sec::cap_slot_offset(good.target, probe, 64).unwrap();
+            bytes.write(offset, zerocopy::IntoBytes::as_bytes(raw));
+        }
+        let decision = decide(&context, &bytes, &PLAIN, &world.request(world.alice));
+        assert_eq!(decision.rights, Rights::READ | Rights::WRITE);
+        assert_eq!((decision.used.len(), decision.refused.len()), (1, 2));
+    }
+
+    #[test]
     fn masks_take_away() {
         let world = World::new();
         let cap = world.owner.grant(&world.for_alice());
@@ -213,6 +228,9 @@ mod tests {
         assert_eq!(decision.rights, Rights::empty());
         let masked = decide_with(&world, world.alice, Rights::ACCESS, &[cap]);
         assert!(!masked.opens(2));
+        let user = world.owner.grant(&Grant { rights: Rights::USE, ..world.for_alice() });
+        assert!(decide_with(&world, world.alice, Rights::all(), &[user]).opens(200));
+        assert!(!decide_with(&world, world.alice, Rights::ACCESS, &[user]).opens(200));
     }
 
     #[test]

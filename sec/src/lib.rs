@@ -16,7 +16,8 @@
 //!                         ├─> decide() = (defaults ∪ creation ∪ Σ verify(chain)) ∩ masks ┴─> Decision ─> GrantCache
 //! RawCap[] (context)  ────┘ chains of capabilities ─> verify() <─ Keys, Revocations, now
 //! ```
-//! A program makes capabilities with [`KeyPair::grant`] and passes parts of them on with [`KeyPair::delegate`].
+//! The monitor asks [`Authority`], which puts these together. A program makes capabilities with [`KeyPair::grant`] and passes
+//! parts of them on with [`KeyPair::delegate`].
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -24,6 +25,7 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod authority;
 mod cache;
 mod cap;
 mod context;
@@ -39,6 +41,7 @@ mod verify;
 #[cfg(test)]
 mod test_world;
 
+pub use authority::{Authority, AuthorityError, Objects};
 pub use cache::{CacheKey, Freshness, GrantCache};
 pub use cap::{Cap, Digest, Grant, Validity};
 pub use context::{Context, ContextError, Gate, ObjectBytes, SlotError};

@@ -10,6 +10,7 @@
 //!   the object's epoch to be raised, which also empties them.
 
 use crate::cap::{Cap, Digest};
+use crate::decide::Decision;
 use crate::key::{KeyPair, Keys};
 use crate::object::{ObjectFacts, hash};
 use crate::refusal::{Refusal, check, checks};
@@ -171,6 +172,16 @@ impl Revocation {
             Ok(()) => Ok(Self(what)),
             Err(Refusal::BadSignature) => check(RevocationError::BadSignature, false).map(|()| Self(what)),
             Err(_) => check(RevocationError::UnusableKey, false).map(|()| Self(what)),
+        }
+    }
+
+    /// Whether a binding of `object` in `context`, made under `decision`, must end.
+    #[must_use]
+    pub fn affects(&self, context: ObjectId, object: ObjectId, decision: &Decision) -> bool {
+        match self.0 {
+            What::Object { target, .. } => object == target,
+            What::Capability { target, .. } => object == target,
+            What::Context { context: revoked } => context == revoked || decision.through.contains(&revoked),
         }
     }
 
@@ -457,7 +468,12 @@ mod tests {
         assert_eq!(verify(&own, Some(&chain[1])), Err(RevocationError::WrongKey));
         let above = world.alice_key.revoke_capability(&chain[1]);
         assert_eq!(verify(&above, Some(&chain[1])), Err(RevocationError::WrongKey));
-        // Nor may she, with that capability in hand, revoke the object.
+        assert_eq!(verify(&above, Some(&chain[0])), Err(RevocationError::WrongKey));
+        // Nor may she, with that capability in hand, revoke the object, or fill another object's list.
+        let elsewhere = RawRevocation { target: world.other.id, ..own };
+        let elsewhere = world.alice_key.sign_raw_revocation(elsewhere);
+        let result = Revocation::verify(&elsewhere, &world.other, Some(&chain[0]), &world.keys);
+        assert_eq!(result, Err(RevocationError::WrongKey));
         let object = world.alice_key.revoke_object(world.target.id, 1);
         assert_eq!(verify(&object, Some(&chain[0])), Err(RevocationError::WrongKey));
     }
@@ -512,6 +528,9 @@ mod tests {
     fn raising_the_epoch_empties_the_list_of_capabilities() {
         let mut attempt = attack(RevocationError::TooMany);
         assert_eq!(attempt.world.revocations.records().count(), REVOKED_MAX);
+        let again = attempt.world.owner.grant(&attempt.world.for_alice());
+        let again = Revocation::by_host_of_capability(attempt.world.target.id, Digest::of(&again));
+        assert_eq!(attempt.world.revocations.apply(&again), Ok(()), "revoked before: takes no room");
         let host = attempt.world.revocations.by_host_of_object(attempt.world.target.id);
         attempt.world.revocations.apply(&host).unwrap();
         assert_eq!(attempt.world.revocations.records().count(), 1);

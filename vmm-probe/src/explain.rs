@@ -1,6 +1,5 @@
 //! What the findings mean to a user, and what to do about them.
 
-use crate::KVM_API_VERSION;
 use crate::report::{
     Device, Feature, GuestFacts, Outcome, Probed, Report, Ring0, SecondStage, SyscallEntry, WindowAccess,
 };
@@ -32,110 +31,7 @@ pub struct Line {
     pub meaning: String,
 }
 
-/// Why `twzvmm` cannot run here. The messages say what to do.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Reason {
-    /// No KVM.
-    #[error(
-        "{path} does not exist: load kvm_intel or kvm_amd (`modprobe`), enable virtualization in the firmware, or nested virtualization in the host above; without KVM, use the testbed"
-    )]
-    Missing {
-        /// The device.
-        path: String,
-    },
-    /// No permission.
-    #[error(
-        "{path} may not be opened by this user{}: join its group (`usermod -aG kvm $USER`, then log in again) or run as root",
-        .ownership.as_ref().map(|text| format!(" ({text})")).unwrap_or_default()
-    )]
-    Denied {
-        /// The device.
-        path: String,
-        /// Mode and owner.
-        ownership: Option<String>,
-    },
-    /// The device does not work.
-    #[error("{path} cannot be used ({error}): check `dmesg` for messages of KVM, or use the testbed")]
-    Broken {
-        /// The device.
-        path: String,
-        /// The system's words.
-        error: String,
-    },
-    /// Another API.
-    #[error("KVM speaks API version {found}, not {KVM_API_VERSION}: use a newer kernel")]
-    ApiVersion {
-        /// What it speaks.
-        found: i32,
-    },
-    /// Capabilities missing.
-    #[error("this KVM lacks {}: use a newer kernel", .names.join(", "))]
-    Capabilities {
-        /// Their names.
-        names: Vec<String>,
-    },
-    /// No guest runs.
-    #[error("a small test guest does not run ({why}): use the testbed, and report this")]
-    NoGuest {
-        /// What happened.
-        why: String,
-    },
-    /// System calls do not arrive.
-    #[error(
-        "SYSCALL from ring 3 arrives in a way that the guest kernel does not know ({saw}): use the testbed, and report this"
-    )]
-    Syscall {
-        /// What happened.
-        saw: String,
-    },
-    /// The second stage does not hold.
-    #[error(
-        "a {access} was not stopped by the second stage ({saw}): rights could not be enforced here; use the testbed, and report this"
-    )]
-    Window {
-        /// Which access.
-        access: &'static str,
-        /// What happened.
-        saw: String,
-    },
-}
-
 impl Report {
-    /// Whether `twzvmm` can run here.
-    ///
-    /// # Errors
-    /// The first reason why not, in the order of the probes.
-    pub fn usable(&self) -> Result<(), Reason> {
-        match self.device.clone() {
-            Device::Usable { api_version: KVM_API_VERSION, .. } => {}
-            Device::Usable { api_version, .. } => return Err(Reason::ApiVersion { found: api_version }),
-            Device::Missing { path } => return Err(Reason::Missing { path }),
-            Device::Denied { path, ownership } => return Err(Reason::Denied { path, ownership }),
-            Device::Broken { path, error } => return Err(Reason::Broken { path, error }),
-        }
-        let Some(guest) = &self.guest else {
-            return Err(Reason::NoGuest { why: "none was tried".into() });
-        };
-        if !guest.missing_capabilities.is_empty() {
-            return Err(Reason::Capabilities { names: guest.missing_capabilities.clone() });
-        }
-        known(&guest.ring0)?;
-        if let SyscallEntry::Unusable { saw } = known(&guest.syscall)? {
-            return Err(Reason::Syscall { saw: saw.clone() });
-        }
-        let accesses = known(&guest.window)?.all();
-        // Only EFAULT lets ring 3 repeat the access exactly; ring 0 touches programs' memory in copy routines alone.
-        let wrong = accesses.into_iter().find(|(name, access)| match access {
-            WindowAccess::FaultsAndRepeats => false,
-            WindowAccess::EmulatedAsDevice => name.starts_with("ring-3"),
-            _ => true,
-        });
-        match wrong {
-            None => Ok(()),
-            Some((access, saw)) => Err(Reason::Window { access, saw: format!("{saw:?}") }),
-        }
-    }
-
     /// Every finding, explained; the last line is the verdict.
     #[must_use]
     pub fn lines(&self) -> Vec<Line> {
@@ -172,7 +68,7 @@ impl Report {
                 let meaning = "no guest can run; see the verdict for what to do";
                 Line::new(Level::Bad, "kvm", format!("{path} does not exist"), meaning)
             }
-            Device::Denied { path, ownership } => {
+            Device::Denied { path, ownership, .. } => {
                 let fact = match ownership {
                     Some(text) => format!("{path} may not be opened ({text})"),
                     None => format!("{path} may not be opened"),
@@ -202,7 +98,8 @@ impl Report {
                 "neither the module's parameters nor its behaviour tell; everything works, figures need care",
             ),
         };
-        let fact = format!("{name} ({module}, {} address bits)", self.physical_bits);
+        let bits = self.physical_bits.map_or("unknown".into(), |bits| bits.to_string());
+        let fact = format!("{name} ({module}, address bits: {bits})");
         Line::new(level, "second stage", fact, meaning)
     }
 
@@ -242,15 +139,26 @@ impl Report {
             Some(word) => format!("{} make switching dear; booted with {word}", dear.len()),
             None => format!("{} make switching dear; kernel defaults", dear.len()),
         };
+        let open: Vec<_> = self
+            .mitigations
+            .iter()
+            .filter(|one| one.status.starts_with("Vulnerable"))
+            .map(|one| one.name.as_str())
+            .collect();
+        let open = match open.is_empty() {
+            true => String::new(),
+            false => format!("; not mitigated, whatever the placement: {}", open.join(", ")),
+        };
         if dear.is_empty() {
-            let meaning = "own placement costs the bare exit; predictors are shared between contexts here";
+            let meaning = format!("a switch between own contexts costs the bare exit{open}");
             return Line::new(Level::Good, "mitigations", fact, meaning);
         }
         let costs: Vec<_> = dear
             .iter()
             .filter_map(|one| Some(format!("{}: {}", one.name, one.switch_cost.as_ref()?)))
             .collect();
-        let meaning = format!("{}; use shared placement for parts that trust each other", costs.join("; "));
+        let costs = costs.join("; ");
+        let meaning = format!("{costs}; use shared placement for parts that trust each other{open}");
         Line::new(Level::Note, "mitigations", fact, meaning)
     }
 
@@ -281,13 +189,6 @@ impl Report {
                 Line::new(Level::Note, "pmem", all.join(", "), meaning)
             }
         }
-    }
-}
-
-fn known<T>(probed: &Probed<T>) -> Result<&T, Reason> {
-    match probed {
-        Probed::Known(value) => Ok(value),
-        Probed::Unknown(why) => Err(Reason::NoGuest { why: why.clone() }),
     }
 }
 
@@ -380,10 +281,11 @@ fn clock_line(report: &Report, guest: &GuestFacts) -> Line {
     let invariant = guest.features.iter().any(|feature| feature.name == "invariant TSC" && feature.offered);
     let source = report.clock_source.as_deref().unwrap_or("unknown");
     let khz = guest.tsc_khz.known().map_or("unknown".into(), |khz| format!("{} MHz", khz / 1000));
-    let rdtsc = guest.speed.known().map_or(0.0, |speed| speed.ring3_rdtsc_ns);
-    let fact = format!("TSC {khz}, host clock {source}, rdtsc in ring 3 {}", time_in_words(rdtsc));
-    if rdtsc > 500.0 {
-        let meaning = "rdtsc traps: time long loops, not single operations";
+    let rdtsc = guest.speed.known().map(|speed| speed.ring3_rdtsc_ns);
+    let shown = rdtsc.map_or("unknown".into(), time_in_words);
+    let fact = format!("TSC {khz}, host clock {source}, rdtsc in ring 3 {shown}");
+    if rdtsc.is_none_or(|time| time > 500.0) {
+        let meaning = "rdtsc may trap: time long loops, not single operations";
         Line::new(Level::Note, "clock", fact, meaning)
     } else if !invariant {
         let meaning = "the TSC is not promised to be constant: compare times within one run only";
@@ -462,118 +364,5 @@ impl fmt::Display for Line {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.lines().iter().try_for_each(|line| writeln!(f, "{line}"))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::{ExitCost, MemslotCost, Speed, WindowBehaviour};
-
-    fn good() -> Report {
-        let repeats = || WindowAccess::FaultsAndRepeats;
-        Report {
-            format: 1,
-            device: Device::Usable { api_version: KVM_API_VERSION, ownership: None },
-            module: None,
-            second_stage: SecondStage::Npt,
-            physical_bits: 46,
-            command_line: None,
-            mitigations: Vec::new(),
-            dax_devices: Vec::new(),
-            clock_source: None,
-            guest: Some(GuestFacts {
-                missing_capabilities: Vec::new(),
-                memslot_limit: 509,
-                vcpu_limit: 255,
-                ring0: Probed::Known(Ring0::Native),
-                speed: Probed::Known(Speed {
-                    ring0_ns_per_instruction: 0.5,
-                    ring3_ns_per_instruction: 0.5,
-                    ring3_rdtsc_ns: 10.0,
-                }),
-                syscall: Probed::Known(SyscallEntry::Normal),
-                window: Probed::Known(WindowBehaviour {
-                    ring3_write_to_read_only: repeats(),
-                    ring3_locked_write_to_read_only: repeats(),
-                    ring3_write_to_unmapped: repeats(),
-                    ring3_read_of_unmapped: repeats(),
-                    ring0_write_to_read_only: repeats(),
-                    ring0_read_of_unmapped: repeats(),
-                    revoked_while_cached: repeats(),
-                }),
-                exit_cost: Probed::Known(ExitCost { median_ns: 900, p10_ns: 800, p90_ns: 1000, samples: 9 }),
-                memslot: Probed::Known(MemslotCost { bytes: 64 << 30, time_ns: 9, kernel_bytes: Some(0) }),
-                tsc_khz: Probed::Known(2_000_000),
-                features: Vec::new(),
-            }),
-        }
-    }
-
-    fn changed(change: impl FnOnce(&mut GuestFacts)) -> Report {
-        let mut report = good();
-        change(report.guest.as_mut().unwrap());
-        report
-    }
-
-    fn window_changed(change: impl FnOnce(&mut WindowBehaviour)) -> Report {
-        changed(|guest| {
-            let Probed::Known(window) = &mut guest.window else { unreachable!() };
-            change(window);
-        })
-    }
-
-    #[test]
-    fn a_good_host_is_usable() {
-        assert_eq!(good().usable(), Ok(()));
-        assert!(good().lines().iter().all(|line| line.level != Level::Bad), "{}", good());
-        let interpreted = changed(|guest| guest.ring0 = Probed::Known(Ring0::Interpreted));
-        assert_eq!(interpreted.usable(), Ok(()));
-        let page_fault = changed(|guest| guest.syscall = Probed::Known(SyscallEntry::PageFaultAtEntry));
-        assert_eq!(page_fault.usable(), Ok(()));
-    }
-
-    #[test]
-    fn each_defect_has_its_reason() {
-        let old = Report { device: Device::Usable { api_version: 11, ownership: None }, ..good() };
-        assert_eq!(old.usable(), Err(Reason::ApiVersion { found: 11 }));
-        let lacking = changed(|guest| guest.missing_capabilities.push("KVM_CAP_X".into()));
-        assert_eq!(lacking.usable(), Err(Reason::Capabilities { names: vec!["KVM_CAP_X".into()] }));
-        let broken = changed(|guest| guest.ring0 = Probed::Unknown("KVM_RUN: no".into()));
-        assert_eq!(broken.usable(), Err(Reason::NoGuest { why: "KVM_RUN: no".into() }));
-        let syscall = SyscallEntry::Unusable { saw: "TimedOut".into() };
-        let deaf = changed(|guest| guest.syscall = Probed::Known(syscall));
-        assert_eq!(deaf.usable(), Err(Reason::Syscall { saw: "TimedOut".into() }));
-        assert_eq!(
-            Report { guest: None, ..good() }.usable(),
-            Err(Reason::NoGuest { why: "none was tried".into() })
-        );
-    }
-
-    #[test]
-    fn a_second_stage_that_does_not_hold_is_refused() {
-        for access in [WindowAccess::NotPrevented, WindowAccess::Swallowed] {
-            let open = window_changed(|window| window.revoked_while_cached = access.clone());
-            assert!(matches!(open.usable(), Err(Reason::Window { .. })), "{access:?}");
-            assert!(open.lines().iter().any(|line| line.topic == "rights" && line.level == Level::Bad));
-        }
-        let device = WindowAccess::EmulatedAsDevice;
-        let ring0 = window_changed(|window| window.ring0_read_of_unmapped = device.clone());
-        assert_eq!(ring0.usable(), Ok(()));
-        let ring3 = window_changed(|window| window.ring3_locked_write_to_read_only = device.clone());
-        assert!(matches!(ring3.usable(), Err(Reason::Window { .. })), "a device access loses atomicity");
-    }
-
-    #[test]
-    fn refusals_are_one_line_each() {
-        let refusals = [
-            Reason::Missing { path: "/dev/kvm".into() },
-            Reason::Denied { path: "/dev/kvm".into(), ownership: Some("mode 0660, uid 0, gid 108".into()) },
-            Reason::Broken { path: "/dev/kvm".into(), error: "No such device".into() },
-        ];
-        for reason in refusals {
-            let text = reason.to_string();
-            assert!(!text.contains('\n') && text.contains("/dev/kvm"), "{text}");
-        }
     }
 }

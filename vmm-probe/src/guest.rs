@@ -358,3 +358,53 @@ fn finished_in(ring: Ring, stop: &Stop, code_len: usize) -> bool {
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_millis(100);
+
+    /// What the probes of the window would report of a second stage that does not hold.
+    #[test]
+    fn an_access_that_is_not_stopped_is_noticed() {
+        let Ok(kvm) = Kvm::new() else { return };
+        let accesses: [&[u8]; 3] = [&[0x48, 0x89, 0x07], &[0xf0, 0x48, 0xff, 0x07], &[0x48, 0x8b, 0x07]];
+        for (ring, access) in [Ring::Zero, Ring::Three].into_iter().flat_map(|r| accesses.map(|a| (r, a))) {
+            let seen = forbidden_access(&kvm, LIMIT, ring, access, Protection::ReadWrite).unwrap();
+            assert_eq!(seen, WindowAccess::NotPrevented, "{ring:?} {access:x?}");
+        }
+    }
+
+    #[test]
+    fn instructions_that_do_not_work_are_told_apart() {
+        let Ok(kvm) = Kvm::new() else { return };
+        let trial = |ring, code| Trial {
+            name: "none",
+            leaf: (0, 0),
+            register: Register::Ebx,
+            bit: 0,
+            cr4: 0,
+            ring,
+            code,
+        };
+        for ring in [Ring::Zero, Ring::Three] {
+            let outcome = |code| try_feature(&kvm, LIMIT, &trial(ring, code)).unwrap();
+            assert_eq!(outcome(&[0x90]), Outcome::Works);
+            assert_eq!(outcome(&[0x0f, 0x0b]), Outcome::Faults { vector: 6 });
+            assert_eq!(outcome(&[0xeb, 0xfe]), Outcome::Hangs);
+        }
+        // cli is for ring 0 only.
+        assert_eq!(
+            try_feature(&kvm, LIMIT, &trial(Ring::Three, &[0xfa])).unwrap(),
+            Outcome::Faults { vector: 13 }
+        );
+    }
+
+    #[test]
+    fn a_loop_that_never_ends_is_no_speed() {
+        let Ok(kvm) = Kvm::new() else { return };
+        let mut lab = Lab::new(&kvm, LIMIT).unwrap();
+        assert!(per_iteration(&mut lab, Ring::Three, &[0xeb, 0xfe]).is_err());
+    }
+}

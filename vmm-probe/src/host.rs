@@ -112,6 +112,11 @@ pub(crate) fn ownership(path: &Path) -> Option<String> {
     Some(format!("mode {:04o}, uid {}, gid {}", data.mode() & 0o7777, data.uid(), data.gid()))
 }
 
+/// Whether members of a file's group may read and write it.
+pub(crate) fn open_to_group(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|data| data.mode() & 0o060 == 0o060)
+}
+
 /// What a mitigation adds to each switch between contexts, if anything (Linux, admin-guide/hw-vuln).
 fn switch_cost(name: &str, status: &str) -> Option<&'static str> {
     if status.starts_with("Not affected") || status.starts_with("Vulnerable") {
@@ -190,6 +195,17 @@ mod tests {
         assert_eq!(host.meminfo_bytes("MemAvailable"), None);
         assert_eq!(host.meminfo_bytes("MemTotal"), None);
         assert_eq!(host.dax_devices()[0].size_bytes, None);
+    }
+
+    #[test]
+    fn groups_may_or_may_not() {
+        use std::os::unix::fs::PermissionsExt;
+        let (_directory, host) = fake(&[("dev/kvm", "")]);
+        let path = host.kvm_path();
+        for (mode, may) in [(0o660, true), (0o640, false), (0o606, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(open_to_group(&path), may, "{mode:o}");
+        }
     }
 
     #[test]

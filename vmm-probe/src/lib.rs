@@ -17,12 +17,14 @@ mod mapping;
 mod memslot;
 pub mod quick;
 pub mod report;
+mod usable;
 mod watchdog;
 
-pub use explain::{Level, Line, Reason};
+pub use explain::{Level, Line};
 pub use host::Host;
 pub use memslot::{LARGEST_WINDOW, SMALLEST_WINDOW};
 pub use report::{Probed, Report};
+pub use usable::Reason;
 
 use kvm_ioctls::{Cap, Kvm};
 use lab::{Lab, Trouble};
@@ -53,8 +55,8 @@ pub fn probe(host: &Host) -> Report {
     let (device, kvm) = open(host);
     let module = host.kvm_module();
     let cpuid = kvm.as_ref().and_then(|kvm| lab::supported_cpuid(kvm).ok());
-    let physical_bits = cpuid.as_ref().map_or(36, physical_bits);
-    let guest = kvm.as_ref().map(|kvm| guest_facts(kvm, host, physical_bits));
+    let physical_bits = cpuid.as_ref().and_then(physical_bits);
+    let guest = kvm.as_ref().map(|kvm| guest_facts(kvm, host, assumed_bits(physical_bits)));
     let memslot = guest.as_ref().and_then(|guest| guest.memslot.known());
     Report {
         format: 1,
@@ -86,7 +88,7 @@ impl Report {
     #[must_use]
     pub fn recommended_window_bytes(&self) -> u64 {
         let cost = self.guest.as_ref().and_then(|guest| guest.memslot.known());
-        memslot::recommend(self.physical_bits, cost)
+        memslot::recommend(assumed_bits(self.physical_bits), cost)
     }
 }
 
@@ -107,7 +109,8 @@ fn open(host: &Host) -> (Device, Option<Kvm>) {
         Err(error) => match error.errno() {
             libc::ENOENT => (Device::Missing { path: shown }, None),
             libc::EACCES | libc::EPERM => {
-                (Device::Denied { path: shown, ownership: host::ownership(&path) }, None)
+                let (ownership, open_to_group) = (host::ownership(&path), host::open_to_group(&path));
+                (Device::Denied { path: shown, ownership, open_to_group }, None)
             }
             errno => broken(std::io::Error::from_raw_os_error(errno).to_string()),
         },
@@ -141,10 +144,15 @@ fn guest_facts(kvm: &Kvm, host: &Host, physical_bits: u8) -> GuestFacts {
     }
 }
 
-/// MAXPHYADDR that KVM reports; 36 where it says nothing (Intel SDM vol. 3, 4.1.4).
-fn physical_bits(cpuid: &kvm_bindings::CpuId) -> u8 {
-    let entry = cpuid.as_slice().iter().find(|entry| entry.function == 0x8000_0008);
-    entry.map_or(36, |entry| entry.eax.to_le_bytes()[0])
+/// MAXPHYADDR that KVM reports.
+fn physical_bits(cpuid: &kvm_bindings::CpuId) -> Option<u8> {
+    let entry = cpuid.as_slice().iter().find(|entry| entry.function == 0x8000_0008)?;
+    Some(entry.eax.to_le_bytes()[0])
+}
+
+/// What a CPU that says nothing has (Intel SDM vol. 3, 4.1.4).
+fn assumed_bits(bits: Option<u8>) -> u8 {
+    bits.unwrap_or(36)
 }
 
 /// The module's word where it gives one; else shadow paging shows by its eight bytes a page.

@@ -1,4 +1,4 @@
-//! What the probes found, as data: serialised for `--json`, explained by [`crate::explain`].
+//! What the probes found, as data: serialised for `--json`, explained by [`Report::lines`].
 
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -40,8 +40,8 @@ pub struct Report {
     pub module: Option<KvmModule>,
     /// How the host translates guest-physical addresses.
     pub second_stage: SecondStage,
-    /// Guest-physical address bits.
-    pub physical_bits: u8,
+    /// Guest-physical address bits, if KVM says.
+    pub physical_bits: Option<u8>,
     /// Kernel command line.
     pub command_line: Option<String>,
     /// CPU weaknesses and what is done about them.
@@ -103,6 +103,8 @@ pub enum Device {
         path: String,
         /// Mode and owner, if they could be read.
         ownership: Option<String>,
+        /// The mode would let members of the group open it.
+        open_to_group: bool,
     },
     /// Opening failed otherwise, or it is not KVM.
     Broken {

@@ -356,6 +356,24 @@ fn delegating_what_would_be_refused_fails_at_once() {
     assert_eq!(refused(&world.alice_key, Grant { rights: Rights::empty(), ..bob }), Refusal::GivesNothing);
 }
 
+/// The neutral point as a public key makes the signature (neutral point, 0) fit every message, if verified loosely.
+#[test]
+fn a_key_that_fits_everything_fits_nothing() {
+    let mut neutral = [0; 32];
+    neutral[0] = 1;
+    let mut world = World::new();
+    let object = twz_abi::sec::PublicKeyObject { key: neutral, ..world.mallory.public_object() };
+    let facts = ObjectFacts::new(key_nonce(object.kind, &neutral), ObjectId::NULL, Rights::READ);
+    world.keys.0.insert(facts.id, KeyFacts { facts, object });
+    world.target = ObjectFacts::new([10; 16], facts.id, Rights::empty());
+    let mut signature = [0; 64];
+    signature[0] = 1;
+    let raw = world.mallory.grant(&world.for_alice());
+    let raw = RawCap { signer: facts.id, signature, ..raw };
+    let error = verify(&[raw], &world.request(world.alice)).unwrap_err();
+    assert_eq!(error.why, Refusal::BadSignature);
+}
+
 /// Every single bit of both links, flipped: 4,096 forgeries, none accepted.
 #[test]
 fn no_flipped_bit_is_accepted() {
