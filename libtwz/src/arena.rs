@@ -105,11 +105,6 @@ impl Shadow {
     fn next(&self, block: usize) -> Option<usize> {
         self.links.iter().rev().find(|(b, _)| *b == block).map(|(_, next)| *next)
     }
-
-    /// Whether there is nothing to write.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bump.is_none() && self.heads.is_empty() && self.links.is_empty()
-    }
 }
 
 /// How the bytes of an arena are used.
@@ -204,45 +199,30 @@ impl Arena {
         shadow.bump.unwrap_or_else(|| self.bump())
     }
 
-    /// Takes a block of `class` and returns its offset. `touch(offset)` is called for each word that the commit will
-    /// change, before `shadow` says so.
+    /// Takes a block of `class`: its offset, and whether it was on a free list (then its first word is the list's until the
+    /// transaction commits).
     ///
     /// # Errors
-    /// [`Error::OutOfSpace`]; [`Error::Damaged`] for a free list that leaves the arena; what `touch` says.
+    /// [`Error::OutOfSpace`]; [`Error::Damaged`] for a free list that leaves the arena.
     #[inline]
-    pub(crate) fn take(
-        &self,
-        shadow: &mut Shadow,
-        class: usize,
-        floor: usize,
-        mut touch: impl FnMut(usize) -> Result<()>,
-    ) -> Result<usize> {
-        if let Some(block) = self.pop(shadow, class, &mut touch)? {
-            return Ok(block);
+    pub(crate) fn take(&self, shadow: &mut Shadow, class: usize, floor: usize) -> Result<(usize, bool)> {
+        if let Some(block) = self.pop(shadow, class)? {
+            return Ok((block, true));
         }
         let bytes = class_bytes(class);
         let bump = self.top(shadow);
         let block = bump.next_multiple_of(natural_align(bytes));
         if block.saturating_add(bytes) <= floor.min(self.limit()) {
-            if shadow.bump.is_none() {
-                touch(self.at + BUMP)?;
-            }
             shadow.bump = Some(block + bytes);
-            self.add_pieces(shadow, bump, block - bump, &mut touch)?;
-            return Ok(block);
+            self.add_pieces(shadow, bump, block - bump);
+            return Ok((block, false));
         }
-        self.split_larger(shadow, class, &mut touch)
+        self.split_larger(shadow, class).map(|block| (block, true))
     }
 
-    fn pop(
-        &self,
-        shadow: &mut Shadow,
-        class: usize,
-        touch: &mut impl FnMut(usize) -> Result<()>,
-    ) -> Result<Option<usize>> {
-        let place = FREE + class * 8;
-        let head = shadow.head(class);
-        let block = head.unwrap_or_else(|| self.word(place));
+    #[inline]
+    fn pop(&self, shadow: &mut Shadow, class: usize) -> Result<Option<usize>> {
+        let block = shadow.head(class).unwrap_or_else(|| self.word(FREE + class * 8));
         if block == 0 {
             return Ok(None);
         }
@@ -255,13 +235,11 @@ impl Arena {
             self.check_block(next, class, shadow)?;
         }
         shadow.links.retain(|(linked, _)| *linked != block); // its first word is the owner's now
-        if head.is_none() {
-            touch(self.at + place)?;
-        }
         set_head(shadow, class, next);
         Ok(Some(block))
     }
 
+    #[inline]
     fn check_block(&self, block: usize, class: usize, shadow: &Shadow) -> Result<()> {
         let bytes = class_bytes(class);
         let inside = block >= self.word(START) && block.saturating_add(bytes) <= self.top(shadow);
@@ -273,20 +251,15 @@ impl Arena {
 
     /// Cuts a block of `class` out of the smallest larger free block.
     #[cold]
-    fn split_larger(
-        &self,
-        shadow: &mut Shadow,
-        class: usize,
-        touch: &mut impl FnMut(usize) -> Result<()>,
-    ) -> Result<usize> {
+    fn split_larger(&self, shadow: &mut Shadow, class: usize) -> Result<usize> {
+        let align = natural_align(class_bytes(class));
         for larger in class + 1..CLASSES {
-            let fits = natural_align(class_bytes(larger)) >= natural_align(class_bytes(class));
-            if !fits {
+            if natural_align(class_bytes(larger)) < align {
                 continue;
             }
-            if let Some(block) = self.pop(shadow, larger, touch)? {
+            if let Some(block) = self.pop(shadow, larger)? {
                 let used = class_bytes(class);
-                self.add_pieces(shadow, block + used, class_bytes(larger) - used, touch)?;
+                self.add_pieces(shadow, block + used, class_bytes(larger) - used);
                 return Ok(block);
             }
         }
@@ -294,72 +267,42 @@ impl Arena {
     }
 
     /// Puts unused bytes on the free lists, in pieces (**A1**).
-    fn add_pieces(
-        &self,
-        shadow: &mut Shadow,
-        mut at: usize,
-        mut bytes: usize,
-        touch: &mut impl FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
+    fn add_pieces(&self, shadow: &mut Shadow, mut at: usize, mut bytes: usize) {
         while bytes >= 16 {
             let class = class_of_piece(at, bytes);
-            self.give_class(shadow, at, class, touch)?;
+            self.give_class(shadow, at, class);
             at += class_bytes(class);
             bytes -= class_bytes(class);
         }
-        Ok(())
     }
 
     /// Puts a block on its free list.
     ///
     /// # Errors
-    /// [`Error::Damaged`] for a block that is not in the arena; what `touch` says.
-    pub(crate) fn give(
-        &self,
-        shadow: &mut Shadow,
-        block: usize,
-        class: usize,
-        mut touch: impl FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
+    /// [`Error::Damaged`] for a block that is not in the arena.
+    pub(crate) fn give(&self, shadow: &mut Shadow, block: usize, class: usize) -> Result<()> {
         self.check_block(block, class, shadow)?;
-        self.give_class(shadow, block, class, &mut touch)
-    }
-
-    fn give_class(
-        &self,
-        shadow: &mut Shadow,
-        block: usize,
-        class: usize,
-        touch: &mut impl FnMut(usize) -> Result<()>,
-    ) -> Result<()> {
-        let place = FREE + class * 8;
-        let head = match shadow.head(class) {
-            Some(head) => head,
-            None => {
-                touch(self.at + place)?;
-                self.word(place)
-            }
-        };
-        touch(block)?; // an abort must find the block's first word as it was
-        shadow.links.push((block, head));
-        set_head(shadow, class, block);
+        self.give_class(shadow, block, class);
         Ok(())
     }
 
-    /// Stores what `shadow` says. Every word was recorded by `touch`, and the records are durable.
-    pub(crate) fn apply(&self, shadow: &Shadow) {
-        let put = |at: usize, value: usize| {
-            self.window.store(at, value as u64);
-            self.window.flush(at, 8);
-        };
+    fn give_class(&self, shadow: &mut Shadow, block: usize, class: usize) {
+        let head = shadow.head(class).unwrap_or_else(|| self.word(FREE + class * 8));
+        shadow.links.push((block, head));
+        set_head(shadow, class, block);
+    }
+
+    /// Calls `put(offset, value)` for each word that the commit changes.
+    #[inline]
+    pub(crate) fn for_changes(&self, shadow: &Shadow, mut put: impl FnMut(usize, u64)) {
         for &(block, next) in &shadow.links {
-            put(block, next);
+            put(block, next as u64);
         }
         for &(class, head) in &shadow.heads {
-            put(self.at + FREE + class * 8, head);
+            put(self.at + FREE + class * 8, head as u64);
         }
         if let Some(bump) = shadow.bump {
-            put(self.at + BUMP, bump);
+            put(self.at + BUMP, bump as u64);
         }
     }
 

@@ -190,7 +190,7 @@ pub fn change(holder: Window, index: u32, target: Target, rights: Rights) -> Res
         let entry = read(holder, index)?;
         let at = place(index).unwrap_or_default(); // `read` refused what has no place
         tx.record_range(holder.base() + at, 32)?;
-        tx.settle();
+        tx.settle()?;
         let generation = holder.word(at + GENERATION);
         generation.store(entry.generation.wrapping_add(1), Ordering::SeqCst); // F3: readers wait from here …
         holder.store(at + LO, target.lo);

@@ -39,6 +39,7 @@ mod object;
 pub mod persist;
 pub mod prelude;
 mod ptr;
+mod spill;
 pub mod sync;
 pub mod sys;
 pub mod translate;

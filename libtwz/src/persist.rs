@@ -12,7 +12,7 @@
 
 use crate::sys::{Durability, Platform, Seam};
 use crate::window::{SLOT_MASK, Window};
-use core::sync::atomic::{AtomicU8, Ordering, fence as order};
+use core::sync::atomic::{AtomicU8, Ordering, compiler_fence as order};
 
 /// Bytes in a cache line.
 pub const LINE: usize = 64;
@@ -101,7 +101,7 @@ fn flush_line(level: u8, line: usize) {
 #[inline]
 pub fn fence() {
     if level() == PROGRAM {
-        order(Ordering::SeqCst);
+        order(Ordering::SeqCst); // memory keeps program order as it is
     } else {
         // SAFETY: a fence has no operands.
         unsafe { core::arch::asm!("sfence", options(nostack, preserves_flags)) };

@@ -94,7 +94,7 @@ fn the_log_grows_past_its_first_chunk() {
             for round in 0..3_u64 {
                 for (i, cell) in o.many.iter().enumerate() {
                     tx.record(cell)?;
-                    tx.set_recorded(cell, base + round * 10_000 + i as u64);
+                    tx.set_recorded(cell, base + round * 10_000 + i as u64)?;
                 }
             }
             if fail { Err(Error::Aborted) } else { Ok(()) }

@@ -1,10 +1,13 @@
-//! Undoing what a power failure cut off.
+//! Bringing an object to the last committed transaction after a power failure.
 //!
-//! 1. Live log, no coordinator (or one that is gone): restore all ranges, newest first; so for each participant; fence.
-//! 2. Finish the participants, fence, finish this log, fence (**X2**: never this log first).
-//! 3. Live log with a coordinator: recover that first. If our log is still live, the coordinator had committed: finish.
+//! 1. Committed transactions are stored again, undone ones put back, in the order of the log. Changes in place since the
+//!    last checkpoint may or may not have been durable; now they are what the log says.
+//! 2. A trailing transaction is put back, newest entry first – unless another log decides about it: that one is recovered first
+//!    (it puts its participants back before its own log ends). If ours still trails then, it was committed, and
+//!    what it changed is durable in place.
+//! 3. Flush, fence, new epoch, fence. Cut off anywhere, it starts again with the same log: storing is idempotent.
 
-use super::log::{Log, Record};
+use super::log::{Batch, Entry, Kind, Log};
 use super::part::lock_of;
 use crate::error::{Error, Result};
 use crate::object;
@@ -15,8 +18,6 @@ use alloc::vec::Vec;
 use twz_abi::{ObjectId, Rights};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
-/// Longest chain of coordinators that is followed; ours are one long.
-const DEPTH: u32 = 4;
 
 /// Recovers the object at `window` unless that was done in this boot, or somebody is working in it.
 pub(crate) fn recover_if_first(window: Window) -> Result<()> {
@@ -30,77 +31,100 @@ pub(crate) fn recover_if_first(window: Window) -> Result<()> {
 
 /// Recovers an object whose lock the caller holds, for the first time in this boot.
 pub(super) fn recover_locked(log: &Log) -> Result<()> {
-    recover(log, DEPTH)
+    log.start_boot();
+    let Some(trailing) = replay(log) else { return Ok(()) };
+    let me = view::id_at(log.window.base());
+    crate::fot::forget_table(me);
+    let coordinator = log.coordinator();
+    if trailing.is_empty() || coordinator.is_null() || coordinator == me {
+        return roll_back(log, &trailing);
+    }
+    match recover_coordinator(coordinator) {
+        Ok(()) => {}
+        // Gone, and with it what it had committed: putting our half back leaves nothing half done.
+        Err(Error::NoSuchObject(_)) => return roll_back(log, &trailing),
+        Err(error) => return Err(error),
+    }
+    persist::fence();
+    log.void();
+    Ok(())
 }
 
-fn recover(log: &Log, depth: u32) -> Result<()> {
-    if !log.is_live() {
-        return Ok(());
-    }
-    crate::fot::forget_table(view::id_at(log.window.base()));
-    let coordinator = log.coordinator();
-    if coordinator.is_null() || coordinator == view::id_at(log.window.base()) {
-        return roll_back(log);
-    }
-    let decided = match open(coordinator) {
-        Ok(home) if depth > 0 => recover(&home, depth - 1),
-        Ok(home) => Err(Error::Damaged {
-            object: view::id_at(home.window.base()),
-            offset: 0,
-            expected: "a coordinator that has none itself",
-        }),
-        // Gone, and with it what it had committed: putting our half back leaves nothing half done.
-        Err(Error::NoSuchObject(_)) => return roll_back(log),
-        Err(error) => Err(error),
+/// Sees to it that the deciding log was recovered in this boot.
+fn recover_coordinator(id: ObjectId) -> Result<()> {
+    let log = open(id)?;
+    let lock = lock_of(&log);
+    // Whoever is recovering it may be putting *us* back: wait. If we hold it ourselves, it was recovered.
+    let Ok(first) = lock.take() else { return Ok(()) };
+    let result = if !first.0 {
+        Ok(())
+    } else if !log.coordinator().is_null() && replay(&log).is_some_and(|trailing| !trailing.is_empty()) {
+        Err(Error::Damaged { object: id, offset: 0, expected: "a coordinator that has none itself" })
+    } else {
+        recover_locked(&log)
     };
-    decided?;
-    if log.is_live() {
-        finish(log);
-        persist::fence();
-    }
-    Ok(())
+    lock.unlock();
+    result
 }
 
 fn open(id: ObjectId) -> Result<Log> {
     Ok(object::log_of(view::map(id, READ_WRITE)?)?.0)
 }
 
-fn finish(log: &Log) {
-    log.finish(log.finished().wrapping_add(1));
-}
-
-fn roll_back(log: &Log) -> Result<()> {
-    let mut others = Vec::new();
-    for id in restore_ranges(log) {
-        // A participant that is gone, or whose log is another transaction's by now, has nothing to put back.
-        let Ok(other) = open(id) else { continue };
-        if other.is_live() && other.coordinator() == view::id_at(log.window.base()) {
-            restore_ranges(&other);
-            others.push(other);
+/// Step 1: the trailing transaction's records, or `None` for an empty log.
+fn replay(log: &Log) -> Option<Vec<Batch>> {
+    let mut at = log.start();
+    let mut pending = Vec::new();
+    while let Some(batch) = log.read(&mut at) {
+        match batch.kind {
+            Kind::Undo | Kind::Redo => pending.push(batch),
+            Kind::Commit => {
+                pending.push(batch);
+                for batch in pending.drain(..).filter(|batch| batch.kind != Kind::Undo) {
+                    log.entries(batch).for_each(|entry| log.restore(entry));
+                }
+            }
+            Kind::Abort => {
+                put_back(log, &pending);
+                pending.clear();
+            }
         }
     }
-    persist::fence();
-    for other in &others {
-        finish(other);
-    }
-    persist::fence();
-    finish(log);
-    persist::fence();
-    Ok(())
+    pending.retain(|batch| batch.kind == Kind::Undo);
+    (at != log.start()).then_some(pending)
 }
 
-/// Restores the ranges of a live log, newest first, and returns who took part.
-fn restore_ranges(log: &Log) -> Vec<ObjectId> {
-    let number = log.finished().wrapping_add(1);
-    let (mut at, mut records, mut participants) = (log.start(), Vec::new(), Vec::new());
-    while let Some(record) = log.read(&mut at, number) {
-        match record {
-            Record::Participant(id) => participants.push(id),
-            Record::Range { .. } => records.push(record),
+/// Puts back what undo batches say, newest first; returns who took part.
+fn put_back(log: &Log, batches: &[Batch]) -> Vec<ObjectId> {
+    let undo = batches.iter().filter(|batch| batch.kind == Kind::Undo);
+    let entries: Vec<Entry> = undo.flat_map(|batch| log.entries(*batch)).collect();
+    let mut participants = Vec::new();
+    for entry in entries.into_iter().rev() {
+        match entry {
+            Entry::Participant(id) => participants.push(id),
+            Entry::Range { .. } => log.restore(entry),
         }
-    }
-    for record in records.into_iter().rev() {
-        log.restore(record);
     }
     participants
+}
+
+/// Steps 2 and 3 for a log that decides itself.
+fn roll_back(log: &Log, trailing: &[Batch]) -> Result<()> {
+    for id in put_back(log, trailing) {
+        // A participant that is gone, or whose log is another transaction's by now, has nothing to put back.
+        let Ok(other) = open(id) else { continue };
+        if other.coordinator() != view::id_at(log.window.base()) {
+            continue;
+        }
+        if let Some(theirs) = replay(&other)
+            && !theirs.is_empty()
+        {
+            put_back(&other, &theirs);
+            persist::fence();
+            other.void();
+        }
+    }
+    persist::fence();
+    log.void();
+    Ok(())
 }
