@@ -1,2 +1,57 @@
-//! What programs link.
-#![no_std]
+//! What programs on Twizzler link: objects, pointers that never die, transactions, and what is built from them.
+//!
+//! ```
+//! use libtwz::prelude::*;
+//!
+//! #[derive(Invariant)]
+//! #[repr(C)]
+//! struct Counter { starts: PCell<u64> }
+//!
+//! let counter = ObjectBuilder::new().build(Counter { starts: PCell::new(0) })?;
+//! counter.tx(|tx| tx.set(&counter.starts, counter.starts.get() + 1))?;
+//! assert_eq!(Object::<Counter>::open(counter.id())?.starts.get(), 1);
+//! # Ok::<(), libtwz::Error>(())
+//! ```
+//!
+//! # Contract
+//! - No `&mut` leads into an object: what changes is a [`PCell`], an [`InvPtr`] or a collection, and changes through a
+//!   transaction. So many threads and programs may hold references, and a damaged or hostile object
+//!   yields an [`Error`] or nonsense values, never an access outside it.
+//! - The same code runs in the guest (feature `guest`) and in a Linux process (feature `hosted`, the default): `sys` is
+//!   the only difference.
+//! - `unsafe` stands in: `window`, `cell`, `ptr`, `object`, `lock`, `view`, `translate`, `persist`, `tx` (allocation), `sync`,
+//!   `sys`, `guest`. Collections and names have none but calls of [`Tx::free`].
+#![cfg_attr(not(any(test, feature = "hosted")), no_std)]
+
+extern crate alloc;
+extern crate self as libtwz;
+#[cfg(all(feature = "hosted", not(feature = "guest")))]
+extern crate std;
+
+pub mod arena;
+mod cell;
+mod error;
+pub mod fot;
+pub mod invariant;
+mod lock;
+pub mod names;
+mod object;
+pub mod persist;
+pub mod prelude;
+mod ptr;
+mod spill;
+pub mod sync;
+pub mod sys;
+pub mod translate;
+pub mod tx;
+pub mod view;
+mod window;
+
+pub use cell::PCell;
+pub use error::{Error, Result};
+pub use invariant::Invariant;
+pub use object::{Object, ObjectBuilder, TxObject};
+pub use ptr::{GlobalPtr, InvPtr, at};
+pub use twz_abi::{ObjectId, PersistentPtr, Rights};
+pub use tx::Tx;
+pub use window::Window;

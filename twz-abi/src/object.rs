@@ -43,14 +43,17 @@ pub struct ObjectMeta {
     pub version: u32,
     /// FOT entries ever used, entry 0 included; every used index is below it. At least 1.
     pub fot_len: u32,
-    /// Fingerprint of the type at [`DATA_OFFSET`]; 0 for untyped bytes.
+    /// Fingerprint of the type at `root_offset`; 0 for untyped bytes.
     pub type_fingerprint: u64,
     /// Offset of the undo log's first block; 0 for none.
     pub log_offset: u64,
     /// Offset of the arena allocator's header; 0 for none.
     pub arena_offset: u64,
+    /// Offset of the typed root, which `libtwz` moves by object so that roots do not share cache sets; 0 for
+    /// [`DATA_OFFSET`].
+    pub root_offset: u64,
     /// Reserved, zero.
-    pub reserved: [u64; 3],
+    pub reserved: [u64; 2],
 }
 crate::assert_layout!(
     ObjectMeta,
@@ -61,7 +64,8 @@ crate::assert_layout!(
     type_fingerprint = 16,
     log_offset = 24,
     arena_offset = 32,
-    reserved = 40
+    root_offset = 40,
+    reserved = 48
 );
 
 /// One entry of the foreign object table (paper §3.3): an ID or a name, and the access wanted.

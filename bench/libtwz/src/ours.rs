@@ -1,0 +1,260 @@
+//! The libtwz side of each measurement; the loops are those of `peers/pmdk.c`.
+
+use libtwz::prelude::*;
+use libtwz::{PersistentPtr, Window, fot, persist, sys, translate};
+use std::collections::HashMap;
+use std::hint::black_box;
+use std::time::{Duration, Instant};
+
+const CHASE_NODES: usize = 512;
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+
+/// A node of the chased ring.
+#[derive(Invariant)]
+#[repr(C)]
+struct Node {
+    next: InvPtr<Node>,
+    value: PCell<u64>,
+}
+
+/// What the transactions change.
+#[derive(Invariant)]
+#[repr(C)]
+struct Words {
+    words: [PCell<u64>; 64 * 1024],
+    owner: InvPtr<[u64; 6]>,
+}
+
+/// All objects of the measurements.
+pub(crate) struct Ours {
+    words: Object<Words>,
+    rings: HashMap<(u32, bool), &'static Node>,
+    raw: Vec<RawNode>,
+    raw_at: usize,
+    pointers: Vec<PersistentPtr>,
+    resolved: Option<Resolved>,
+}
+
+struct RawNode {
+    next: *const RawNode,
+    value: u64,
+    _pad: [u64; 2],
+}
+
+/// Objects for measuring first resolutions.
+struct Resolved {
+    holder: Object<InvPtr<Node>>,
+    count: u32,
+}
+
+fn next_random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+fn shuffled(count: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..count).collect();
+    let mut state = 88_172_645_463_325_252;
+    for i in (1..count).rev() {
+        let j = usize::try_from(next_random(&mut state) % (i as u64 + 1)).unwrap_or(0);
+        order.swap(i, j);
+    }
+    order
+}
+
+impl Ours {
+    pub(crate) fn new() -> Result<Self> {
+        let words = Words { words: [const { PCell::new(0) }; 64 * 1024], owner: InvPtr::null() };
+        let words = ObjectBuilder::new().build(words)?;
+        let order = shuffled(CHASE_NODES);
+        let mut raw: Vec<RawNode> = (0..CHASE_NODES)
+            .map(|i| RawNode { next: std::ptr::null(), value: i as u64, _pad: [0; 2] })
+            .collect();
+        for i in 0..CHASE_NODES {
+            raw[order[i]].next = &raw const raw[order[(i + 1) % CHASE_NODES]];
+        }
+        let offset = words.global().offset();
+        let pointers = (0..1024).map(|i| PersistentPtr(offset + i * 64)).collect();
+        Ok(Self { words, rings: HashMap::new(), raw, raw_at: 0, pointers, resolved: None })
+    }
+
+    /// Nanoseconds per operation, or what went wrong.
+    pub(crate) fn measure(&mut self, what: &str, parameter: u32, count: u64) -> Result<f64> {
+        let time = match what {
+            "translate" => self.translate(count),
+            "chase" => self.chase(parameter, true, count)?,
+            "chase_uncoloured" => self.chase(parameter, false, count)?,
+            "raw_chase" => self.raw_chase(count),
+            "first_resolution" => self.first_resolution(count)?,
+            "tx_each" => self.tx_each(parameter as usize, count)?,
+            "tx_put" => self.tx_put(parameter as usize, count)?,
+            "tx_first" => self.tx_first(parameter as usize, 8, count)?,
+            "tx_adjacent" => self.tx_first(parameter as usize, 1, count)?,
+            "tx_no_flush" => {
+                persist::set_durability(sys::Durability::Program);
+                let time = self.tx_put(parameter as usize, count);
+                persist::set_durability(sys::Durability::Power);
+                time?
+            }
+            "tx_alloc" => self.tx_alloc(count)?,
+            _ => return Err(Error::NoSuchName),
+        };
+        #[allow(clippy::cast_precision_loss, reason = "a measurement")]
+        Ok(time.as_secs_f64() * 1e9 / count as f64)
+    }
+
+    fn translate(&self, count: u64) -> Duration {
+        let holder = black_box(self.words.window());
+        let mut sum = 0;
+        let start = Instant::now();
+        for i in 0..count {
+            #[allow(clippy::cast_possible_truncation, reason = "masked")]
+            let pointer = self.pointers[(i & 1023) as usize];
+            sum += translate::lea(holder, pointer).unwrap_or(0);
+        }
+        let time = start.elapsed();
+        black_box(sum);
+        time
+    }
+
+    fn ring(&mut self, objects: u32, coloured: bool) -> Result<&'static Node> {
+        if let Some(&at) = self.rings.get(&(objects, coloured)) {
+            return Ok(at);
+        }
+        let builder = ObjectBuilder::<()>::new();
+        let builder = if coloured { builder } else { builder.uncoloured() };
+        let homes: Vec<_> = (0..objects).map(|_| builder.build(())).collect::<Result<_>>()?;
+        let mut nodes: Vec<&'static Node> = Vec::new();
+        for i in 0..CHASE_NODES {
+            let node = Node { next: InvPtr::null(), value: PCell::new(i as u64) };
+            nodes.push(homes[i % homes.len()].tx(|tx| tx.alloc(node))?);
+        }
+        let order = shuffled(CHASE_NODES);
+        for i in 0..CHASE_NODES {
+            let (from, to) = (nodes[order[i]], nodes[order[(i + 1) % CHASE_NODES]]);
+            let home = Window::around(std::ptr::from_ref(from).addr())?;
+            libtwz::Tx::run(home, |tx| tx.point(&from.next, Some(to)))?;
+        }
+        self.rings.insert((objects, coloured), nodes[0]);
+        Ok(nodes[0])
+    }
+
+    fn chase(&mut self, objects: u32, coloured: bool, count: u64) -> Result<Duration> {
+        let mut at = self.ring(objects, coloured)?;
+        let mut sum = 0;
+        let start = Instant::now();
+        for _ in 0..count {
+            at = at.next.resolve()?;
+            sum += at.value.get();
+        }
+        let time = start.elapsed();
+        black_box(sum);
+        self.rings.insert((objects, coloured), at);
+        Ok(time)
+    }
+
+    fn raw_chase(&mut self, count: u64) -> Duration {
+        let mut at: *const RawNode = &raw const self.raw[self.raw_at];
+        let mut sum = 0;
+        let start = Instant::now();
+        for _ in 0..count {
+            // SAFETY: the ring's nodes live in `self.raw`, which is not changed after `new`.
+            let node = unsafe { &*at };
+            at = node.next;
+            sum += node.value;
+        }
+        let time = start.elapsed();
+        black_box((sum, at));
+        self.raw_at = (self.raw_at + 1) % CHASE_NODES;
+        time
+    }
+
+    /// Resolves FOT entries whose targets are mapped but not cached: entries past the cached ones never are.
+    fn first_resolution(&mut self, count: u64) -> Result<Duration> {
+        let resolved = match self.resolved.take() {
+            Some(resolved) => resolved,
+            None => {
+                let holder = ObjectBuilder::new().build(InvPtr::null())?;
+                let targets: Vec<_> =
+                    (0..64).map(|_| ObjectBuilder::new().build(())).collect::<Result<_>>()?;
+                for i in 0..320_u128 {
+                    // Entries that lead nowhere fill the cached part.
+                    let id = ObjectId::from_u128(i + 1);
+                    fot::insert(holder.window(), id, READ_WRITE)?;
+                }
+                for target in &targets {
+                    fot::insert(holder.window(), target.id(), READ_WRITE)?;
+                }
+                Resolved { holder, count: 64 }
+            }
+        };
+        let holder = resolved.holder.window();
+        let mut sum = 0;
+        let start = Instant::now();
+        for i in 0..count {
+            #[allow(clippy::cast_possible_truncation, reason = "masked")]
+            let index = 321 + (i as u32 & (resolved.count - 1));
+            sum += translate::lea(holder, PersistentPtr::new(index, 0x1000))?;
+        }
+        let time = start.elapsed();
+        black_box(sum);
+        self.resolved = Some(resolved);
+        Ok(time)
+    }
+
+    fn tx_each(&self, words: usize, count: u64) -> Result<Duration> {
+        let start = Instant::now();
+        for i in 0..count {
+            self.words.tx(|tx| {
+                for w in 0..words {
+                    tx.set(&self.words.words[w * 8], i + w as u64)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(start.elapsed())
+    }
+
+    fn tx_put(&self, words: usize, count: u64) -> Result<Duration> {
+        let start = Instant::now();
+        for i in 0..count {
+            self.words.tx(|tx| {
+                for w in 0..words {
+                    tx.put(&self.words.words[w * 8], i + w as u64)?;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(start.elapsed())
+    }
+
+    fn tx_first(&self, words: usize, stride: usize, count: u64) -> Result<Duration> {
+        let start = Instant::now();
+        for i in 0..count {
+            self.words.tx(|tx| {
+                for w in 0..words {
+                    tx.record(&self.words.words[w * stride])?;
+                }
+                tx.settle()?;
+                for w in 0..words {
+                    self.words.words[w * stride].set_without_log(i + w as u64);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(start.elapsed())
+    }
+
+    fn tx_alloc(&self, count: u64) -> Result<Duration> {
+        let start = Instant::now();
+        for i in 0..count {
+            self.words.tx(|tx| {
+                let block = tx.alloc([i; 6])?;
+                tx.point(&self.words.owner, Some(block))
+            })?;
+        }
+        Ok(start.elapsed())
+    }
+}

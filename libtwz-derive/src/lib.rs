@@ -1,0 +1,112 @@
+//! `#[derive(Invariant)]`: proves at compile time that a type may stand in a persistent object.
+//!
+//! # Contract
+//! The derive accepts a struct whose layout is fixed (`#[repr(C)]` or `#[repr(transparent)]`), whose fields are all
+//! `Invariant` themselves and which has no padding, and computes a fingerprint of its names and layout. It
+//! refuses enums and unions: not every bit pattern is a value of theirs.
+#![forbid(unsafe_code)]
+
+use proc_macro::TokenStream;
+use quote::{quote, quote_spanned};
+use syn::spanned::Spanned;
+use syn::{Attribute, Data, DeriveInput, Fields, parse_macro_input};
+
+/// Implements `libtwz::Invariant` for a struct; see the crate's documentation for what it demands.
+#[proc_macro_derive(Invariant)]
+pub fn derive_invariant(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
+    let Data::Struct(data) = &input.data else {
+        return Err(syn::Error::new_spanned(
+            &input.ident,
+            "only structs can be Invariant: not every bit pattern is a value of an enum or union; \
+             store a number and convert with TryFrom",
+        ));
+    };
+    if !has_fixed_layout(&input.attrs)? {
+        return Err(syn::Error::new_spanned(
+            &input.ident,
+            "a persistent type needs #[repr(C)] or #[repr(transparent)]: other layouts change between compilers",
+        ));
+    }
+    if let Some(lifetime) = input.generics.lifetimes().next() {
+        return Err(syn::Error::new_spanned(
+            lifetime,
+            "a persistent type has no lifetimes: store an InvPtr, not a reference",
+        ));
+    }
+    let name = &input.ident;
+    let name_text = name.to_string();
+    let mut generics = input.generics.clone();
+    for parameter in generics.type_params_mut() {
+        parameter.bounds.push(syn::parse_quote!(::libtwz::Invariant));
+    }
+    let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
+    let types: Vec<_> = field_list(&data.fields).iter().map(|field| &field.ty).collect();
+    let names: Vec<String> = field_list(&data.fields)
+        .iter()
+        .enumerate()
+        .map(|(i, field)| field.ident.as_ref().map_or_else(|| i.to_string(), ToString::to_string))
+        .collect();
+    let checks = types.iter().map(|ty| {
+        quote_spanned! {ty.span()=> ::libtwz::invariant::field::<#ty>() }
+    });
+    // Without parameters the layout is known here, so that the error stands where the type is defined.
+    let check_now = generics.params.is_empty().then(|| {
+        quote! { const _: () = <#name as ::libtwz::Invariant>::NO_PADDING; }
+    });
+    Ok(quote! {
+        #check_now
+        // SAFETY: the layout is fixed (repr checked by the derive), every field is Invariant (the calls below do
+        // not compile otherwise) and NO_PADDING shows that the fields fill the struct.
+        unsafe impl #impl_generics ::libtwz::Invariant for #name #type_generics #where_clause {
+            const FINGERPRINT: u64 = {
+                let hash = ::libtwz::invariant::mix_text(::libtwz::invariant::SEED, #name_text);
+                #(
+                    let hash = ::libtwz::invariant::mix_text(hash, #names);
+                    let hash = ::libtwz::invariant::mix(hash, <#types as ::libtwz::Invariant>::FINGERPRINT);
+                )*
+                ::libtwz::invariant::mix(hash, ::core::mem::size_of::<Self>() as u64)
+            };
+            const NO_PADDING: () = {
+                let filled: usize = 0 #(+ #checks)*;
+                assert!(
+                    filled == ::core::mem::size_of::<Self>(),
+                    "a persistent struct may have no padding: add explicit fields",
+                );
+            };
+        }
+    })
+}
+
+fn field_list(fields: &Fields) -> Vec<&syn::Field> {
+    fields.iter().collect()
+}
+
+fn has_fixed_layout(attributes: &[Attribute]) -> syn::Result<bool> {
+    let mut fixed = false;
+    for attribute in attributes.iter().filter(|a| a.path().is_ident("repr")) {
+        attribute.parse_nested_meta(|meta| {
+            if meta.path.is_ident("C") || meta.path.is_ident("transparent") {
+                fixed = true;
+            }
+            if meta.path.is_ident("packed") {
+                return Err(
+                    meta.error("a packed struct has unaligned fields, which cannot be stored atomically")
+                );
+            }
+            if meta.input.peek(syn::token::Paren) {
+                let _: proc_macro2::TokenStream = {
+                    let content;
+                    syn::parenthesized!(content in meta.input);
+                    content.parse()?
+                };
+            }
+            Ok(())
+        })?;
+    }
+    Ok(fixed)
+}

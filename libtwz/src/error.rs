@@ -1,0 +1,124 @@
+//! What can go wrong, said with object, offset and what was expected.
+
+use core::fmt;
+use twz_abi::{ObjectId, PersistentPtr};
+
+/// The crate's result.
+pub type Result<T> = core::result::Result<T, Error>;
+
+/// What can go wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Error {
+    /// An object's contents are not what they should be; nothing was touched outside it.
+    Damaged {
+        /// The object.
+        object: ObjectId,
+        /// Where in it, in bytes.
+        offset: u32,
+        /// What should have been there.
+        expected: &'static str,
+    },
+    /// A persistent pointer leads nowhere.
+    BadPointer {
+        /// The object that holds the pointer.
+        object: ObjectId,
+        /// The pointer.
+        pointer: PersistentPtr,
+        /// What it should have been.
+        expected: &'static str,
+    },
+    /// The object was built for another type.
+    WrongType {
+        /// The object.
+        object: ObjectId,
+        /// Fingerprint of the type asked for.
+        expected: u64,
+        /// Fingerprint in the object.
+        found: u64,
+    },
+    /// A pointer was to be stored in, or a range recorded of, memory that is in no mapped object.
+    NotInObject {
+        /// The address.
+        address: usize,
+    },
+    /// No object has this ID.
+    NoSuchObject(ObjectId),
+    /// A name leads to nothing.
+    NoSuchName,
+    /// A name is taken already.
+    NameExists,
+    /// A name is empty, too long or holds a NUL or a slash where it may not.
+    BadName,
+    /// The object's data region, or the pool, is full.
+    OutOfSpace(ObjectId),
+    /// One allocation was larger than an object's data region, or alignment above a page was asked for.
+    TooLarge {
+        /// Bytes asked for.
+        bytes: u64,
+    },
+    /// All slots of the view are in use: unmap objects.
+    OutOfSlots,
+    /// The object has used all of its FOT entries.
+    OutOfFotEntries(ObjectId),
+    /// Another transaction holds the object, and waiting could deadlock: end this one and try again.
+    Busy(ObjectId),
+    /// The transaction was aborted by the program.
+    Aborted,
+    /// The transaction has failed already and can only end.
+    TransactionFailed,
+    /// The other end of a channel or stream is gone, or it was closed.
+    Closed,
+    /// Nothing there now, and the caller did not want to wait.
+    WouldBlock,
+    /// The time was up.
+    TimedOut,
+    /// The lock's last holder ended while it held the lock.
+    Poisoned,
+    /// The platform refused: the operation and its error number.
+    Platform {
+        /// What was tried.
+        operation: &'static str,
+        /// The platform's number (hosted: errno).
+        code: i32,
+    },
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Damaged { object, offset, expected } => {
+                write!(f, "object {object} is damaged at {offset:#x}: expected {expected}")
+            }
+            Self::BadPointer { object, pointer, expected } => write!(
+                f,
+                "pointer {}:{:#x} in object {object} leads nowhere: expected {expected}",
+                pointer.index(),
+                pointer.offset()
+            ),
+            Self::WrongType { object, expected, found } => write!(
+                f,
+                "object {object} holds type {found:016x}, not {expected:016x}: open it as what it was built for"
+            ),
+            Self::NotInObject { address } => write!(f, "address {address:#x} is in no mapped object"),
+            Self::NoSuchObject(id) => write!(f, "there is no object {id}"),
+            Self::NoSuchName => f.write_str("the name leads to nothing"),
+            Self::NameExists => f.write_str("the name is taken"),
+            Self::BadName => f.write_str("not a name: empty, too long, or with a NUL or slash in it"),
+            Self::OutOfSpace(id) => write!(f, "no space left for object {id}"),
+            Self::TooLarge { bytes } => write!(f, "no object can hold a piece of {bytes} bytes"),
+            Self::OutOfSlots => f.write_str("the view is full: unmap objects that are no longer used"),
+            Self::OutOfFotEntries(id) => write!(f, "object {id} has used all of its FOT entries"),
+            Self::Busy(id) => write!(f, "object {id} is in another transaction: end this one and try again"),
+            Self::Aborted => f.write_str("the transaction was aborted"),
+            Self::TransactionFailed => f.write_str("the transaction failed before: it can only end"),
+            Self::Closed => f.write_str("the other end is closed"),
+            Self::WouldBlock => f.write_str("nothing there now"),
+            Self::TimedOut => f.write_str("time is up"),
+            Self::Poisoned => f.write_str("the last holder of the lock ended while it held it"),
+            Self::Platform { operation, code } => write!(f, "{operation} failed with error {code}"),
+        }
+    }
+}
+
+impl core::error::Error for Error {}

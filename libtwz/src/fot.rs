@@ -1,0 +1,289 @@
+//! The foreign object table: whom this object's pointers lead to (paper §3.3).
+//!
+//! ```text
+//! entry i at META_OFFSET - 32 * i
+//!   +0  target.lo     ID, or the offset of a name
+//!   +8  target.hi     ID, or a pointer to the name's resolver
+//!   +16 flags         VALID | NAME | CLAIMED with the boot's number in bits 8–31
+//!   +20 rights        requested
+//!   +24 generation    even; odd while a changer is at work
+//! ```
+//! # Contract
+//! - [`insert`] returns the existing entry for (target, rights), or makes one. It does not walk the table: an index
+//!   beside it, in this program's memory, takes in each entry once.
+//! - **F1** crash-atomic: the word with VALID is stored last, after the rest is durable. An entry that was claimed
+//!   but not finished at a crash is recognised by the boot's number and used again.
+//! - **F2** racing threads and programs claim entries by compare-and-swap; two programs that insert the same target at the
+//!   same moment may make two entries, which is harmless.
+//! - **F3** a reader that meets a change in progress (odd generation, or one that moved) reads again.
+
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::persist;
+use crate::sys::{Platform, Seam};
+use crate::translate;
+use crate::tx::Tx;
+use crate::view;
+use crate::window::Window;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::mem::offset_of;
+use core::sync::atomic::{Ordering, fence as order};
+use twz_abi::object::{
+    FOT_ENTRY_SIZE, FOT_MAX_ENTRIES, META_OFFSET, ObjectMeta, fot_entry_offset, fot_flags,
+};
+use twz_abi::{ObjectId, Rights};
+
+/// Bit of the flags word: taken, not yet complete; bits 8–31 say in which boot.
+const CLAIMED: u32 = 1 << 2;
+/// Tries before a change in progress is taken for one that never ends.
+const PATIENCE: u32 = 10_000;
+
+const LO: usize = 0;
+const HI: usize = 8;
+const FLAGS: usize = 16;
+const GENERATION: usize = 24;
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const FOT_LEN_AT: usize = META_OFFSET as usize + offset_of!(ObjectMeta, fot_len);
+
+/// One entry as it was at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// ID, or name and resolver.
+    pub target: ObjectId,
+    /// [`fot_flags`].
+    pub flags: u32,
+    /// Requested rights.
+    pub rights: Rights,
+    /// Even number of the last change.
+    pub generation: u64,
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+pub(crate) fn place(index: u32) -> Option<usize> {
+    fot_entry_offset(index).map(|offset| offset as usize)
+}
+
+/// Reads entry `index` (**F3**).
+///
+/// # Errors
+/// [`Error::Damaged`] when the index is out of range, the entry is not valid, or a change of it never ends.
+#[inline]
+pub fn read(holder: Window, index: u32) -> Result<Entry> {
+    let Some(at) = place(index) else { return Err(damaged(holder, 0, "an FOT index in range")) };
+    for _ in 0..PATIENCE {
+        let generation = holder.word(at + GENERATION).load(Ordering::Acquire);
+        let word = holder.word(at + FLAGS).load(Ordering::Acquire);
+        let target = ObjectId { lo: holder.load(at + LO), hi: holder.load(at + HI) };
+        order(Ordering::Acquire);
+        if generation & 1 == 0 && holder.load(at + GENERATION) == generation {
+            #[allow(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
+            let (flags, rights) = (word as u32, (word >> 32) as u32);
+            if flags & fot_flags::VALID == 0 {
+                return Err(damaged(holder, at, "a valid FOT entry"));
+            }
+            return Ok(Entry { target, flags, rights: Rights::from_bits_truncate(rights), generation });
+        }
+        core::hint::spin_loop();
+    }
+    Err(damaged(holder, at, "an FOT entry whose change ends"))
+}
+
+#[cold]
+fn damaged(holder: Window, offset: usize, expected: &'static str) -> Error {
+    #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
+    Error::Damaged { object: view::id_at(holder.base()), offset: offset as u32, expected }
+}
+
+/// Maps the target of entry `index`, resolving a name now.
+///
+/// # Errors
+/// As [`read`]; [`Error::NoSuchName`]; what mapping says.
+#[inline]
+pub fn target(holder: Window, index: u32) -> Result<Window> {
+    let entry = read(holder, index)?;
+    let id = if entry.flags & fot_flags::NAME == 0 {
+        entry.target
+    } else {
+        crate::names::resolve_entry(holder, entry.target)?
+    };
+    view::map(id, entry.rights)
+}
+
+/// What this program knows of the tables it inserted into.
+#[derive(Debug)]
+struct Index {
+    entries: BTreeMap<(ObjectId, ObjectId, u32), u32>,
+    tables: BTreeMap<ObjectId, Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    /// Entries below this were taken in.
+    len: u32,
+    /// Entries below it that are free.
+    holes: Vec<u32>,
+}
+
+static INDEX: Lock<Index> = Lock::new(Index { entries: BTreeMap::new(), tables: BTreeMap::new() });
+
+/// The entry of `holder`'s table that asks for `rights` to `target`: found, or made durable.
+///
+/// # Errors
+/// [`Error::OutOfFotEntries`].
+pub fn insert(holder: Window, target: ObjectId, rights: Rights) -> Result<u32> {
+    let (id, _) = view::what_is_at(holder)?;
+    let rights = rights & Rights::ACCESS;
+    let key = (id, target, rights.bits());
+    let mut index = INDEX.lock();
+    take_in_new_entries(&mut index, holder, id);
+    if let Some(&found) = index.entries.get(&key) {
+        let same = |entry: Entry| {
+            entry.target == target && entry.flags & fot_flags::NAME == 0 && entry.rights == rights
+        };
+        if read(holder, found).is_ok_and(same) {
+            return Ok(found);
+        }
+        index.entries.remove(&key); // changed since
+    }
+    let made = make(&mut index, holder, id, target, rights, 0)?;
+    index.entries.insert(key, made);
+    Ok(made)
+}
+
+/// Makes an entry for a name: `name` is the offset of a length word and bytes in the holder, `resolver` a persistent
+/// pointer (0: paths from the root). The name must be durable.
+///
+/// # Errors
+/// [`Error::OutOfFotEntries`].
+pub fn insert_name(holder: Window, name: u32, resolver: u64, rights: Rights) -> Result<u32> {
+    let (id, _) = view::what_is_at(holder)?;
+    let mut index = INDEX.lock();
+    take_in_new_entries(&mut index, holder, id);
+    let target = ObjectId { lo: u64::from(name), hi: resolver };
+    make(&mut index, holder, id, target, rights & Rights::ACCESS, fot_flags::NAME)
+}
+
+/// What an FOT entry may be changed to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// An object by ID.
+    Id(ObjectId),
+    /// A name: offset in the holder of a length word and bytes, and a pointer to the resolver (0: paths from the root).
+    Name(u32, u64),
+}
+
+/// Changes entry `index`: every pointer that uses it leads to the new target from now on, in every program (**T1** in
+/// `translate.rs`). Crash-atomic: a transaction of the holder.
+///
+/// # Errors
+/// [`Error::Damaged`] for an entry that is not in use; what the transaction says.
+pub fn change(holder: Window, index: u32, target: Target, rights: Rights) -> Result<()> {
+    let (id, _) = view::what_is_at(holder)?;
+    let (target, flags) = match target {
+        Target::Id(target) => (target, fot_flags::VALID),
+        Target::Name(at, resolver) => {
+            (ObjectId { lo: u64::from(at), hi: resolver }, fot_flags::VALID | fot_flags::NAME)
+        }
+    };
+    let result = Tx::run(holder, |tx| {
+        let entry = read(holder, index)?;
+        let at = place(index).unwrap_or_default(); // `read` refused what has no place
+        tx.record_range(holder.base() + at, 32)?;
+        tx.settle()?;
+        let generation = holder.word(at + GENERATION);
+        generation.store(entry.generation.wrapping_add(1), Ordering::SeqCst); // F3: readers wait from here …
+        holder.store(at + LO, target.lo);
+        holder.store(at + HI, target.hi);
+        let word = u64::from(flags) | u64::from((rights & Rights::ACCESS).bits()) << 32;
+        holder.word(at + FLAGS).store(word, Ordering::Release);
+        generation.store(entry.generation.wrapping_add(2), Ordering::SeqCst); // … to here
+        Ok(())
+    });
+    // Also after a failure: somebody may have translated what was put back.
+    for window in view::windows_of(id) {
+        translate::forget(window, index);
+    }
+    translate::changed_for_all();
+    result
+}
+
+/// Forgets what was known about `id`'s table; for objects that are gone or were put back to an older state.
+pub(crate) fn forget_table(id: ObjectId) {
+    let mut index = INDEX.lock();
+    index.tables.remove(&id);
+    index.entries.retain(|key, _| key.0 != id);
+}
+
+fn claim_word() -> u64 {
+    u64::from(CLAIMED | Platform::boot_generation() << 8)
+}
+
+fn take_in_new_entries(index: &mut Index, holder: Window, id: ObjectId) {
+    let len = holder.half(FOT_LEN_AT).load(Ordering::Acquire).clamp(1, FOT_MAX_ENTRIES);
+    let seen = index.tables.entry(id).or_insert_with(|| Seen { len: 1, holes: Vec::new() });
+    let claimed_now = claim_word();
+    for i in seen.len..len {
+        let Some(at) = place(i) else { break };
+        match read(holder, i) {
+            Ok(entry) if entry.flags & fot_flags::NAME == 0 => {
+                index.entries.entry((id, entry.target, entry.rights.bits())).or_insert(i);
+            }
+            Ok(_) => {}
+            Err(_) if holder.load(at + FLAGS) == claimed_now => {}
+            Err(_) => seen.holes.push(i),
+        }
+    }
+    seen.len = seen.len.max(len);
+}
+
+fn make(
+    index: &mut Index,
+    holder: Window,
+    id: ObjectId,
+    target: ObjectId,
+    rights: Rights,
+    flags: u32,
+) -> Result<u32> {
+    let seen = index.tables.entry(id).or_insert_with(|| Seen { len: 1, holes: Vec::new() });
+    let (i, at) = loop {
+        let i = match seen.holes.pop() {
+            Some(hole) => hole,
+            None => {
+                let next = seen.len;
+                seen.len = next.saturating_add(1);
+                next
+            }
+        };
+        let Some(at) = place(i) else { return Err(Error::OutOfFotEntries(id)) };
+        if claim(holder, at) {
+            break (i, at);
+        }
+    };
+    // 1. The entry's contents and the table's length become durable; nobody uses an entry without VALID.
+    holder.store(at + LO, target.lo);
+    holder.store(at + HI, target.hi);
+    let generation = holder.load(at + GENERATION).wrapping_add(2) & !1;
+    holder.word(at + GENERATION).store(generation, Ordering::Release);
+    holder.half(FOT_LEN_AT).fetch_max(i + 1, Ordering::AcqRel);
+    holder.flush(at, 32);
+    holder.flush(FOT_LEN_AT, 4);
+    persist::fence();
+    // 2. Commit point (F1).
+    let word = u64::from(flags | fot_flags::VALID) | u64::from(rights.bits()) << 32;
+    holder.word(at + FLAGS).store(word, Ordering::Release);
+    holder.flush(at, 32);
+    persist::fence();
+    Ok(i)
+}
+
+/// Takes an unused entry (**F2**); false when somebody else has it.
+fn claim(holder: Window, at: usize) -> bool {
+    let word = holder.word(at + FLAGS);
+    let now = word.load(Ordering::Acquire);
+    let claimed_now = claim_word();
+    let free = now & u64::from(fot_flags::VALID) == 0 && now != claimed_now;
+    free && word.compare_exchange(now, claimed_now, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+const _: () = assert!(FOT_ENTRY_SIZE == 32);

@@ -1,0 +1,415 @@
+//! Objects as programs hold them: [`ObjectBuilder`] makes one, [`Object`] is a mapped one with a typed root.
+//!
+//! ```text
+//! page 0      never mapped
+//! colour      up to 516 KiB left out, by ID: the first bytes of all objects would share cache sets and TLB sets
+//! root        T
+//! log         LogHeader and the first chunk (tx/log.rs)
+//! arena       ArenaHeader, then blocks up (arena.rs) – and log chunks down from DATA_END
+//! FOT, metadata page (twz-abi)
+//! ```
+//! # Contract
+//! - **O1** an object is complete before anything leads to it: the magic number is stored last, after the rest is
+//!   durable. An object without it was cut off while being built and cannot be opened.
+//! - Opening checks magic, version, offsets and the type's fingerprint, and recovers what a power failure cut off.
+//! - A handle stays usable for the program's life; handles are copies of an address, and dropping one costs nothing.
+
+use crate::arena::{self, Arena, Census};
+use crate::error::{Error, Result};
+use crate::invariant::{Invariant, fingerprint};
+use crate::persist::{self, LINE};
+use crate::ptr::GlobalPtr;
+use crate::sys::{CreateSpec, Platform, Seam, Stat};
+use crate::tx::{self, LOG_HEADER_BYTES, Log, Tx};
+use crate::view;
+use crate::window::{SLOT_MASK, Window};
+use core::fmt;
+use core::marker::PhantomData;
+use core::mem::offset_of;
+use core::ops::Deref;
+use core::sync::atomic::Ordering;
+use twz_abi::object::{DATA_END, DATA_OFFSET, META_MAGIC, META_OFFSET, META_VERSION, ObjectMeta};
+use twz_abi::{ObjectId, Rights};
+
+/// Read and write.
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+/// Bytes of the log's header and first chunk.
+const LOG_BYTES: usize = LOG_HEADER_BYTES + (8 << 10);
+/// Pages by which contents are moved, by object: as many as a second-level TLB has sets.
+const COLOUR_PAGES: usize = 128;
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const META: usize = META_OFFSET as usize;
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const FIRST: usize = DATA_OFFSET as usize;
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const END: usize = DATA_END as usize;
+
+/// What a new object is to be; start with [`ObjectBuilder::new`].
+#[derive(Clone, Copy, Debug)]
+pub struct ObjectBuilder<T> {
+    spec: CreateSpec,
+    data_bytes: usize,
+    coloured: bool,
+    root: PhantomData<fn() -> T>,
+}
+
+impl<T: Invariant> Default for ObjectBuilder<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<T: Invariant> ObjectBuilder<T> {
+    /// An object of up to 1 GiB that only its creator's context reaches.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self {
+            spec: CreateSpec { default_rights: Rights::empty(), key: ObjectId::NULL, volatile: false },
+            data_bytes: END,
+            coloured: true,
+            root: PhantomData,
+        }
+    }
+
+    /// Rights of everybody, without a capability.
+    #[must_use]
+    pub const fn default_rights(mut self, rights: Rights) -> Self {
+        self.spec.default_rights = rights;
+        self
+    }
+
+    /// The object with the key that signs capabilities for this one.
+    #[must_use]
+    pub const fn key(mut self, key: ObjectId) -> Self {
+        self.spec.key = key;
+        self
+    }
+
+    /// Contents need not survive the machine's next start.
+    #[must_use]
+    pub const fn volatile(mut self) -> Self {
+        self.spec.volatile = true;
+        self
+    }
+
+    /// At most so many bytes for blocks in this object; more go to a chained one.
+    #[must_use]
+    pub const fn data_bytes(mut self, bytes: usize) -> Self {
+        self.data_bytes = bytes;
+        self
+    }
+
+    /// Contents start where all others' do: for measuring what colouring is worth.
+    #[must_use]
+    pub const fn uncoloured(mut self) -> Self {
+        self.coloured = false;
+        self
+    }
+
+    /// Creates the object with `root` in it.
+    ///
+    /// # Errors
+    /// [`Error::OutOfSpace`], [`Error::OutOfSlots`], [`Error::TooLarge`].
+    pub fn build(self, root: T) -> Result<Object<T>> {
+        Platform::start()?;
+        let id = Platform::create(&self.spec)?;
+        self.fill(id, root).inspect_err(|_| {
+            // Nobody knows the object yet; that it cannot be deleted either is the lesser error.
+            let _ = Platform::delete(id);
+        })
+    }
+
+    fn fill(self, id: ObjectId, root: T) -> Result<Object<T>> {
+        let window = view::map(id, READ_WRITE)?;
+        let place = Layout::of::<T>(if self.coloured { colour(id) } else { 0 })?;
+        let address = window.base() + place.root;
+        // SAFETY: a new object, so nobody else's memory; the layout keeps root and its alignment inside the data.
+        unsafe { (address as *mut T).write(root) };
+        window.flush(place.root, size_of::<T>());
+        Log::format(window, place.log, LOG_BYTES);
+        let limit = place.blocks.saturating_add(self.data_bytes).min(END);
+        Arena::format(window, place.arena, place.blocks, limit);
+        let meta = |offset: usize, value: u64| window.store(META + offset, value);
+        meta(offset_of!(ObjectMeta, type_fingerprint), fingerprint::<T>());
+        meta(offset_of!(ObjectMeta, log_offset), place.log as u64);
+        meta(offset_of!(ObjectMeta, arena_offset), place.arena as u64);
+        meta(offset_of!(ObjectMeta, root_offset), place.root as u64);
+        meta(offset_of!(ObjectMeta, version), u64::from(META_VERSION) | 1 << 32); // version, fot_len
+        window.flush(META, size_of::<ObjectMeta>());
+        persist::fence();
+        window.word(META).store(META_MAGIC, Ordering::Release); // commit point (O1)
+        window.flush(META, 8);
+        persist::fence();
+        Ok(Object { window, address, id, rights: READ_WRITE, root: PhantomData })
+    }
+}
+
+/// Where things go in a new object.
+struct Layout {
+    root: usize,
+    log: usize,
+    arena: usize,
+    blocks: usize,
+}
+
+impl Layout {
+    fn of<T>(colour: usize) -> Result<Self> {
+        let too_large = Error::TooLarge { bytes: size_of::<T>() as u64 };
+        if align_of::<T>() > arena::MAX_ALIGN || size_of::<T>() > END / 2 {
+            return Err(too_large);
+        }
+        let root = (FIRST + colour).next_multiple_of(align_of::<T>());
+        let log = (root + size_of::<T>()).next_multiple_of(LINE);
+        let arena = log + LOG_BYTES;
+        Ok(Self { root, log, arena, blocks: arena + arena::HEADER_BYTES })
+    }
+}
+
+/// How far an object's contents are moved, in bytes: by pages for the TLB and by lines for the cache.
+fn colour(id: ObjectId) -> usize {
+    #[allow(clippy::cast_possible_truncation, reason = "any bits do")]
+    let bits = (id.lo ^ id.hi) as usize;
+    (bits % COLOUR_PAGES) * 4096 + (bits / COLOUR_PAGES % LINE) * LINE
+}
+
+/// An object without a type, chained to one that is full.
+pub(crate) fn create_overflow(data_bytes: usize) -> Result<ObjectId> {
+    ObjectBuilder::<()>::new().data_bytes(data_bytes).build(()).map(|object| object.id())
+}
+
+/// The log of the object at `window`, and where its arena is.
+#[inline]
+pub(crate) fn log_of(window: Window) -> Result<(Log, u64)> {
+    if window.word(META).load(Ordering::Acquire) != META_MAGIC {
+        return Err(not_ours(window));
+    }
+    let log = Log::open(window, window.load(META + offset_of!(ObjectMeta, log_offset)))?;
+    Ok((log, window.load(META + offset_of!(ObjectMeta, arena_offset))))
+}
+
+#[cold]
+fn not_ours(window: Window) -> Error {
+    #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+    Error::Damaged {
+        object: view::id_at(window.base()),
+        offset: META as u32,
+        expected: "the magic number of an object",
+    }
+}
+
+/// A mapped object whose root is a `T`; dereferences to it.
+pub struct Object<T> {
+    window: Window,
+    /// Of the root.
+    address: usize,
+    id: ObjectId,
+    rights: Rights,
+    root: PhantomData<fn() -> T>,
+}
+
+impl<T> Clone for Object<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<T> Copy for Object<T> {}
+
+impl<T> fmt::Debug for Object<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Object({}, {:?}, at {:#x})", self.id, self.rights, self.window.base())
+    }
+}
+
+impl<T: Invariant> Deref for Object<T> {
+    type Target = T;
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: `open` and `build` checked that the root lies inside the data and is aligned; any bits are a T, which
+        // changes by interior mutability only; the slot stays mapped (`view::unmap` is unsafe).
+        unsafe { &*(self.address as *const T) }
+    }
+}
+
+impl<T: Invariant> Object<T> {
+    /// Opens an object for reading and writing.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::WrongType`], [`Error::Damaged`], what recovery says.
+    pub fn open(id: ObjectId) -> Result<Self> {
+        Self::open_with(id, READ_WRITE)
+    }
+
+    /// Opens an object with `rights`; recovery needs write.
+    ///
+    /// # Errors
+    /// As [`Object::open`].
+    pub fn open_with(id: ObjectId, rights: Rights) -> Result<Self> {
+        let window = view::map(id, rights)?;
+        let damaged = |offset: usize, expected| {
+            #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+            Error::Damaged { object: id, offset: (META + offset) as u32, expected }
+        };
+        if window.word(META).load(Ordering::Acquire) != META_MAGIC {
+            return Err(damaged(0, "the magic number of an object"));
+        }
+        let field = |offset: usize| window.load(META + offset);
+        #[allow(clippy::cast_possible_truncation, reason = "the low half is the version")]
+        if field(offset_of!(ObjectMeta, version)) as u32 != META_VERSION {
+            return Err(damaged(offset_of!(ObjectMeta, version), "a known version"));
+        }
+        let (expected, found) = (fingerprint::<T>(), field(offset_of!(ObjectMeta, type_fingerprint)));
+        if expected != found {
+            return Err(Error::WrongType { object: id, expected, found });
+        }
+        let root = match usize::try_from(field(offset_of!(ObjectMeta, root_offset))).unwrap_or(usize::MAX) {
+            0 => FIRST,
+            root => root,
+        };
+        let fits =
+            (FIRST..=END).contains(&root) && END - root >= size_of::<T>() && root % align_of::<T>() == 0;
+        if !fits {
+            return Err(damaged(offset_of!(ObjectMeta, root_offset), "a root inside the data"));
+        }
+        if rights.contains(Rights::WRITE) {
+            tx::recover_if_first(window)?;
+        }
+        Ok(Self { window, address: window.base() + root, id, rights, root: PhantomData })
+    }
+
+    /// The root; the same as dereferencing, for `let root = object.base();` with the handle's lifetime.
+    #[inline]
+    #[must_use]
+    pub fn base(&self) -> &T {
+        self
+    }
+
+    /// A pointer to the root by ID.
+    #[must_use]
+    pub fn global(&self) -> GlobalPtr<T> {
+        #[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
+        GlobalPtr::new(self.id, (self.address & SLOT_MASK) as u32)
+    }
+
+    /// Runs `body` in a transaction whose home is this object; commits when it returns `Ok`.
+    ///
+    /// # Errors
+    /// What `body` or the transaction says; nothing has changed then.
+    #[inline]
+    pub fn tx<R>(&self, body: impl FnOnce(&Tx) -> Result<R>) -> Result<R> {
+        Tx::run(self.window, body)
+    }
+
+    /// Begins a transaction by hand.
+    ///
+    /// # Errors
+    /// As [`Tx::start`].
+    pub fn begin(&self) -> Result<TxObject<T>> {
+        Ok(TxObject { object: *self, tx: Tx::start(self.window)? })
+    }
+
+    /// A copy with an ID of its own; contents are shared until written where the platform can.
+    ///
+    /// # Errors
+    /// [`Error::OutOfSpace`].
+    pub fn copy(&self, default_rights: Rights) -> Result<Self> {
+        let spec = CreateSpec { default_rights, key: ObjectId::NULL, volatile: false };
+        Self::open(Platform::copy(self.id, &spec)?)
+    }
+}
+
+impl<T> Object<T> {
+    /// The object's ID.
+    #[must_use]
+    pub const fn id(&self) -> ObjectId {
+        self.id
+    }
+
+    /// Where it is mapped.
+    #[inline]
+    #[must_use]
+    pub const fn window(&self) -> Window {
+        self.window
+    }
+
+    /// The rights that it was opened with.
+    #[must_use]
+    pub const fn rights(&self) -> Rights {
+        self.rights
+    }
+
+    /// What the platform knows about it.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`].
+    pub fn stat(&self) -> Result<Stat> {
+        Platform::stat(self.id)
+    }
+
+    /// How the bytes of its arena are used.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn census(&self) -> Result<Census> {
+        Arena::open(self.window, log_of(self.window)?.1)?.census()
+    }
+
+    /// The object that takes what does not fit here; NULL for none.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub fn overflow(&self) -> Result<ObjectId> {
+        Ok(Arena::open(self.window, log_of(self.window)?.1)?.next())
+    }
+
+    /// Deletes the object. Addresses in it fault from now on, in every program.
+    ///
+    /// # Safety
+    /// No reference into it may be used any more.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::Platform`].
+    pub unsafe fn delete(self) -> Result<()> {
+        Platform::delete(self.id)?;
+        // SAFETY: the caller's promise.
+        unsafe { view::unmap(self.id) };
+        crate::fot::forget_table(self.id);
+        Ok(())
+    }
+}
+
+/// An object inside a transaction that was begun by hand; undone when dropped without [`TxObject::commit`].
+#[derive(Debug)]
+pub struct TxObject<T> {
+    object: Object<T>,
+    tx: Tx,
+}
+
+impl<T> Deref for TxObject<T> {
+    type Target = Tx;
+    fn deref(&self) -> &Tx {
+        &self.tx
+    }
+}
+
+impl<T: Invariant> TxObject<T> {
+    /// The object's root.
+    #[must_use]
+    pub fn base(&self) -> &T {
+        &self.object
+    }
+
+    /// Makes everything durable and final.
+    ///
+    /// # Errors
+    /// As [`Tx::end`].
+    pub fn commit(self) -> Result<Object<T>> {
+        self.tx.end()?;
+        Ok(self.object)
+    }
+
+    /// Puts everything back.
+    pub fn abort(self) -> Object<T> {
+        self.tx.abort();
+        self.object
+    }
+}

@@ -1,0 +1,147 @@
+//! Making stores durable: `flush`, `fence`, `persist`, and stores that pass the cache by.
+//!
+//! # Contract
+//! - A store is durable when its line was flushed (or stored with [`store_line`]/[`store_word_through`]) and a
+//!   [`fence`] followed. Before that it may or may not survive, line by line.
+//! - Stores to one line become durable in program order; an aligned 8-byte store is never torn.
+//! - With [`Durability::Program`] nothing is flushed and `fence` only orders: what the pool stands on cannot do better
+//!   than the page cache, and says so.
+//!
+//! Measured reasons (see `bench/libtwz`): lines of a log are written with non-temporal stores, since a flushed line
+//! must be fetched again; one fence serves a batch of records.
+
+use crate::sys::{Durability, Platform, Seam};
+use crate::window::{SLOT_MASK, Window};
+use core::sync::atomic::{AtomicU8, Ordering, compiler_fence as order};
+
+/// Bytes in a cache line.
+pub const LINE: usize = 64;
+
+const UNKNOWN: u8 = 0;
+const PROGRAM: u8 = 1;
+const CLFLUSH: u8 = 2;
+const CLFLUSHOPT: u8 = 3;
+const CLWB: u8 = 4;
+
+/// How lines are flushed; found out on first use.
+static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
+
+/// Sets the durability level; the pool says it when it is opened.
+pub fn set_durability(durability: Durability) {
+    let level = match durability {
+        Durability::Program => PROGRAM,
+        Durability::Power => best_flush(),
+    };
+    LEVEL.store(level, Ordering::Relaxed);
+}
+
+/// The level in force.
+#[must_use]
+pub fn durability() -> Durability {
+    if level() == PROGRAM { Durability::Program } else { Durability::Power }
+}
+
+#[inline]
+fn level() -> u8 {
+    let level = LEVEL.load(Ordering::Relaxed);
+    if level == UNKNOWN { ask_level() } else { level }
+}
+
+#[cold]
+fn ask_level() -> u8 {
+    set_durability(Platform::durability());
+    LEVEL.load(Ordering::Relaxed)
+}
+
+/// CPUID leaf 7: EBX bit 24 is CLWB, bit 23 CLFLUSHOPT (Intel SDM vol. 2A, CPUID).
+fn best_flush() -> u8 {
+    let features = core::arch::x86_64::__cpuid_count(7, 0).ebx;
+    if features & 1 << 24 != 0 {
+        CLWB
+    } else if features & 1 << 23 != 0 {
+        CLFLUSHOPT
+    } else {
+        CLFLUSH
+    }
+}
+
+/// Starts writing the lines of `address .. address + bytes` back; durable after the next [`fence`].
+#[inline]
+pub fn flush(address: usize, bytes: usize) {
+    let level = level();
+    if level == PROGRAM || bytes == 0 {
+        return;
+    }
+    let mut line = address & !(LINE - 1);
+    while line < address + bytes {
+        flush_line(level, line);
+        line += LINE;
+    }
+}
+
+#[inline]
+fn flush_line(level: u8, line: usize) {
+    match level {
+        // SAFETY: writing a line back changes no value; CPUID said that the instruction exists.
+        CLWB => unsafe {
+            core::arch::asm!("clwb [{}]", in(reg) line, options(nostack, preserves_flags));
+        },
+        // SAFETY: as above.
+        CLFLUSHOPT => unsafe {
+            core::arch::asm!("clflushopt [{}]", in(reg) line, options(nostack, preserves_flags));
+        },
+        // SAFETY: as above; every x86-64 has it.
+        _ => unsafe {
+            core::arch::asm!("clflush [{}]", in(reg) line, options(nostack, preserves_flags));
+        },
+    }
+}
+
+/// Waits until all that was flushed is durable, and orders it before what follows.
+#[inline]
+pub fn fence() {
+    if level() == PROGRAM {
+        order(Ordering::SeqCst); // memory keeps program order as it is
+    } else {
+        // SAFETY: a fence has no operands.
+        unsafe { core::arch::asm!("sfence", options(nostack, preserves_flags)) };
+    }
+}
+
+/// [`flush`] and [`fence`].
+#[inline]
+pub fn persist(address: usize, bytes: usize) {
+    flush(address, bytes);
+    fence();
+}
+
+/// Writes one line past the cache; durable after the next [`fence`]. `offset` is rounded down to a line.
+#[inline]
+pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
+    let offset = (offset as usize & SLOT_MASK) & !(LINE - 1);
+    if level() == PROGRAM {
+        for (i, word) in words.iter().enumerate() {
+            window.store(offset + i * 8, *word);
+        }
+        flush(window.base() + offset, LINE);
+        return;
+    }
+    let line = (window.base() + offset) as *mut i64;
+    for (i, word) in words.iter().enumerate() {
+        // SAFETY: Window's invariant: the slot is mapped or faults; offset + 64 stays in it by the mask above.
+        unsafe { core::arch::x86_64::_mm_stream_si64(line.wrapping_add(i), word.cast_signed()) };
+    }
+}
+
+/// Writes one word past the cache; durable after the next [`fence`].
+#[inline]
+pub fn store_word_through(window: Window, offset: u32, word: u64) {
+    let offset = (offset as usize & SLOT_MASK) & !7;
+    if level() == PROGRAM {
+        window.store(offset, word);
+        flush(window.base() + offset, 8);
+        return;
+    }
+    // SAFETY: Window's invariant; aligned and inside the slot by the mask above.
+    unsafe { core::arch::x86_64::_mm_stream_si64((window.base() + offset) as *mut i64, word.cast_signed()) };
+}

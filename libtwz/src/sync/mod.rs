@@ -1,0 +1,5 @@
+//! Concurrency primitives that stand in objects.
+
+mod raw;
+
+pub use raw::RawMutex;

@@ -1,0 +1,139 @@
+//! Mapping an object's pages when they are first touched.
+//!
+//! A fault inside a filled slot whose page is not mapped yet maps the store's piece around it and returns, so the
+//! instruction runs again. Any other fault is the program's: it is reported with object and offset, and then goes to
+//! whoever handled SIGSEGV before (by default, the process ends).
+
+use super::{Hosted, SLOT_COUNT, Seam, last_error, state};
+use crate::error::Result;
+use crate::window::{SLOT_MASK, SLOT_SHIFT};
+use std::io::Write;
+use std::mem::{MaybeUninit, zeroed};
+use std::ptr;
+use std::sync::OnceLock;
+use twz_abi::Rights;
+use twz_abi::object::DATA_OFFSET;
+
+static BEFORE: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
+
+/// Bit 1 of x86's page-fault error code: the access was a write (Intel SDM vol. 3, "Page-Fault Exceptions").
+const ERROR_WRITE: i64 = 2;
+
+pub(super) fn install() -> Result<()> {
+    // SAFETY: all-zero is a valid sigaction.
+    let mut action: libc::sigaction = unsafe { zeroed() };
+    action.sa_sigaction = handler as extern "C" fn(i32, *mut libc::siginfo_t, *mut libc::c_void) as usize;
+    // On the thread's own stack: std's alternate one is too small to run the store on.
+    // Without SA_NODEFER a fault inside the handler (a bug) ends the process instead of looping.
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    let segv = replace(libc::SIGSEGV, &action)?;
+    let bus = replace(libc::SIGBUS, &action)?;
+    let _ = BEFORE.set([segv, bus]);
+    Ok(())
+}
+
+fn replace(signal: i32, action: &libc::sigaction) -> Result<libc::sigaction> {
+    let mut before = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: both point to sigactions; the handler is async-signal-safe in the sense of the module `hosted`.
+    if unsafe { libc::sigaction(signal, action, before.as_mut_ptr()) } != 0 {
+        return Err(last_error("install the fault handler"));
+    }
+    // SAFETY: sigaction succeeded, so it filled `before`.
+    Ok(unsafe { before.assume_init() })
+}
+
+extern "C" fn handler(signal: i32, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: the kernel passes a valid siginfo.
+    let info = unsafe { &*info };
+    // SAFETY: for these signals si_addr is set.
+    let address = unsafe { info.si_addr() }.addr();
+    // SAFETY: the kernel passes a valid ucontext.
+    let error_code =
+        unsafe { (*context.cast::<libc::ucontext_t>()).uc_mcontext.gregs[libc::REG_ERR as usize] };
+    if signal == libc::SIGSEGV && map_page(address, error_code & ERROR_WRITE != 0) {
+        return;
+    }
+    report(address);
+    hand_on(signal);
+}
+
+/// Maps what belongs at `address`; false when nothing does.
+fn map_page(address: usize, is_write: bool) -> bool {
+    let number = (address >> SLOT_SHIFT).wrapping_sub(Hosted::FIRST_SLOT);
+    let offset = (address & SLOT_MASK) as u64;
+    if number >= SLOT_COUNT || offset < DATA_OFFSET {
+        return false;
+    }
+    let needed = if is_write { Rights::WRITE } else { Rights::READ };
+    let mut state = state();
+    let Some(state) = state.as_mut() else { return false };
+    let store = std::sync::Arc::clone(&state.store);
+    let Some(Some(slot)) = state.slots.get_mut(number) else { return false };
+    if !slot.rights.contains(needed) {
+        return false;
+    }
+    if slot.mapped.iter().any(|&(start, bytes)| offset.wrapping_sub(start) < bytes) {
+        // Another thread mapped it while we waited – or the access is one that no mapping allows.
+        let present =
+            libc::PROT_READ | if slot.rights.contains(Rights::WRITE) { libc::PROT_WRITE } else { 0 };
+        return !is_write || present & libc::PROT_WRITE != 0;
+    }
+    let Ok(piece) = store.piece(slot.id, offset) else { return false };
+    let mut protection = libc::PROT_READ;
+    if slot.rights.contains(Rights::WRITE) {
+        protection |= libc::PROT_WRITE;
+    }
+    if slot.rights.contains(Rights::EXEC) {
+        protection |= libc::PROT_EXEC;
+    }
+    let (Ok(at), Ok(bytes)) = (usize::try_from(piece.object_offset), usize::try_from(piece.bytes)) else {
+        return false;
+    };
+    if piece.object_offset < DATA_OFFSET || at + bytes > SLOT_MASK + 1 {
+        return false;
+    }
+    let target = (address & !SLOT_MASK) + at;
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+    // SAFETY: the range lies in a slot of our reservation (checked) and was PROT_NONE: no reference relies on it.
+    let got = unsafe {
+        libc::mmap(
+            target as *mut libc::c_void,
+            bytes,
+            protection,
+            flags,
+            piece.file,
+            piece.file_offset.cast_signed(),
+        )
+    };
+    if got.addr() != target {
+        return false;
+    }
+    slot.mapped.push((piece.object_offset, piece.bytes));
+    true
+}
+
+fn report(address: usize) {
+    let number = (address >> SLOT_SHIFT).wrapping_sub(Hosted::FIRST_SLOT);
+    if number >= SLOT_COUNT {
+        return;
+    }
+    let state = state();
+    let slot = state.as_ref().and_then(|s| s.slots.get(number)).and_then(Option::as_ref);
+    let offset = address & SLOT_MASK;
+    let mut error = std::io::stderr();
+    // Nothing can be done when stderr is gone.
+    let _ = match slot {
+        Some(slot) => {
+            writeln!(error, "fault at offset {offset:#x} of object {} (mapped {:?})", slot.id, slot.rights)
+        }
+        None => writeln!(error, "fault at {address:#x}, a slot with no object"),
+    };
+}
+
+/// Puts the earlier handler back; the instruction faults again and goes there.
+fn hand_on(signal: i32) {
+    let Some(before) = BEFORE.get() else { return };
+    let action = &before[usize::from(signal == libc::SIGBUS)];
+    // SAFETY: `action` is what the kernel gave us for this signal.
+    unsafe { libc::sigaction(signal, action, ptr::null_mut()) };
+}

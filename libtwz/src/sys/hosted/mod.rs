@@ -1,0 +1,308 @@
+//! The hosted platform: an ordinary Linux process, single user, no isolation.
+//!
+//! # Contract
+//! - Slots are a reservation of 16 TiB at a fixed address; a slot's pages are mapped when first touched, by the SIGSEGV
+//!   handler (`fault.rs`), from the [`Store`] that holds the objects: memory of this process ([`MemoryStore`]), or a
+//!   pool file. So a program touches any offset without asking first, as in the guest.
+//! - The handler takes `STATE` and allocates. That is sound since it only ever runs on an instruction that touches a
+//!   slot, and no code touches a slot while it holds `STATE` or is inside the allocator.
+//! - Without [`use_store`] the first use of an object makes a [`MemoryStore`].
+
+mod fault;
+mod memory;
+mod thread;
+
+pub use memory::MemoryStore;
+
+use super::{CreateSpec, Durability, Seam, Stat, ThreadHandle, Woken};
+use crate::error::{Error, Result};
+use crate::window::SLOT_SHIFT;
+use std::boxed::Box;
+use std::io::{Read, Write};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::vec::Vec;
+use twz_abi::{ObjectId, Rights};
+
+/// The Linux process as a platform.
+#[derive(Debug)]
+pub struct Hosted;
+
+/// A piece of a file that backs a piece of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Where it starts in the object, a multiple of 4096.
+    pub object_offset: u64,
+    /// Where it starts in the file, a multiple of 4096.
+    pub file_offset: u64,
+    /// Bytes, a multiple of 4096.
+    pub bytes: u64,
+    /// The file.
+    pub file: RawFd,
+}
+
+/// Where objects are kept.
+pub trait Store: Send + Sync {
+    /// Creates an object of zeroes.
+    ///
+    /// # Errors
+    /// [`Error::OutOfSpace`], [`Error::Platform`].
+    fn create(&self, spec: &CreateSpec) -> Result<ObjectId>;
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`].
+    fn delete(&self, id: ObjectId) -> Result<()>;
+    /// Copies an object.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::OutOfSpace`].
+    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId>;
+    /// What is known about an object.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`].
+    fn stat(&self, id: ObjectId) -> Result<Stat>;
+    /// The piece around `offset`, allocated if it was not there; it must not lie under page 0. Called by the fault
+    /// handler: may lock and allocate, must not touch slots.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::OutOfSpace`].
+    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece>;
+    /// The root object, if set.
+    fn root(&self) -> Option<ObjectId>;
+    /// Sets the root object.
+    ///
+    /// # Errors
+    /// [`Error::Platform`].
+    fn set_root(&self, id: ObjectId) -> Result<()>;
+    /// How durable flushed stores are.
+    fn durability(&self) -> Durability;
+    /// How often the store was opened, at least 1.
+    fn boot_generation(&self) -> u32;
+}
+
+/// What a slot shows, for the fault handler.
+struct Slot {
+    id: ObjectId,
+    rights: Rights,
+    /// Pieces that are mapped, as (offset, bytes).
+    mapped: Vec<(u64, u64)>,
+}
+
+struct State {
+    store: Arc<dyn Store>,
+    /// Indexed by slot number less `FIRST_SLOT`.
+    slots: Vec<Option<Box<Slot>>>,
+}
+
+static STATE: Mutex<Option<State>> = Mutex::new(None);
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+const FIRST_ADDRESS: usize = 0x2000_0000_0000;
+const SLOT_COUNT: usize = 16_384;
+const SPACE_BYTES: usize = SLOT_COUNT << SLOT_SHIFT;
+
+fn state() -> MutexGuard<'static, Option<State>> {
+    STATE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Chooses where objects are kept; before the first object is used.
+///
+/// # Errors
+/// [`Error::Platform`] when a store is in use already.
+pub fn use_store(store: Arc<dyn Store>) -> Result<()> {
+    reserve()?;
+    let mut state = state();
+    if state.is_some() {
+        return Err(Error::Platform { operation: "use_store: a store is in use", code: libc::EBUSY });
+    }
+    install(&mut state, store);
+    Ok(())
+}
+
+/// Exchanges the store as a restart of the machine would: all objects are unmapped, the new store's generation counts.
+///
+/// # Safety
+/// No reference into any object may be used any more, and no other thread may be using `libtwz`.
+pub unsafe fn restart_with(store: Arc<dyn Store>) -> Result<()> {
+    reserve()?;
+    // SAFETY: the caller's promise: nobody uses a slot.
+    unsafe { crate::view::unmap_all() };
+    install(&mut state(), store);
+    Ok(())
+}
+
+fn install(state: &mut Option<State>, store: Arc<dyn Store>) {
+    GENERATION.store(store.boot_generation(), Ordering::Relaxed);
+    let durability = store.durability();
+    let mut slots = Vec::new();
+    slots.resize_with(SLOT_COUNT, || None);
+    *state = Some(State { store, slots });
+    crate::persist::set_durability(durability);
+}
+
+/// Reserves the slots and the volatile area, and installs the fault handler, once.
+fn reserve() -> Result<()> {
+    static DONE: OnceLock<Result<()>> = OnceLock::new();
+    *DONE.get_or_init(|| {
+        map_fixed(FIRST_ADDRESS, SPACE_BYTES, libc::PROT_NONE)?;
+        map_fixed(Hosted::VOLATILE_AREA, crate::view::AREA_BYTES, libc::PROT_READ | libc::PROT_WRITE)?;
+        fault::install()
+    })
+}
+
+fn map_fixed(address: usize, bytes: usize, protection: i32) -> Result<()> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED_NOREPLACE;
+    // SAFETY: NOREPLACE: a range that is in use makes it fail, so no memory of others is touched.
+    let got = unsafe { libc::mmap(address as *mut libc::c_void, bytes, protection, flags, -1, 0) };
+    if got.addr() == address { Ok(()) } else { Err(last_error("reserve the object space")) }
+}
+
+fn last_error(operation: &'static str) -> Error {
+    Error::Platform { operation, code: std::io::Error::last_os_error().raw_os_error().unwrap_or(0) }
+}
+
+fn store() -> Result<Arc<dyn Store>> {
+    Hosted::start()?;
+    state()
+        .as_ref()
+        .map(|state| Arc::clone(&state.store))
+        .ok_or(Error::Platform { operation: "find the store", code: libc::ENODEV })
+}
+
+/// Every slot's address range back to faulting.
+fn unmap_range(address: usize, bytes: usize) {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | libc::MAP_FIXED;
+    // SAFETY: the range is inside our reservation, and the caller of `unmap_slot` promised that nobody uses it.
+    unsafe { libc::mmap(address as *mut libc::c_void, bytes, libc::PROT_NONE, flags, -1, 0) };
+}
+
+// SAFETY: `reserve` maps the volatile area, zeroed and private; slots are PROT_NONE until filled and after.
+unsafe impl Seam for Hosted {
+    const FIRST_SLOT: usize = FIRST_ADDRESS >> SLOT_SHIFT;
+    const SLOT_COUNT: usize = SLOT_COUNT;
+    const VOLATILE_AREA: usize = FIRST_ADDRESS + SPACE_BYTES;
+    const SHARED_TRANSLATIONS: bool = false; // one program per store
+
+    fn start() -> Result<()> {
+        reserve()?;
+        let mut state = state();
+        if state.is_none() {
+            install(&mut state, Arc::new(MemoryStore::new()?));
+        }
+        Ok(())
+    }
+
+    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<()> {
+        store()?.stat(id)?;
+        let mut state = state();
+        if let Some(place) = state.as_mut().and_then(|s| s.slots.get_mut(slot.wrapping_sub(Self::FIRST_SLOT)))
+        {
+            *place = Some(Box::new(Slot { id, rights, mapped: Vec::new() }));
+        }
+        Ok(())
+    }
+
+    fn unmap_slot(slot: usize) {
+        let number = slot.wrapping_sub(Self::FIRST_SLOT);
+        let taken = state().as_mut().and_then(|s| s.slots.get_mut(number)).and_then(Option::take);
+        if taken.is_some_and(|slot| !slot.mapped.is_empty()) {
+            unmap_range(slot << SLOT_SHIFT, 1 << SLOT_SHIFT);
+        }
+    }
+
+    fn create(spec: &CreateSpec) -> Result<ObjectId> {
+        store()?.create(spec)
+    }
+
+    fn delete(id: ObjectId) -> Result<()> {
+        store()?.delete(id)
+    }
+
+    fn copy(source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
+        store()?.copy(source, spec)
+    }
+
+    fn stat(id: ObjectId) -> Result<Stat> {
+        store()?.stat(id)
+    }
+
+    fn root() -> Option<ObjectId> {
+        store().ok()?.root()
+    }
+
+    fn set_root(id: ObjectId) -> Result<()> {
+        store()?.set_root(id)
+    }
+
+    fn durability() -> Durability {
+        store().map_or(Durability::Program, |store| store.durability())
+    }
+
+    #[inline]
+    fn boot_generation() -> u32 {
+        GENERATION.load(Ordering::Relaxed).max(1)
+    }
+
+    #[inline]
+    fn translation_epoch() -> u64 {
+        TRANSLATION_EPOCH.load(Ordering::Acquire)
+    }
+
+    fn raise_translation_epoch() {
+        TRANSLATION_EPOCH.fetch_add(1, Ordering::AcqRel);
+    }
+
+    fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Woken {
+        thread::wait(word, expected, timeout)
+    }
+
+    fn wake(word: &AtomicU32, count: u32) {
+        thread::wake(word, count);
+    }
+
+    fn spawn(entry: extern "C" fn(usize), argument: usize) -> Result<ThreadHandle> {
+        thread::spawn(entry, argument)
+    }
+
+    #[inline]
+    fn thread_id() -> u32 {
+        thread::id()
+    }
+
+    fn yield_now() {
+        std::thread::yield_now();
+    }
+
+    fn monotonic() -> Duration {
+        static START: OnceLock<Instant> = OnceLock::new();
+        START.get_or_init(Instant::now).elapsed()
+    }
+
+    fn realtime() -> Duration {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn random(bytes: &mut [u8]) {
+        memory::random(bytes);
+    }
+
+    fn console_write(bytes: &[u8]) {
+        // What cannot be written is dropped, says the Seam.
+        let _ = std::io::stdout().write_all(bytes);
+        let _ = std::io::stdout().flush();
+    }
+
+    fn console_read(bytes: &mut [u8]) -> usize {
+        std::io::stdin().read(bytes).unwrap_or(0)
+    }
+
+    fn exit(code: i32) -> ! {
+        std::process::exit(code)
+    }
+}
+
+static TRANSLATION_EPOCH: AtomicU64 = AtomicU64::new(0);

@@ -1,0 +1,59 @@
+//! Threads and waiting on words, by the kernel's futex.
+
+use crate::error::{Error, Result};
+use crate::sys::{ThreadHandle, Woken};
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+/// Sleeps while `word` holds `expected`. Not FUTEX_PRIVATE: the word may be in a file that others map too.
+pub(super) fn wait(word: &AtomicU32, expected: u32, timeout: Option<Duration>) -> Woken {
+    let limit = timeout.map(|t| libc::timespec {
+        tv_sec: i64::try_from(t.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(t.subsec_nanos()),
+    });
+    let limit_at = limit.as_ref().map_or(ptr::null(), ptr::from_ref);
+    // SAFETY: `word` is a live, aligned u32; the timeout is null or a live timespec.
+    let result =
+        unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, expected, limit_at, 0, 0) };
+    let error = std::io::Error::last_os_error().raw_os_error();
+    if result != 0 && error == Some(libc::ETIMEDOUT) { Woken::TimedOut } else { Woken::LookAgain }
+}
+
+pub(super) fn wake(word: &AtomicU32, count: u32) {
+    let count = i32::try_from(count).unwrap_or(i32::MAX);
+    // SAFETY: `word` is a live, aligned u32.
+    unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count, 0, 0, 0) };
+}
+
+pub(super) fn spawn(entry: extern "C" fn(usize), argument: usize) -> Result<ThreadHandle> {
+    let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    std::thread::Builder::new()
+        .spawn(move || {
+            ID.set(number);
+            entry(argument);
+        })
+        .map(|_| ThreadHandle(u64::from(number)))
+        .map_err(|error| Error::Platform {
+            operation: "start a thread",
+            code: error.raw_os_error().unwrap_or(0),
+        })
+}
+
+static NEXT_ID: AtomicU32 = AtomicU32::new(1);
+
+thread_local! {
+    static ID: Cell<u32> = const { Cell::new(0) };
+}
+
+#[inline]
+pub(super) fn id() -> u32 {
+    let id = ID.get();
+    if id != 0 {
+        return id;
+    }
+    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    ID.set(id);
+    id
+}

@@ -1,0 +1,188 @@
+//! From a persistent pointer to an address (`ptr_lea`, paper §3.3) – the hottest code of the crate.
+//!
+//! # Contract
+//! - A pointer below 1 GiB is intra-object: one AND, one OR, no memory access. The same compare tells both that the FOT
+//!   index is 0 and that the offset is inside the object.
+//! - Other pointers load one word of the holder's *row*, a volatile table of this program's translations:
+//!   `row[i]` = base address of FOT entry i's target | change count. Entries from [`ROW_ENTRIES`] on are looked up in
+//!   the FOT and the view's index each time.
+//! - **T1** no stale translation: a changer first changes the FOT entry, then empties the row entry and raises its
+//!   change count; a filler reads the row entry *before* the FOT entry and stores by compare-and-swap, so a filler that
+//!   read the old FOT entry fails. Other programs compare the shared epoch on each translation and drop everything
+//!   when it was raised.
+//! - **T2** what is returned lies in a slot of `libtwz`'s, whatever the pointer was.
+//!
+//! Rows are [`ROW_BYTES`] apart, an odd number of cache lines: rows of all objects aligned alike would fall into the
+//! same cache sets, as object bases do (measured 2–3 times slower).
+
+use crate::error::{Error, Result};
+use crate::fot;
+use crate::sys::{Platform, Seam};
+use crate::view;
+use crate::window::{SLOT_MASK, SLOT_SHIFT, Window};
+use core::sync::atomic::{AtomicU64, Ordering};
+use twz_abi::PersistentPtr;
+
+/// FOT entries whose translation is cached, per object.
+pub const ROW_ENTRIES: usize = 256;
+/// Bytes from one row to the next: 33 lines.
+pub(crate) const ROW_BYTES: usize = ROW_ENTRIES * 8 + 64;
+
+/// Address of the row of slot 0, were it `libtwz`'s: saves a subtraction on the hot path.
+const ROWS_BIAS: usize = view::ROWS_AT - Platform::FIRST_SLOT * ROW_BYTES;
+
+/// The shared epoch that this program's rows belong to.
+static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+#[inline(always)]
+fn row_entry(window: Window, index: usize) -> &'static AtomicU64 {
+    let address = ROWS_BIAS + window.slot() * ROW_BYTES + (index & (ROW_ENTRIES - 1)) * 8;
+    // SAFETY: W1 says that the slot is ours, so its row is in the volatile area, which is mapped and zeroed.
+    unsafe { &*(address as *const AtomicU64) }
+}
+
+/// Address that `pointer`, stored in the object at `holder`, leads to (the paper's `ptr_lea`).
+///
+/// The null pointer gives the object's page 0, which faults. Bounds of what is pointed to are the caller's to check.
+///
+/// # Errors
+/// [`Error::BadPointer`] for an FOT index or an offset that is out of range, and what resolving says.
+#[inline(always)]
+pub fn lea(holder: Window, pointer: PersistentPtr) -> Result<usize> {
+    if pointer.0 <= SLOT_MASK as u64 {
+        return Ok(holder.base() | pointer.offset() as usize);
+    }
+    lea_foreign(holder, pointer)
+}
+
+/// [`lea`] for a pointer that is known to be to another object.
+///
+/// # Errors
+/// As [`lea`].
+#[inline(always)]
+pub fn lea_foreign(holder: Window, pointer: PersistentPtr) -> Result<usize> {
+    let (index, offset) = (pointer.index() as usize, pointer.offset() as usize);
+    if index < ROW_ENTRIES && offset <= SLOT_MASK && !is_stale() {
+        let entry = row_entry(holder, index).load(Ordering::Acquire);
+        if entry > SLOT_MASK as u64 {
+            #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
+            return Ok(entry as usize & !SLOT_MASK | offset);
+        }
+    }
+    lea_slowly(holder, pointer)
+}
+
+#[inline(always)]
+fn is_stale() -> bool {
+    Platform::SHARED_TRANSLATIONS && Platform::translation_epoch() != EPOCH.load(Ordering::Relaxed)
+}
+
+#[inline(never)]
+fn lea_slowly(holder: Window, pointer: PersistentPtr) -> Result<usize> {
+    if is_stale() {
+        catch_up();
+    }
+    let bad = |expected| Error::BadPointer { object: view::id_at(holder.base()), pointer, expected };
+    if pointer.offset() as usize > SLOT_MASK {
+        return Err(bad("an offset below 1 GiB"));
+    }
+    let base = resolve(holder, pointer.index()).map_err(|error| match error {
+        Error::Damaged { expected, .. } => bad(expected),
+        other => other,
+    })?;
+    Ok(base.base() | pointer.offset() as usize)
+}
+
+/// The window of FOT entry `index`'s target: maps it when it is not, and caches the answer.
+///
+/// # Errors
+/// [`Error::Damaged`] for an entry that is not valid; [`Error::NoSuchName`]; what mapping says.
+pub fn resolve(holder: Window, index: u32) -> Result<Window> {
+    if index == 0 {
+        return Ok(holder);
+    }
+    let cached = (index as usize) < ROW_ENTRIES;
+    let row = row_entry(holder, index as usize);
+    loop {
+        view::note_row(holder.slot()); // before the count is read, so that `forget_all` cannot miss the row
+        let before = row.load(Ordering::Acquire); // T1: before the FOT entry
+        let target = fot::target(holder, index)?;
+        if !cached {
+            return Ok(target);
+        }
+        let filled = target.base() as u64 | before & SLOT_MASK as u64;
+        if row.compare_exchange(before, filled, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            return Ok(target);
+        }
+    }
+}
+
+/// Empties the cached translation of FOT entry `index` of the object at `holder`, after the entry was changed.
+pub(crate) fn forget(holder: Window, index: u32) {
+    if index as usize >= ROW_ENTRIES {
+        return;
+    }
+    let row = row_entry(holder, index as usize);
+    // Only the count matters to a filler that read the old entry: it must not match any more (T1).
+    let _ = row.fetch_update(Ordering::AcqRel, Ordering::Acquire, |entry| {
+        Some((entry & SLOT_MASK as u64).wrapping_add(1) & SLOT_MASK as u64)
+    });
+}
+
+/// Empties every cached translation of this program; `used` is the number of slots ever used.
+pub(crate) fn forget_all(used: usize) {
+    for slot in Platform::FIRST_SLOT..Platform::FIRST_SLOT + used {
+        if view::row_is_used(slot)
+            && let Some(window) = Window::of_slot(slot)
+        {
+            for index in 1..ROW_ENTRIES {
+                #[allow(clippy::cast_possible_truncation, reason = "below ROW_ENTRIES")]
+                forget(window, index as u32);
+            }
+        }
+    }
+}
+
+/// Drops what was cached before the shared epoch was raised.
+#[cold]
+fn catch_up() {
+    let epoch = Platform::translation_epoch();
+    forget_all(view::used_slots());
+    EPOCH.store(epoch, Ordering::Release);
+}
+
+/// What must follow a change that other programs may have cached: names, FOT entries.
+pub(crate) fn changed_for_all() {
+    if Platform::SHARED_TRANSLATIONS {
+        Platform::raise_translation_epoch();
+    }
+}
+
+/// Offset and window of an address in an object.
+///
+/// # Errors
+/// [`Error::NotInObject`].
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
+pub fn split(address: usize) -> Result<(Window, u32)> {
+    Ok((Window::around(address)?, (address & SLOT_MASK) as u32))
+}
+
+/// The persistent form of `target` as a pointer stored in the object at `holder` (the paper's `ptr_store`): reuses or
+/// makes an FOT entry with the rights of the mapping that `target` is in.
+///
+/// # Errors
+/// [`Error::NotInObject`]; [`Error::OutOfFotEntries`].
+pub fn persistent(holder: Window, target: usize) -> Result<PersistentPtr> {
+    let (window, offset) = split(target)?;
+    if window == holder {
+        return Ok(PersistentPtr::new(0, offset));
+    }
+    let (id, rights) = view::what_is_at(window)?;
+    if id == view::what_is_at(holder)?.0 {
+        return Ok(PersistentPtr::new(0, offset)); // the same object, mapped twice
+    }
+    Ok(PersistentPtr::new(fot::insert(holder, id, rights)?, offset))
+}
+
+const _: () = assert!(SLOT_SHIFT == 30 && (ROW_BYTES / 64) % 2 == 1);

@@ -1,0 +1,596 @@
+//! The log of one object: format, appending, reading back.
+//!
+//! ```text
+//! LogHeader, at meta.log_offset, a multiple of 64
+//!   +0   magic          "TWZLOG02"
+//!   +8   epoch          batches of another epoch are void
+//!   +16  floor          log chunks lie in [floor, DATA_END); the arena ends at floor
+//!   +24  first_bytes    size of chunk 0, which follows the header
+//!   +32  coordinator    ID of the object whose log decides about a trailing transaction (16 bytes); 0: this one
+//!   +48  reserved
+//!   +64  lock           who may write (sync::RawMutex); this line is never flushed
+//!   +72  tail           chunk << 32 | offset: where the next batch goes, in this boot
+//!   +80  sequence       number of the next batch in the epoch, in this boot
+//!   +128 dirty        u32[1024]: lines changed since the last checkpoint, a direct-mapped set; never flushed
+//!   +4224 chunk 0
+//! chunk k > 0: CHUNK_BYTES << (k-1) bytes, at most CHUNK_MAX, right below chunk k-1 (chunk 1 ends at DATA_END)
+//!
+//! batch, a multiple of 64 bytes
+//!   +0   check          mixes epoch, head and words
+//!   +8   head           kind | count of words << 8 | sequence << 32
+//!   +16  words          entries: offset | bytes << 32, then the bytes padded to 8; bytes 0: ID of a participant
+//! ```
+//! # Contract
+//! - **L1** batches are read from chunk 0 until one does not check out or has not the next sequence number; those are all
+//!   that count. A torn batch and what follows it were not fenced, so nothing relied on them.
+//! - A transaction is `Undo*`, then `Redo* Commit` or `Abort`, or nothing more: then it is *trailing*.
+//! - Written around the cache in whole lines: measured 2 to 3 times cheaper than parts of lines, and than write-back.
+//! - Never torn: `epoch`, `floor` (one word each). Tearable: batches since the last fence.
+
+use crate::error::{Error, Result};
+use crate::persist::{self, LINE};
+use crate::view;
+use crate::window::Window;
+use core::sync::atomic::Ordering;
+use twz_abi::ObjectId;
+use twz_abi::object::{DATA_END, DATA_OFFSET, MAX_SIZE};
+
+const MAGIC: u64 = u64::from_le_bytes(*b"TWZLOG02");
+/// Size of chunk 1.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Size of the largest chunks.
+const CHUNK_MAX: usize = 16 << 20;
+/// Places in the set of dirty lines.
+const DIRTY_PLACES: usize = 1024;
+/// Where that set stands.
+const DIRTY: usize = 128;
+/// Bytes of the header.
+pub(crate) const HEADER_BYTES: usize = DIRTY + DIRTY_PLACES * 4;
+/// Most bytes of one entry; longer ranges take several.
+pub(super) const ENTRY_MAX: usize = 1024;
+/// Most words of one batch: fits any chunk but the first.
+const BATCH_WORDS: usize = 2048;
+/// Logs smaller than this are used up to the last sixteenth before a checkpoint, larger ones to the half.
+const SMALL_LOG: usize = 1 << 20;
+
+const EPOCH: usize = 8;
+const FLOOR: usize = 16;
+const FIRST_BYTES: usize = 24;
+const COORDINATOR: usize = 32;
+const LOCK: usize = 64;
+const TAIL: usize = 72;
+const SEQUENCE: usize = 80;
+
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const END: usize = DATA_END as usize;
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const START: usize = DATA_OFFSET as usize;
+#[allow(clippy::cast_possible_truncation, reason = "2^30")]
+const SLOT: usize = MAX_SIZE as usize;
+
+/// What a batch is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Kind {
+    /// Contents before a change.
+    Undo = 1,
+    /// Contents after a change; counts if a `Commit` follows.
+    Redo = 2,
+    /// Contents after a change, and the end of the transaction: THE commit point.
+    Commit = 3,
+    /// The end of a transaction that was undone.
+    Abort = 4,
+}
+
+impl Kind {
+    fn of(number: u64) -> Option<Self> {
+        [Self::Undo, Self::Redo, Self::Commit, Self::Abort]
+            .into_iter()
+            .find(|kind| *kind as u64 == number & 0xff)
+    }
+}
+
+/// A validated log: the header's numbers are in range.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Log {
+    pub(crate) window: Window,
+    /// Offset of the header.
+    at: usize,
+    first_bytes: usize,
+}
+
+/// Where the next batch goes, or the next one to read stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    chunk: u32,
+    at: usize,
+    end: usize,
+    sequence: u32,
+}
+
+/// A batch read back: its words stand at `first ..` in the object.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Batch {
+    pub(crate) kind: Kind,
+    first: usize,
+    words: usize,
+}
+
+/// One entry of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Entry {
+    /// `bytes` at `offset`, whose contents stand at `payload` in the object.
+    Range { offset: usize, bytes: usize, payload: usize },
+    /// This object took part.
+    Participant(ObjectId),
+}
+
+impl Log {
+    /// Writes the header of an empty log; `bytes` in all, a multiple of 64. Durable with the object's metadata.
+    pub(crate) fn format(window: Window, at: usize, bytes: usize) {
+        window.store(at + EPOCH, 1);
+        window.store(at + FLOOR, END as u64);
+        window.store(at + FIRST_BYTES, (bytes - HEADER_BYTES) as u64);
+        window.store(at + TAIL, (at + HEADER_BYTES) as u64);
+        window.store(at, MAGIC);
+        window.flush(at, DIRTY);
+    }
+
+    /// The log at `at`, after checking what its header says.
+    #[inline]
+    pub(crate) fn open(window: Window, at: u64) -> Result<Self> {
+        let header = usize::try_from(at).unwrap_or(0);
+        if !(START..END - HEADER_BYTES).contains(&header) || !header.is_multiple_of(LINE) {
+            return Err(bad(window, header, "a log inside the object's data"));
+        }
+        if window.load(header) != MAGIC {
+            return Err(bad(window, header, "the magic number of a log"));
+        }
+        let first_bytes = usize::try_from(window.load(header + FIRST_BYTES)).unwrap_or(usize::MAX);
+        if first_bytes < LINE || first_bytes > END - header - HEADER_BYTES {
+            return Err(bad(window, header + FIRST_BYTES, "a first log chunk inside the object's data"));
+        }
+        let floor = usize::try_from(window.load(header + FLOOR)).unwrap_or(0);
+        if floor > END || floor < header + HEADER_BYTES + first_bytes {
+            return Err(bad(window, header + FLOOR, "log chunks above the data"));
+        }
+        Ok(Self { window, at: header, first_bytes })
+    }
+
+    /// Offset of the lock.
+    #[inline]
+    pub(crate) const fn lock_at(&self) -> usize {
+        self.at + LOCK
+    }
+
+    #[inline]
+    fn epoch(&self) -> u64 {
+        self.window.load(self.at + EPOCH)
+    }
+
+    /// Lowest offset that the log has taken.
+    #[inline]
+    pub(crate) fn floor(&self) -> usize {
+        usize::try_from(self.window.load(self.at + FLOOR)).unwrap_or(END).min(END)
+    }
+
+    /// Who decides about a trailing transaction.
+    pub(crate) fn coordinator(&self) -> ObjectId {
+        let at = self.at + COORDINATOR;
+        ObjectId { lo: self.window.load(at), hi: self.window.load(at + 8) }
+    }
+
+    /// Says who decides about the transaction to come; durable after a fence. Only while nothing is trailing.
+    #[inline]
+    pub(crate) fn set_coordinator(&self, id: ObjectId) {
+        if self.coordinator() == id {
+            return;
+        }
+        let at = self.at + COORDINATOR;
+        self.window.store(at, id.lo);
+        self.window.store(at + 8, id.hi);
+        self.window.flush(at, 16);
+    }
+
+    /// Where the first batch goes.
+    #[inline]
+    pub(crate) fn start(&self) -> Position {
+        let at = self.at + HEADER_BYTES;
+        Position { chunk: 0, at, end: at + self.first_bytes, sequence: 0 }
+    }
+
+    /// Where the next batch goes, as the last holder of the lock left it.
+    #[inline]
+    pub(crate) fn tail(&self) -> Result<Position> {
+        let word = self.window.load(self.at + TAIL);
+        #[allow(clippy::cast_possible_truncation, reason = "the low halves are what is wanted")]
+        let (at, sequence) = (word as u32 as usize, self.window.load(self.at + SEQUENCE) as u32);
+        #[allow(clippy::cast_possible_truncation, reason = "the high half is what is wanted")]
+        let chunk = (word >> 32) as u32;
+        let place = if chunk == 0 { Some(self.start()) } else { self.chunk_after(chunk - 1) };
+        match place {
+            Some(place) if (place.at..=place.end).contains(&at) && at.is_multiple_of(LINE) => {
+                Ok(Position { at, sequence, ..place })
+            }
+            _ => Err(bad(self.window, self.at + TAIL, "the log's tail in one of its chunks")),
+        }
+    }
+
+    /// Leaves the tail for the next holder of the lock.
+    #[inline]
+    pub(crate) fn set_tail(&self, to: Position) {
+        self.window.store(self.at + TAIL, u64::from(to.chunk) << 32 | to.at as u64);
+        self.window.store(self.at + SEQUENCE, u64::from(to.sequence));
+    }
+
+    /// Whether so much is used that a checkpoint should come before the next transaction.
+    #[inline]
+    pub(crate) fn is_nearly_full(&self, tail: Position) -> bool {
+        let total = self.first_bytes + (END - self.floor());
+        let spare = if total < SMALL_LOG { total / 16 } else { total / 2 };
+        let in_chunk = tail.end - tail.at;
+        if in_chunk >= spare {
+            return false;
+        }
+        let mut rest = in_chunk;
+        let mut chunk = tail.chunk;
+        while let Some(next) = self.chunk_after(chunk)
+            && next.at >= self.floor()
+        {
+            rest += next.end - next.at;
+            chunk = next.chunk;
+        }
+        rest < spare
+    }
+
+    /// The chunk after `chunk`; `None` where it would leave the data.
+    fn chunk_after(&self, chunk: u32) -> Option<Position> {
+        let mut end = END;
+        let mut bytes = CHUNK_BYTES;
+        for _ in 0..chunk {
+            end = end.checked_sub(bytes)?;
+            bytes = (bytes * 2).min(CHUNK_MAX);
+        }
+        let at = end.checked_sub(bytes)?;
+        let above = at > self.at + HEADER_BYTES + self.first_bytes;
+        above.then_some(Position { chunk: chunk + 1, at, end, sequence: 0 })
+    }
+
+    /// Appends entries as batches, the last of them of kind `last` and the others of kind `others`; durable after a fence.
+    /// `limit`: first offset that data does not use.
+    #[inline]
+    pub(crate) fn append(
+        &self,
+        to: &mut Position,
+        others: Kind,
+        last: Kind,
+        words: &[u64],
+        limit: impl Fn() -> Result<usize>,
+    ) -> Result<()> {
+        let mut rest = words;
+        while rest.len() > BATCH_WORDS {
+            let (now, later) = rest.split_at(whole_entries(rest));
+            self.append_batch(to, others, now, &limit)?;
+            rest = later;
+        }
+        self.append_batch(to, last, rest, &limit)
+    }
+
+    #[inline]
+    fn append_batch(
+        &self,
+        to: &mut Position,
+        kind: Kind,
+        words: &[u64],
+        limit: &impl Fn() -> Result<usize>,
+    ) -> Result<()> {
+        let bytes = (16 + words.len() * 8).next_multiple_of(LINE);
+        if to.at + bytes > to.end {
+            self.next_chunk(to, bytes, limit()?)?;
+        }
+        let head = kind as u64 | (words.len() as u64) << 8 | u64::from(to.sequence) << 32;
+        let mut check = Check::new(self.epoch(), head);
+        for (i, word) in words.iter().enumerate() {
+            check.add(i, *word);
+        }
+        // The first line has room for six words after the two of the head.
+        let (first, rest) = words.split_at(words.len().min(6));
+        let mut line = [check.end(), head, 0, 0, 0, 0, 0, 0];
+        line[2..2 + first.len()].copy_from_slice(first);
+        self.put_line(to.at, &line);
+        for (i, words) in rest.chunks(8).enumerate() {
+            let mut line = [0; 8];
+            line[..words.len()].copy_from_slice(words);
+            self.put_line(to.at + (i + 1) * LINE, &line);
+        }
+        to.at += bytes;
+        to.sequence += 1;
+        Ok(())
+    }
+
+    #[inline]
+    fn put_line(&self, at: usize, line: &[u64; 8]) {
+        #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
+        persist::store_line(self.window, at as u32, line);
+    }
+
+    /// Goes on in a later chunk with room for `bytes`, reserving it if it never was: the reservation is one durable word,
+    /// so a crash leaves either none or one that the next transaction finds.
+    #[cold]
+    fn next_chunk(&self, to: &mut Position, bytes: usize, limit: usize) -> Result<()> {
+        let full = Error::OutOfSpace(view::id_at(self.window.base()));
+        let next = self.chunk_after(to.chunk).ok_or(full)?;
+        if next.at < self.floor() {
+            if next.at < limit {
+                return Err(full);
+            }
+            self.window.store(self.at + FLOOR, next.at as u64);
+            self.window.flush(self.at + FLOOR, 8);
+            persist::fence();
+        }
+        *to = Position { sequence: to.sequence, ..next };
+        if next.end - next.at < bytes { Err(full) } else { Ok(()) }
+    }
+
+    /// The next batch that counts (**L1**); moves past it.
+    pub(crate) fn read(&self, from: &mut Position) -> Option<Batch> {
+        if let Some(batch) = self.read_here(from) {
+            return Some(batch);
+        }
+        // The rest of a chunk may have been too small for a batch.
+        let next = self.chunk_after(from.chunk)?;
+        if next.at < self.floor() {
+            return None;
+        }
+        let mut next = Position { sequence: from.sequence, ..next };
+        let batch = self.read_here(&mut next)?;
+        *from = next;
+        Some(batch)
+    }
+
+    fn read_here(&self, from: &mut Position) -> Option<Batch> {
+        if from.at + LINE > from.end {
+            return None;
+        }
+        let head = self.window.load(from.at + 8);
+        let words = usize::try_from(head >> 8 & 0xff_ffff).ok()?;
+        let bytes = (16 + words * 8).next_multiple_of(LINE);
+        if head >> 32 != u64::from(from.sequence) || words > BATCH_WORDS || from.at + bytes > from.end {
+            return None;
+        }
+        let first = from.at + 16;
+        let mut check = Check::new(self.epoch(), head);
+        for i in 0..words {
+            check.add(i, self.window.load(first + i * 8));
+        }
+        if self.window.load(from.at) != check.end() {
+            return None;
+        }
+        from.at += bytes;
+        from.sequence += 1;
+        Some(Batch { kind: Kind::of(head)?, first, words })
+    }
+
+    /// The entries of a batch; ends at one that does not make sense.
+    pub(crate) fn entries(&self, batch: Batch) -> impl Iterator<Item = Entry> {
+        let mut at = batch.first;
+        let end = batch.first + batch.words * 8;
+        let window = self.window;
+        core::iter::from_fn(move || {
+            if at >= end {
+                return None;
+            }
+            let (offset, bytes) = split_head(window.load(at));
+            let payload = at + 8;
+            if bytes == 0 {
+                at = payload + 16;
+                let id = ObjectId { lo: window.load(payload), hi: window.load(payload + 8) };
+                return (at <= end).then_some(Entry::Participant(id));
+            }
+            at = payload + bytes.next_multiple_of(8);
+            (at <= end && bytes <= ENTRY_MAX).then_some(Entry::Range { offset, bytes, payload })
+        })
+    }
+
+    /// Stores a range as an entry says, and flushes it. What no transaction may change is left alone.
+    pub(crate) fn restore(&self, entry: Entry) {
+        let Entry::Range { offset, bytes, payload } = entry else { return };
+        if offset < START || offset + bytes > SLOT {
+            return;
+        }
+        let words = (payload..).step_by(8).map(|at| self.window.load(at));
+        write_words(self.window, offset, bytes, words);
+        self.window.flush(offset, bytes);
+    }
+
+    /// Whether a batch of this epoch stands in the log.
+    #[inline]
+    pub(crate) fn is_empty(&self, tail: Position) -> bool {
+        tail.sequence == 0
+    }
+
+    /// Notes that lines of a range are changed in place, or will be, and are not durable. A line that loses its place to
+    /// another is flushed, which counts with the next fence of this thread.
+    #[inline]
+    pub(crate) fn mark_dirty(&self, offset: usize, bytes: usize) {
+        for line in offset / LINE..(offset + bytes).div_ceil(LINE) {
+            let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
+            #[allow(clippy::cast_possible_truncation, reason = "at most 2^24 lines in an object")]
+            let line = line as u32;
+            let before = place.load(Ordering::Relaxed);
+            if before != line {
+                place.store(line, Ordering::Relaxed);
+                if before != 0 {
+                    self.window.flush(before as usize * LINE, LINE);
+                }
+            }
+        }
+    }
+
+    /// Flushes those lines of a range that have lost their place to others of the same transaction; true if there were any.
+    #[inline]
+    pub(crate) fn flush_unmarked(&self, offset: usize, bytes: usize) -> bool {
+        let mut any = false;
+        for line in offset / LINE..(offset + bytes).div_ceil(LINE) {
+            let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
+            if place.load(Ordering::Relaxed) as usize != line {
+                self.window.flush(line * LINE, LINE);
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Makes everything in place durable and the log empty; nothing may be trailing.
+    #[cold]
+    pub(crate) fn checkpoint(&self) -> Position {
+        for place in 0..DIRTY_PLACES {
+            let place = self.window.half(self.at + DIRTY + place * 4);
+            let line = place.load(Ordering::Relaxed);
+            if line != 0 {
+                self.window.flush(line as usize * LINE, LINE);
+                place.store(0, Ordering::Relaxed);
+            }
+        }
+        persist::fence();
+        self.void()
+    }
+
+    /// Forgets what a boot before this one left in the lines that are never flushed.
+    pub(crate) fn start_boot(&self) {
+        for place in (0..DIRTY_PLACES * 4).step_by(8) {
+            self.window.store(self.at + DIRTY + place, 0);
+        }
+        self.set_tail(self.start());
+    }
+
+    /// Starts a new epoch, durably: all batches are void. Everything in place is durable before.
+    pub(crate) fn void(&self) -> Position {
+        self.window.word(self.at + EPOCH).store(self.epoch().wrapping_add(1), Ordering::Release);
+        self.window.flush(self.at + EPOCH, 8);
+        persist::fence();
+        self.set_tail(self.start());
+        self.start()
+    }
+}
+
+#[cold]
+fn bad(window: Window, offset: usize, expected: &'static str) -> Error {
+    #[allow(clippy::cast_possible_truncation, reason = "for a message")]
+    Error::Damaged { object: view::id_at(window.base()), offset: offset as u32, expected }
+}
+
+fn split_head(head: u64) -> (usize, usize) {
+    #[allow(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
+    let (offset, bytes) = (head as u32 as usize, (head >> 32) as usize);
+    (offset, bytes)
+}
+
+/// How many words of the next whole entries fit one batch.
+fn whole_entries(words: &[u64]) -> usize {
+    let mut count = 0;
+    while let Some(head) = words.get(count) {
+        let bytes = split_head(*head).1;
+        let payload = if bytes == 0 { 2 } else { bytes.div_ceil(8) };
+        if count + 1 + payload > BATCH_WORDS {
+            break;
+        }
+        count += 1 + payload;
+    }
+    count
+}
+
+/// Turns what is at `offset` now into entries.
+#[inline]
+pub(crate) fn entries_of(window: Window, offset: usize, bytes: usize, mut push: impl FnMut(u64)) {
+    let (mut offset, mut left) = (offset, bytes);
+    while left > 0 {
+        let piece = left.min(ENTRY_MAX);
+        push(offset as u64 | (piece as u64) << 32);
+        for at in (0..piece).step_by(8) {
+            push(word_of_range(window, offset + at, piece - at));
+        }
+        offset += piece;
+        left -= piece;
+    }
+}
+
+/// The entry that names a participant.
+pub(crate) fn participant_entry(id: ObjectId) -> [u64; 3] {
+    [0, id.lo, id.hi]
+}
+
+/// Up to eight bytes at `offset` as a word, however they are aligned.
+#[inline]
+fn word_of_range(window: Window, offset: usize, bytes: usize) -> u64 {
+    if offset.is_multiple_of(8) && bytes >= 8 {
+        return window.load(offset);
+    }
+    let mut word = [0; 8];
+    let count = bytes.min(8);
+    window.read(offset, &mut word[..count]);
+    u64::from_le_bytes(word)
+}
+
+/// Stores `bytes` at `offset` from words.
+#[inline]
+pub(crate) fn write_words(window: Window, offset: usize, bytes: usize, words: impl Iterator<Item = u64>) {
+    for (at, word) in (0..bytes).step_by(8).zip(words) {
+        if bytes - at >= 8 && (offset + at).is_multiple_of(8) {
+            window.store(offset + at, word);
+        } else {
+            let count = (bytes - at).min(8);
+            window.write(offset + at, &word.to_le_bytes()[..count]);
+        }
+    }
+}
+
+/// Calls `with(offset, bytes, words)` for each range among entries that are held in memory.
+#[inline]
+pub(crate) fn for_ranges(words: &[u64], mut with: impl FnMut(usize, usize, &[u64])) {
+    let mut rest = words;
+    while let Some((head, more)) = rest.split_first() {
+        let (offset, bytes) = split_head(*head);
+        let payload = if bytes == 0 { 2 } else { bytes.div_ceil(8) };
+        let (words, later) = more.split_at(payload.min(more.len()));
+        if bytes != 0 {
+            with(offset, bytes, words);
+        }
+        rest = later;
+    }
+}
+
+const CHECK_A: u64 = 0x9e37_79b9_7f4a_7c15;
+const CHECK_B: u64 = 0xd6e8_feb8_6659_fd93;
+
+/// The check of a batch: four lanes, since one is a chain of multiplications.
+struct Check {
+    lanes: [u64; 4],
+}
+
+impl Check {
+    #[inline]
+    fn new(epoch: u64, head: u64) -> Self {
+        let seed = epoch.wrapping_mul(CHECK_B) ^ CHECK_A;
+        Self { lanes: [mix(seed, head), seed ^ 1, seed ^ 2, seed ^ 3] }
+    }
+
+    #[inline]
+    fn add(&mut self, i: usize, word: u64) {
+        let lane = &mut self.lanes[i % 4];
+        *lane = mix(*lane, word);
+    }
+
+    /// Never 0, so that zeroed memory holds no batch.
+    #[inline]
+    fn end(&self) -> u64 {
+        let [a, b, c, d] = self.lanes;
+        mix(mix(mix(a, b), c), d).wrapping_mul(CHECK_B) | 1
+    }
+}
+
+#[inline]
+fn mix(check: u64, word: u64) -> u64 {
+    let mixed = (check ^ word).wrapping_mul(CHECK_A);
+    mixed ^ mixed >> 32
+}

@@ -1,0 +1,538 @@
+//! Transactions: several changes to several objects, all or none (paper §3.5: TXSTART, TXRECORD, TXEND).
+//!
+//! ```text
+//! lock -> record, fence, change, record, fence, change … -> commit batch, fence -> puts are stored -> unlock
+//!                                          └ error or drop: put back, abort batch, fence, unlock
+//! … when the log is nearly full, before the next transaction: checkpoint = flush what the log names, fence, new epoch, fence
+//! ```
+//! # Contract
+//! - A change in place ([`Tx::set`], or a store after [`Tx::record`] and [`Tx::settle`]) is visible at once; its record is durable
+//!   before it. A batch of records costs one fence.
+//! - A put ([`Tx::put`]) is stored when the transaction commits, and needs no record: a transaction of puts costs one fence in all.
+//! - **X1** commit point: the batch that ends the transaction, with the new contents of all that it changed. So changed
+//!   lines need not be flushed; the log is redone after a power failure. They are flushed at the next checkpoint, once each, however
+//!   often they were changed.
+//! - **X2** several objects: the others' logs are checkpointed when they join, name the home object as coordinator, hold records
+//!   only, and what is changed in them is durable before the home's commit batch. The home's log names them, and an undone
+//!   home has put them back before its own log ends. So a log that still trails when its coordinator is recovered is committed.
+//! - One transaction at a time in an object; the second object is only tried, never waited for, so that two
+//!   transactions cannot wait for each other ([`Error::Busy`]).
+//! - A failed transaction can only end; dropping one undoes it. Out of space undoes the whole.
+//! - Recovery runs under the object's lock when it is first locked in a boot ([`crate::Object::open`] does so).
+//! - A word that transactions change must not be changed by plain stores that are to survive: a redone log would put the
+//!   transaction's value back. [`checkpoint`] draws a line between the two. Blocks of [`Tx::alloc`] are free of that rule.
+
+mod log;
+mod part;
+mod recover;
+
+pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
+pub(crate) use recover::recover_if_first;
+
+use crate::cell::PCell;
+use crate::error::{Error, Result};
+use crate::invariant::Invariant;
+use crate::persist;
+use crate::ptr::InvPtr;
+use crate::translate;
+use crate::view;
+use crate::window::Window;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use core::sync::atomic::Ordering;
+use part::Part;
+use twz_abi::{ObjectId, PersistentPtr, Rights};
+
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+
+/// A running transaction. Not shared between threads; ends when dropped, undone unless [`Tx::end`] was called.
+#[derive(Debug)]
+pub struct Tx {
+    inner: RefCell<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    home: Part,
+    others: Vec<Part>,
+    failed: bool,
+    ended: bool,
+}
+
+/// Where a nested transaction began, in each object.
+#[derive(Debug)]
+struct Savepoint {
+    parts: Vec<part::Mark>,
+}
+
+impl Tx {
+    /// Begins a transaction whose home is the object at `window` (TXSTART); waits for its lock.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when this thread is in a transaction of that object already: pass that on, or nest in it.
+    pub fn start(window: Window) -> Result<Self> {
+        let home = Part::lock(window)?;
+        home.set_coordinator(ObjectId::NULL);
+        let inner = Inner { home, others: Vec::new(), failed: false, ended: false };
+        Ok(Self { inner: RefCell::new(inner) })
+    }
+
+    /// Runs `body` in a transaction with home `window`, committing when it returns `Ok`.
+    ///
+    /// # Errors
+    /// What `body` or the transaction says; then nothing has changed.
+    pub fn run<R>(window: Window, body: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        let tx = Self::start(window)?;
+        let result = body(&tx)?;
+        tx.end()?;
+        Ok(result)
+    }
+
+    /// Runs `body` as a part of this transaction that can fail alone: on `Err` what it changed is put back, and the
+    /// transaction goes on.
+    ///
+    /// # Errors
+    /// What `body` says.
+    pub fn nested<R>(&self, body: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        let savepoint = {
+            let inner = self.inner.borrow();
+            Savepoint { parts: inner.parts().map(Part::mark).collect() }
+        };
+        let result = body(self);
+        if result.is_err() {
+            let mut inner = self.inner.borrow_mut();
+            let Inner { home, others, .. } = &mut *inner;
+            for (i, part) in core::iter::once(home).chain(others).enumerate() {
+                part.undo_to(savepoint.parts.get(i));
+            }
+            inner.failed = false;
+        }
+        result
+    }
+
+    /// Records what is in `bytes` bytes at `address` (TXRECORD), without waiting: call [`Tx::settle`] before writing.
+    /// The range is flushed when the transaction commits.
+    ///
+    /// # Errors
+    /// [`Error::NotInObject`], [`Error::OutOfSpace`], [`Error::Busy`].
+    #[inline]
+    pub fn record_range(&self, address: usize, bytes: usize) -> Result<()> {
+        self.guarded(|inner| inner.record(address, bytes))
+    }
+
+    /// [`Tx::record_range`] of a value.
+    ///
+    /// # Errors
+    /// As [`Tx::record_range`].
+    #[inline]
+    pub fn record<T: Invariant>(&self, value: &T) -> Result<()> {
+        self.record_range(core::ptr::from_ref(value).addr(), size_of::<T>())
+    }
+
+    /// Waits until all records are durable; free when they are.
+    ///
+    /// # Errors
+    /// [`Error::OutOfSpace`] when the log cannot grow: nothing may be written then.
+    #[inline]
+    pub fn settle(&self) -> Result<()> {
+        self.guarded(Inner::settle)
+    }
+
+    /// Changes a cell.
+    ///
+    /// # Errors
+    /// As [`Tx::record_range`].
+    #[inline]
+    pub fn set<T: Invariant + Copy>(&self, cell: &PCell<T>, value: T) -> Result<()> {
+        self.guarded(|inner| {
+            inner.record(cell.as_ptr().addr(), size_of::<T>())?;
+            inner.settle()
+        })?;
+        cell.set_without_log(value);
+        Ok(())
+    }
+
+    /// Changes a cell that was recorded ([`Tx::record`] of it or of what it is in) or allocated in this transaction.
+    ///
+    /// # Errors
+    /// As [`Tx::settle`].
+    #[inline]
+    pub fn set_recorded<T: Invariant + Copy>(&self, cell: &PCell<T>, value: T) -> Result<()> {
+        self.settle()?;
+        cell.set_without_log(value);
+        Ok(())
+    }
+
+    /// Changes a cell when the transaction commits; until then it keeps its value. The cheapest way: no record, no wait.
+    /// Of a cell that is also [`Tx::set`] in this transaction, the put wins.
+    ///
+    /// # Errors
+    /// As [`Tx::record_range`].
+    #[inline]
+    pub fn put<T: Invariant + Copy>(&self, cell: &PCell<T>, value: T) -> Result<()> {
+        let () = T::NO_PADDING;
+        self.put_value(cell.as_ptr().addr(), &value)
+    }
+
+    /// [`Tx::point`] when the transaction commits.
+    ///
+    /// # Errors
+    /// As [`Tx::point`].
+    #[inline]
+    pub fn put_ptr<T: Invariant>(&self, place: &InvPtr<T>, target: Option<&T>) -> Result<()> {
+        let address = core::ptr::from_ref(place).addr();
+        let pointer = match target {
+            None => PersistentPtr::NULL,
+            Some(target) => {
+                translate::persistent(Window::around(address)?, core::ptr::from_ref(target).addr())?
+            }
+        };
+        self.put_value(address, &pointer.0)
+    }
+
+    #[inline]
+    fn put_value<T: Invariant>(&self, address: usize, value: &T) -> Result<()> {
+        let bytes = size_of::<T>();
+        let from = core::ptr::from_ref(value).cast::<u8>();
+        let words = (0..bytes).step_by(8).map(|at| {
+            let mut word = [0_u8; 8];
+            let count = (bytes - at).min(8);
+            // SAFETY: T has no padding (Invariant), so all its bytes are initialised; at + count <= its size.
+            unsafe { core::ptr::copy_nonoverlapping(from.wrapping_add(at), word.as_mut_ptr(), count) };
+            u64::from_le_bytes(word)
+        });
+        self.guarded(|inner| {
+            let window = Window::around(address)?;
+            let index = inner.join(window)?;
+            inner.part_mut(index).put(address, bytes, words)
+        })
+    }
+
+    /// Makes `place`, which stands in an object, lead to `target` (`None`: nowhere), in the same object or another
+    /// (`ptr_store`).
+    ///
+    /// # Errors
+    /// As [`Tx::record_range`]; [`Error::OutOfFotEntries`].
+    #[inline]
+    pub fn point<T: Invariant>(&self, place: &InvPtr<T>, target: Option<&T>) -> Result<()> {
+        self.record(place)?;
+        self.point_recorded(place, target)
+    }
+
+    /// [`Tx::point`] for a place that was recorded or allocated in this transaction.
+    ///
+    /// # Errors
+    /// [`Error::NotInObject`], [`Error::OutOfFotEntries`].
+    #[inline]
+    pub fn point_recorded<T: Invariant>(&self, place: &InvPtr<T>, target: Option<&T>) -> Result<()> {
+        let pointer = match target {
+            None => PersistentPtr::NULL,
+            Some(target) => {
+                let holder = Window::around(core::ptr::from_ref(place).addr())?;
+                translate::persistent(holder, core::ptr::from_ref(target).addr())?
+            }
+        };
+        self.settle()?;
+        place.word().store(pointer.0, Ordering::Release);
+        Ok(())
+    }
+
+    /// Puts `value` into a new block of the home object, or of the objects chained to it when it is full.
+    ///
+    /// # Errors
+    /// [`Error::OutOfSpace`], [`Error::TooLarge`].
+    #[inline]
+    pub fn alloc<'a, T: Invariant>(&self, value: T) -> Result<&'a T> {
+        let home = self.home();
+        self.alloc_in(home, value)
+    }
+
+    /// [`Tx::alloc`] near other data: in the object at `window`.
+    ///
+    /// # Errors
+    /// As [`Tx::alloc`].
+    pub fn alloc_in<'a, T: Invariant>(&self, window: Window, value: T) -> Result<&'a T> {
+        let () = T::NO_PADDING;
+        let address = self.alloc_raw(window, size_of::<T>(), align_of::<T>())?;
+        self.settle()?;
+        // SAFETY: the block is T's size and alignment, inside an object, and nobody else's until this commits.
+        unsafe { (address as *mut T).write(value) };
+        // SAFETY: just written; objects stay mapped (`view::unmap` is unsafe), T changes by interior mutability only.
+        Ok(unsafe { &*(address as *const T) })
+    }
+
+    /// [`Tx::alloc_in`] of a block that is filled when the transaction commits: until then it holds what it held, and only puts may
+    /// change it. Later plain stores to it that are to survive need a [`checkpoint`] first.
+    ///
+    /// # Errors
+    /// As [`Tx::alloc`].
+    #[inline]
+    pub fn alloc_put<'a, T: Invariant>(&self, window: Window, value: T) -> Result<&'a T> {
+        let () = T::NO_PADDING;
+        let (bytes, align) = (size_of::<T>(), align_of::<T>());
+        let address =
+            self.guarded(|inner| inner.alloc(window, bytes, align, |part| part.alloc_for_put(bytes, align)))?;
+        self.put_value(address, &value)?;
+        // SAFETY: a block of T's size and alignment in an object that stays mapped; any bits are a T.
+        Ok(unsafe { &*(address as *const T) })
+    }
+
+    /// A block of `bytes`, with whatever is in it; its address. Call [`Tx::settle`] before writing to it. It is flushed when the
+    /// transaction commits.
+    ///
+    /// # Errors
+    /// As [`Tx::alloc`].
+    pub fn alloc_raw(&self, window: Window, bytes: usize, align: usize) -> Result<usize> {
+        self.guarded(|inner| inner.alloc(window, bytes, align, |part| part.alloc(bytes, align)))
+    }
+
+    /// Gives a block back when the transaction commits.
+    ///
+    /// # Safety
+    /// The block came from [`Tx::alloc`] for a `T`, is not freed twice, and nobody follows a pointer to it any more.
+    ///
+    /// # Errors
+    /// [`Error::NotInObject`], [`Error::Damaged`], [`Error::Busy`].
+    pub unsafe fn free<T: Invariant>(&self, block: &T) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { self.free_raw(core::ptr::from_ref(block).addr(), size_of::<T>(), align_of::<T>()) }
+    }
+
+    /// [`Tx::free`] of a block from [`Tx::alloc_raw`].
+    ///
+    /// # Safety
+    /// As [`Tx::free`], with the size and alignment that it was allocated with.
+    ///
+    /// # Errors
+    /// As [`Tx::free`].
+    pub unsafe fn free_raw(&self, address: usize, bytes: usize, align: usize) -> Result<()> {
+        self.guarded(|inner| {
+            let index = inner.join(Window::around(address)?)?;
+            inner.part_mut(index).free(address, bytes, align)
+        })
+    }
+
+    /// Notes that a range was written which needs no record (a fresh block), so that the commit flushes it.
+    ///
+    /// # Errors
+    /// [`Error::NotInObject`], [`Error::Busy`].
+    pub fn wrote(&self, address: usize, bytes: usize) -> Result<()> {
+        self.guarded(|inner| {
+            let index = inner.join(Window::around(address)?)?;
+            inner.part_mut(index).note(address, bytes)
+        })
+    }
+
+    /// The home object's window.
+    #[must_use]
+    pub fn home(&self) -> Window {
+        self.inner.borrow().home.window()
+    }
+
+    /// Makes everything durable and final (TXEND).
+    ///
+    /// # Errors
+    /// [`Error::TransactionFailed`] when an operation failed that was not nested; everything is put back then. So also for an
+    /// error while the free lists are changed.
+    pub fn end(self) -> Result<()> {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.failed {
+            return Err(Error::TransactionFailed); // the drop puts everything back
+        }
+        inner.commit()
+    }
+
+    /// Ends the transaction and puts everything back.
+    pub fn abort(self) {}
+
+    #[inline]
+    fn guarded<R>(&self, operation: impl FnOnce(&mut Inner) -> Result<R>) -> Result<R> {
+        let inner = &mut *self.inner.borrow_mut();
+        if inner.failed {
+            return Err(Error::TransactionFailed);
+        }
+        let result = operation(inner);
+        if result.is_err() {
+            inner.failed = true;
+        }
+        result
+    }
+}
+
+impl Drop for Tx {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut();
+        if !inner.ended {
+            inner.undo();
+        }
+        for part in inner.parts() {
+            part.unlock();
+        }
+    }
+}
+
+impl Inner {
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        core::iter::once(&self.home).chain(&self.others)
+    }
+
+    #[inline]
+    fn part_mut(&mut self, index: usize) -> &mut Part {
+        if index == 0 { &mut self.home } else { &mut self.others[index - 1] }
+    }
+
+    #[inline]
+    fn settle(&mut self) -> Result<()> {
+        let mut wrote = self.home.settle()?;
+        for part in &mut self.others {
+            wrote |= part.settle()?;
+        }
+        if wrote {
+            persist::fence();
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn record(&mut self, address: usize, bytes: usize) -> Result<()> {
+        let index = self.join(Window::around(address)?)?;
+        self.part_mut(index).record(address, bytes)
+    }
+
+    /// The part of the object at `window`, taking its lock and telling both logs of each other when it is new (**X2**).
+    #[inline]
+    fn join(&mut self, window: Window) -> Result<usize> {
+        if window == self.home.window() { Ok(0) } else { self.join_other(window) }
+    }
+
+    fn join_other(&mut self, window: Window) -> Result<usize> {
+        if let Some(i) = self.others.iter().position(|part| part.window() == window) {
+            return Ok(i + 1);
+        }
+        let (id, rights) = view::what_is_at(window)?;
+        // The same object through another slot has one lock and one log: use the part that has them.
+        if let Some(i) = self.parts().position(|part| part.id() == id) {
+            return Ok(i);
+        }
+        if !rights.contains(Rights::WRITE) {
+            return Err(Error::NotInObject { address: window.base() });
+        }
+        let part = Part::try_lock(window)?;
+        part.set_coordinator(self.home.id());
+        self.home.record_participant(id);
+        self.others.push(part);
+        Ok(self.others.len())
+    }
+
+    #[inline]
+    fn alloc(
+        &mut self,
+        window: Window,
+        bytes: usize,
+        align: usize,
+        take: impl Fn(&mut Part) -> Result<usize>,
+    ) -> Result<usize> {
+        let mut window = window;
+        crate::arena::class_for(bytes, align)?; // what fits no object must not make one
+        loop {
+            let index = self.join(window)?;
+            match take(self.part_mut(index)) {
+                Err(Error::OutOfSpace(id)) => window = self.next_object(index, id, bytes)?,
+                other => return other,
+            }
+        }
+    }
+
+    /// The object that takes what does not fit into part `index`: made on first need.
+    #[cold]
+    fn next_object(&mut self, index: usize, full: ObjectId, bytes: usize) -> Result<Window> {
+        let (next_at, next, capacity) = self.part_mut(index).overflow()?;
+        if bytes > capacity {
+            return Err(Error::TooLarge { bytes: bytes as u64 });
+        }
+        if !next.is_null() {
+            return view::map(next, READ_WRITE);
+        }
+        let made = crate::object::create_overflow(capacity).map_err(|error| match error {
+            Error::OutOfSpace(_) => Error::OutOfSpace(full),
+            other => other,
+        })?;
+        let window = self.part_mut(index).window();
+        self.record(window.base() + next_at, 16)?;
+        self.settle()?;
+        window.store(next_at, made.lo);
+        window.store(next_at + 8, made.hi);
+        view::map(made, READ_WRITE)
+    }
+
+    #[inline]
+    fn commit(&mut self) -> Result<()> {
+        self.home.put_allocations()?;
+        if !self.others.is_empty() {
+            self.prepare_others()?;
+        }
+        if !self.home.did_anything() {
+            self.ended = true;
+            return Ok(());
+        }
+        // 1. New blocks are durable before anything leads to them; so are records that nobody waited for.
+        let flushed = self.home.flush_fresh();
+        if self.home.settle()? || flushed || !self.others.is_empty() {
+            persist::fence();
+        }
+        // 2. Commit point (X1).
+        self.home.write_commit()?;
+        persist::fence();
+        // 3. What was put off.
+        self.home.apply_puts();
+        self.ended = true;
+        if self.home.reused_blocks() {
+            self.home.checkpoint();
+        }
+        for part in &mut self.others {
+            part.checkpoint();
+        }
+        Ok(())
+    }
+
+    /// Makes the participants' changes in place, and flushes them (**X2**); durable with the next fence.
+    #[cold]
+    fn prepare_others(&mut self) -> Result<()> {
+        for part in &mut self.others {
+            part.put_allocations()?;
+            part.record_puts();
+        }
+        self.settle()?;
+        for part in &self.others {
+            part.apply_puts();
+            part.flush_changed();
+        }
+        Ok(())
+    }
+
+    /// Puts everything back: the participants first (**X2**).
+    fn undo(&mut self) {
+        self.ended = true;
+        if self.others.is_empty() && !self.home.did_anything() {
+            return;
+        }
+        for part in &mut self.others {
+            part.undo_to(None);
+            part.checkpoint();
+        }
+        self.home.undo_to(None);
+        self.home.write_abort();
+        persist::fence();
+    }
+}
+
+/// Makes everything that transactions changed in the object at `window` durable in place, and its log empty.
+///
+/// # Errors
+/// As [`Tx::start`].
+pub fn checkpoint(window: Window) -> Result<()> {
+    Part::lock(window).map(|mut part| {
+        part.checkpoint();
+        part.unlock();
+    })
+}

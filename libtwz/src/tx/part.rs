@@ -1,0 +1,416 @@
+//! One object's part in a transaction: its lock, its log, and what of it was changed.
+
+use super::log::{self, Kind, Log, Position};
+use super::recover;
+use crate::arena::{self, Arena, Shadow};
+use crate::error::{Error, Result};
+use crate::object;
+use crate::persist;
+use crate::spill::Spill;
+use crate::sync::RawMutex;
+use crate::view;
+use crate::window::{SLOT_MASK, Window};
+use alloc::vec::Vec;
+use twz_abi::ObjectId;
+
+/// Words of a log kept without a heap allocation.
+type Words = Spill<u64, 8>;
+/// (offset, bytes) kept without a heap allocation.
+type Ranges = Spill<(u32, u32), 4>;
+
+/// Where a nested transaction began.
+#[derive(Debug)]
+pub(super) struct Mark {
+    undo: usize,
+    puts: usize,
+    fresh: usize,
+    shadow: Shadow,
+    frees: usize,
+}
+
+/// An object in a transaction. Locked from [`Part::lock`] to [`Part::unlock`].
+#[derive(Debug)]
+pub(super) struct Part {
+    log: Log,
+    arena_at: u64,
+    arena: Option<Arena>,
+    at: Position,
+    /// Entries of what recorded ranges held before.
+    undo: Words,
+    /// Words of `undo` that are in the log.
+    settled: usize,
+    /// Entries of what the commit stores.
+    puts: Words,
+    /// Ranges that were recorded: what they hold at the commit goes to the log.
+    changed: Ranges,
+    /// Blocks taken in this transaction, which need no record.
+    fresh: Spill<Fresh, 2>,
+    shadow: Shadow,
+    frees: Vec<(usize, usize)>,
+}
+
+/// A block taken in this transaction.
+#[derive(Clone, Copy, Debug)]
+struct Fresh {
+    offset: u32,
+    bytes: u32,
+    /// It was on a free list. The log may hold what stood there when it was used before, and would put that back; so its new
+    /// contents go to the log, too. Others are made durable in place before the commit.
+    reused: bool,
+}
+
+#[inline]
+fn range(offset: usize, bytes: usize) -> (u32, u32) {
+    #[allow(clippy::cast_possible_truncation, reason = "both are at most 1 GiB")]
+    (offset as u32, bytes as u32)
+}
+
+impl Part {
+    /// Locks the object, waiting for it.
+    #[inline]
+    pub(super) fn lock(window: Window) -> Result<Self> {
+        let (log, arena_at) = object::log_of(window)?;
+        let lock = lock_of(&log);
+        let first = lock.take().map_err(|_| Error::Busy(view::id_at(window.base())))?;
+        Self::locked(log, arena_at, first.0).inspect_err(|_| lock.unlock())
+    }
+
+    /// Locks the object if nobody has it, with an empty log: what an other log decides about must stand alone (**X2**).
+    pub(super) fn try_lock(window: Window) -> Result<Self> {
+        let (log, arena_at) = object::log_of(window)?;
+        let lock = lock_of(&log);
+        let first = lock.try_take().ok_or_else(|| Error::Busy(view::id_at(window.base())))?;
+        let mut part = Self::locked(log, arena_at, first.0).inspect_err(|_| lock.unlock())?;
+        if !log.is_empty(part.at) {
+            part.at = log.checkpoint();
+        }
+        Ok(part)
+    }
+
+    #[inline]
+    fn locked(log: Log, arena_at: u64, first_in_boot: bool) -> Result<Self> {
+        if first_in_boot {
+            recover::recover_locked(&log)?;
+        }
+        let mut at = log.tail()?;
+        if log.is_nearly_full(at) {
+            at = log.checkpoint();
+        }
+        Ok(Self {
+            log,
+            arena_at,
+            arena: None,
+            at,
+            undo: Words::new(0),
+            settled: 0,
+            puts: Words::new(0),
+            changed: Ranges::new((0, 0)),
+            fresh: Spill::new(Fresh { offset: 0, bytes: 0, reused: false }),
+            shadow: Shadow::default(),
+            frees: Vec::new(),
+        })
+    }
+
+    #[inline]
+    pub(super) fn unlock(&self) {
+        self.log.set_tail(self.at);
+        lock_of(&self.log).unlock();
+    }
+
+    #[inline]
+    pub(super) fn window(&self) -> Window {
+        self.log.window
+    }
+
+    pub(super) fn id(&self) -> ObjectId {
+        view::id_at(self.log.window.base())
+    }
+
+    #[inline]
+    pub(super) fn set_coordinator(&self, id: ObjectId) {
+        self.log.set_coordinator(id);
+    }
+
+    #[inline]
+    fn offset_of(address: usize, bytes: usize) -> Result<usize> {
+        let offset = address & SLOT_MASK;
+        if offset + bytes > SLOT_MASK + 1 { Err(Error::NotInObject { address }) } else { Ok(offset) }
+    }
+
+    /// Notes what a range holds.
+    #[inline]
+    pub(super) fn record(&mut self, address: usize, bytes: usize) -> Result<()> {
+        let offset = Self::offset_of(address, bytes)?;
+        let is_fresh = |block: &Fresh| {
+            let start = block.offset as usize;
+            offset >= start && offset + bytes <= start + block.bytes as usize
+        };
+        if !self.fresh.as_slice().iter().any(is_fresh) {
+            self.record_old(offset, bytes);
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn record_old(&mut self, offset: usize, bytes: usize) {
+        let undo = &mut self.undo;
+        log::entries_of(self.log.window, offset, bytes, |word| undo.push(word));
+        self.changed.push(range(offset, bytes));
+    }
+
+    pub(super) fn record_participant(&mut self, id: ObjectId) {
+        for word in log::participant_entry(id) {
+            self.undo.push(word);
+        }
+    }
+
+    /// Notes what a range shall hold after the commit.
+    #[inline]
+    pub(super) fn put(
+        &mut self,
+        address: usize,
+        bytes: usize,
+        words: impl Iterator<Item = u64>,
+    ) -> Result<()> {
+        let offset = Self::offset_of(address, bytes)?;
+        // Entries are limited in size: long values go in several.
+        let mut words = words;
+        let mut done = 0;
+        while done < bytes {
+            let piece = (bytes - done).min(log::ENTRY_MAX);
+            self.puts.push((offset + done) as u64 | (piece as u64) << 32);
+            for word in words.by_ref().take(piece.div_ceil(8)) {
+                self.puts.push(word);
+            }
+            done += piece;
+        }
+        Ok(())
+    }
+
+    /// Writes records to the log; true when a fence must follow.
+    #[inline]
+    pub(super) fn settle(&mut self) -> Result<bool> {
+        if self.settled == self.undo.len() {
+            return Ok(false);
+        }
+        let Self { log, at, undo, settled, arena_at, shadow, .. } = self;
+        log.append(at, Kind::Undo, Kind::Undo, &undo.as_slice()[*settled..], || {
+            data_top(log, *arena_at, shadow)
+        })?;
+        *settled = undo.len();
+        Ok(true)
+    }
+
+    #[inline]
+    fn arena(&mut self) -> Result<Arena> {
+        if let Some(arena) = self.arena {
+            return Ok(arena);
+        }
+        let arena = Arena::open(self.log.window, self.arena_at)?;
+        self.arena = Some(arena);
+        Ok(arena)
+    }
+
+    /// Takes a block and returns its address; records it if it was on a free list.
+    #[inline]
+    pub(super) fn alloc(&mut self, bytes: usize, align: usize) -> Result<usize> {
+        let (offset, reused) = self.take_block(bytes, align)?;
+        if reused {
+            // Its first word links the free list until the commit: an abort must find it.
+            let undo = &mut self.undo;
+            log::entries_of(self.log.window, offset, 8, |word| undo.push(word));
+        }
+        let (start, len) = range(offset, bytes);
+        self.fresh.push(Fresh { offset: start, bytes: len, reused });
+        Ok(self.log.window.base() + offset)
+    }
+
+    /// Takes a block that is only written by puts.
+    #[inline]
+    pub(super) fn alloc_for_put(&mut self, bytes: usize, align: usize) -> Result<usize> {
+        Ok(self.log.window.base() + self.take_block(bytes, align)?.0)
+    }
+
+    #[inline]
+    fn take_block(&mut self, bytes: usize, align: usize) -> Result<(usize, bool)> {
+        let class = arena::class_for(bytes, align)?;
+        let arena = self.arena()?;
+        arena.take(&mut self.shadow, class, self.log.floor())
+    }
+
+    pub(super) fn free(&mut self, address: usize, bytes: usize, align: usize) -> Result<()> {
+        let class = arena::class_for(bytes, align)?;
+        self.frees.push((address & SLOT_MASK, class));
+        Ok(())
+    }
+
+    /// Notes a range that is written without a record.
+    pub(super) fn note(&mut self, address: usize, bytes: usize) -> Result<()> {
+        let offset = Self::offset_of(address, bytes)?;
+        self.changed.push(range(offset, bytes));
+        Ok(())
+    }
+
+    /// Where the chained object stands, which it is, and how many bytes this arena may grow to.
+    pub(super) fn overflow(&mut self) -> Result<(usize, ObjectId, usize)> {
+        let arena = self.arena()?;
+        Ok((arena.next_at(), arena.next(), arena.capacity()))
+    }
+
+    /// Turns what the allocator changed into puts; once, at the commit.
+    #[inline]
+    pub(super) fn put_allocations(&mut self) -> Result<()> {
+        if !self.frees.is_empty() {
+            let arena = self.arena()?;
+            for (block, class) in self.frees.drain(..) {
+                arena.give(&mut self.shadow, block, class)?;
+            }
+        }
+        if let Some(arena) = self.arena {
+            let puts = &mut self.puts;
+            arena.for_changes(&self.shadow, |offset, value| {
+                puts.push(offset as u64 | 8 << 32);
+                puts.push(value);
+            });
+        }
+        Ok(())
+    }
+
+    /// Whether the transaction did anything here.
+    #[inline]
+    pub(super) fn did_anything(&self) -> bool {
+        !(self.undo.is_empty() && self.puts.is_empty() && self.fresh.is_empty() && self.changed.is_empty())
+    }
+
+    /// Flushes new blocks; true when a fence must follow.
+    #[inline]
+    pub(super) fn flush_fresh(&self) -> bool {
+        let mut any = false;
+        for block in self.fresh.as_slice().iter().filter(|block| !block.reused) {
+            self.log.window.flush(block.offset as usize, block.bytes as usize);
+            any = true;
+        }
+        any
+    }
+
+    /// Whether blocks were used again whose contents are in the log: plain stores to them must find it empty.
+    #[inline]
+    pub(super) fn reused_blocks(&self) -> bool {
+        self.fresh.as_slice().iter().any(|block| block.reused)
+    }
+
+    /// Writes the commit batch; the transaction is committed once a fence followed (**X1**).
+    #[inline]
+    pub(super) fn write_commit(&mut self) -> Result<()> {
+        let Self { log, at, puts, changed, fresh, arena_at, shadow, .. } = self;
+        let limit = || data_top(log, *arena_at, shadow);
+        log::for_ranges(puts.as_slice(), |offset, bytes, _| log.mark_dirty(offset, bytes));
+        if changed.is_empty() && fresh.is_empty() {
+            return log.append(at, Kind::Redo, Kind::Commit, puts.as_slice(), limit);
+        }
+        let mut redo = Words::new(0);
+        let reused = fresh.as_slice().iter().filter(|block| block.reused);
+        let reused = reused.map(|block| (block.offset, block.bytes));
+        for (offset, bytes) in reused.chain(changed.as_slice().iter().copied()) {
+            log.mark_dirty(offset as usize, bytes as usize);
+            log::entries_of(log.window, offset as usize, bytes as usize, |word| redo.push(word));
+        }
+        for word in puts.as_slice() {
+            redo.push(*word);
+        }
+        log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
+    }
+
+    /// Stores the puts, after the commit is durable.
+    #[inline]
+    pub(super) fn apply_puts(&self) {
+        let log = &self.log;
+        let mut flushed = false;
+        log::for_ranges(self.puts.as_slice(), |offset, bytes, words| {
+            log::write_words(log.window, offset, bytes, words.iter().copied());
+            flushed |= log.flush_unmarked(offset, bytes);
+        });
+        if flushed {
+            persist::fence(); // the next checkpoint may be another thread's, whose fence would not count for these
+        }
+    }
+
+    /// Turns puts into recorded changes: a participant has no commit batch of its own.
+    pub(super) fn record_puts(&mut self) {
+        let mut ranges = Vec::new();
+        log::for_ranges(self.puts.as_slice(), |offset, bytes, _| ranges.push((offset, bytes)));
+        for (offset, bytes) in ranges {
+            self.record_old(offset, bytes);
+        }
+    }
+
+    /// Flushes everything that was changed in place.
+    pub(super) fn flush_changed(&self) {
+        let fresh = self.fresh.as_slice().iter().map(|block| (block.offset, block.bytes));
+        for (offset, bytes) in self.changed.as_slice().iter().copied().chain(fresh) {
+            self.log.window.flush(offset as usize, bytes as usize);
+        }
+    }
+
+    /// Makes what is dirty durable in place, and the log empty; nothing may be trailing that is to be undone.
+    pub(super) fn checkpoint(&mut self) {
+        self.at = self.log.checkpoint();
+    }
+
+    #[inline]
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            undo: self.undo.len(),
+            puts: self.puts.len(),
+            fresh: self.fresh.len(),
+            shadow: self.shadow.clone(),
+            frees: self.frees.len(),
+        }
+    }
+
+    /// Puts back everything recorded since `mark` (`None`: since the start), newest first, and forgets what the commit was to
+    /// do. Records stay: they say what stands there then, and do no harm.
+    pub(super) fn undo_to(&mut self, mark: Option<&Mark>) {
+        let start = mark.map_or(0, |mark| mark.undo);
+        let mut ranges: Vec<(usize, usize, Vec<u64>)> = Vec::new();
+        log::for_ranges(&self.undo.as_slice()[start..], |offset, bytes, words| {
+            ranges.push((offset, bytes, words.to_vec()));
+        });
+        for (offset, bytes, words) in ranges.into_iter().rev() {
+            log::write_words(self.log.window, offset, bytes, words.into_iter());
+            // What was undone may have reached memory: the next checkpoint must flush what stands there now.
+            self.log.mark_dirty(offset, bytes);
+        }
+        self.puts.truncate(mark.map_or(0, |mark| mark.puts));
+        self.fresh.truncate(mark.map_or(0, |mark| mark.fresh));
+        self.frees.truncate(mark.map_or(0, |mark| mark.frees));
+        self.shadow = mark.map_or_else(Shadow::default, |mark| mark.shadow.clone());
+    }
+
+    /// Ends an undone transaction in the log; a fence must follow before the lock is freed.
+    pub(super) fn write_abort(&mut self) {
+        if self.settled == 0 {
+            return; // nothing of it is in the log
+        }
+        let Self { log, at, arena_at, shadow, .. } = self;
+        if log.append(at, Kind::Abort, Kind::Abort, &[], || data_top(log, *arena_at, shadow)).is_err() {
+            // No room for it: everything in place is as it was, so it may become durable and the log void.
+            self.flush_changed();
+            self.at = self.log.checkpoint();
+        }
+    }
+}
+
+/// First offset that no data uses: the log must not grow below it.
+fn data_top(log: &Log, arena_at: u64, shadow: &Shadow) -> Result<usize> {
+    if arena_at == 0 {
+        return Ok(usize::MAX); // nobody says where the data ends, so the log does not grow
+    }
+    Ok(Arena::open(log.window, arena_at)?.top(shadow))
+}
+
+pub(super) fn lock_of(log: &Log) -> &'static RawMutex {
+    let word = log.window.word(log.lock_at());
+    // SAFETY: RawMutex is a transparent AtomicU64, and this one stands in the slot for as long as that is mapped.
+    unsafe { &*core::ptr::from_ref(word).cast::<RawMutex>() }
+}

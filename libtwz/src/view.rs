@@ -1,0 +1,287 @@
+//! The view as this program uses it: which object is in which slot, found in both directions.
+//!
+//! # Contract
+//! - [`map`] finds an object that is mapped already without a lock and without a call (an open-addressed index over
+//!   (ID, rights)); else it fills a free slot, which in the guest is a few plain stores.
+//! - The same object mapped with other rights takes another slot, so that a read-only reference cannot be written
+//!   through (paper §3.3).
+//! - **V1** a slot's entry is complete before its state word says so, and does not change until it is unmapped.
+//! - Lock order: `TABLES` before the platform's own locks.
+//!
+//! The volatile area holds, one after the other: slot entries, the index, cached translations (`translate.rs`).
+
+use crate::error::{Error, Result};
+use crate::lock::Lock;
+use crate::sys::{Platform, Seam};
+use crate::window::Window;
+use core::sync::atomic::{AtomicU64, Ordering};
+use twz_abi::{ObjectId, Rights};
+
+/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`] and the rights.
+#[repr(C, align(32))]
+struct SlotEntry {
+    lo: AtomicU64,
+    hi: AtomicU64,
+    state: AtomicU64,
+    /// Nonzero once the slot's translation row has been filled (`translate.rs`); never cleared.
+    row_used: AtomicU64,
+}
+
+/// (ID, rights) to slot. `word` is 0 for never used, else [`FILLED`] or [`REMOVED`], a change count, the rights and the slot.
+#[repr(C, align(32))]
+struct IndexEntry {
+    lo: AtomicU64,
+    hi: AtomicU64,
+    word: AtomicU64,
+    reserved: u64,
+}
+
+const FILLED: u64 = 1 << 63;
+const REMOVED: u64 = 1 << 62;
+const SLOT_BITS: u64 = (1 << 20) - 1;
+const RIGHTS_SHIFT: u32 = 20;
+const COUNT_SHIFT: u32 = 24;
+const COUNT_MASK: u64 = (1 << 38) - 1;
+
+const INDEX_LEN: usize = (Platform::SLOT_COUNT * 2).next_power_of_two();
+const SLOTS_AT: usize = Platform::VOLATILE_AREA;
+const INDEX_AT: usize = SLOTS_AT + Platform::SLOT_COUNT * size_of::<SlotEntry>();
+/// Where the translation rows start.
+pub(crate) const ROWS_AT: usize = (INDEX_AT + INDEX_LEN * size_of::<IndexEntry>()).next_multiple_of(4096);
+/// Bytes that the platform must provide at [`Seam::VOLATILE_AREA`].
+pub const AREA_BYTES: usize = ROWS_AT + Platform::SLOT_COUNT * crate::translate::ROW_BYTES - SLOTS_AT;
+
+/// What only one thread at a time may change.
+struct Tables {
+    /// Slots below this (counted from `FIRST_SLOT`) were used at some time.
+    used: usize,
+    /// Used slots that are empty again.
+    empty: alloc::vec::Vec<usize>,
+    changes: u64,
+}
+
+static TABLES: Lock<Tables> = Lock::new(Tables { used: 0, empty: alloc::vec::Vec::new(), changes: 0 });
+
+fn slot_entry(slot: usize) -> Option<&'static SlotEntry> {
+    let number = slot.wrapping_sub(Platform::FIRST_SLOT);
+    if number >= Platform::SLOT_COUNT {
+        return None;
+    }
+    // SAFETY: the Seam promises AREA_BYTES of zeroed, private, mapped memory after `start`, which every way to get a
+    // slot number ran; the index was checked; the type is all atomics.
+    Some(unsafe { &*((SLOTS_AT + number * size_of::<SlotEntry>()) as *const SlotEntry) })
+}
+
+fn index_entry(number: usize) -> &'static IndexEntry {
+    let address = INDEX_AT + (number & (INDEX_LEN - 1)) * size_of::<IndexEntry>();
+    // SAFETY: as above; masked to the index's length.
+    unsafe { &*(address as *const IndexEntry) }
+}
+
+/// Only these rights make a difference to a mapping.
+fn key_rights(rights: Rights) -> u64 {
+    u64::from((rights & Rights::ACCESS).bits())
+}
+
+/// IDs are hashes already: a part of one is as good as a hash of it.
+#[allow(clippy::cast_possible_truncation, reason = "any bits do")]
+#[inline]
+fn first_probe(id: ObjectId, rights: u64) -> usize {
+    (id.lo ^ id.hi.rotate_left(32)).wrapping_add(rights.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as usize
+}
+
+/// Where `id` is mapped with exactly these rights, if it is.
+#[inline]
+#[must_use]
+pub fn find(id: ObjectId, rights: Rights) -> Option<Window> {
+    let rights = key_rights(rights);
+    let first = first_probe(id, rights);
+    for step in 0..INDEX_LEN {
+        let entry = index_entry(first.wrapping_add(step));
+        let word = entry.word.load(Ordering::Acquire);
+        if word == 0 {
+            return None;
+        }
+        let same = entry.lo.load(Ordering::Relaxed) == id.lo && entry.hi.load(Ordering::Relaxed) == id.hi;
+        if same && word & FILLED != 0 && word >> RIGHTS_SHIFT & 7 == rights {
+            // The key may have been replaced between the two loads: the word's change count tells.
+            core::sync::atomic::fence(Ordering::Acquire);
+            if entry.word.load(Ordering::Relaxed) == word {
+                #[allow(clippy::cast_possible_truncation, reason = "20 bits")]
+                return Window::of_slot((word & SLOT_BITS) as usize + Platform::FIRST_SLOT);
+            }
+            return None; // changing right now: the caller takes the lock and looks again
+        }
+    }
+    None
+}
+
+/// Maps `id` with at most `rights`, or finds it mapped.
+///
+/// # Errors
+/// [`Error::OutOfSlots`]; what [`Seam::map_slot`] says.
+#[inline]
+pub fn map(id: ObjectId, rights: Rights) -> Result<Window> {
+    match find(id, rights) {
+        Some(window) => Ok(window),
+        None => map_slowly(id, rights),
+    }
+}
+
+#[cold]
+fn map_slowly(id: ObjectId, rights: Rights) -> Result<Window> {
+    if id.is_null() {
+        return Err(Error::NoSuchObject(id));
+    }
+    Platform::start()?;
+    let mut tables = TABLES.lock();
+    if let Some(window) = find(id, rights) {
+        return Ok(window);
+    }
+    let slot = match tables.empty.pop() {
+        Some(slot) => slot,
+        None if tables.used < Platform::SLOT_COUNT => {
+            tables.used += 1;
+            Platform::FIRST_SLOT + tables.used - 1
+        }
+        None => return Err(Error::OutOfSlots),
+    };
+    if let Err(error) = Platform::map_slot(slot, id, rights & Rights::ACCESS) {
+        tables.empty.push(slot);
+        return Err(error);
+    }
+    let (Some(entry), Some(window)) = (slot_entry(slot), Window::of_slot(slot)) else {
+        return Err(Error::OutOfSlots);
+    };
+    entry.lo.store(id.lo, Ordering::Relaxed);
+    entry.hi.store(id.hi, Ordering::Relaxed);
+    entry.state.store(FILLED | key_rights(rights), Ordering::Release);
+    tables.changes += 1;
+    index_insert(id, key_rights(rights), slot, tables.changes);
+    Ok(window)
+}
+
+/// Puts a key into the first place that is empty or removed; twice as many places as slots, so there is one.
+fn index_insert(id: ObjectId, rights: u64, slot: usize, changes: u64) {
+    let first = first_probe(id, rights);
+    for step in 0..INDEX_LEN {
+        let entry = index_entry(first.wrapping_add(step));
+        let word = entry.word.load(Ordering::Relaxed);
+        if word & FILLED != 0 {
+            continue;
+        }
+        // Readers that still hold an old word see it change: the count is new each time.
+        entry.word.store(REMOVED | (changes & COUNT_MASK) << COUNT_SHIFT, Ordering::Release);
+        core::sync::atomic::fence(Ordering::SeqCst);
+        entry.lo.store(id.lo, Ordering::Relaxed);
+        entry.hi.store(id.hi, Ordering::Relaxed);
+        let place = (slot - Platform::FIRST_SLOT) as u64 | rights << RIGHTS_SHIFT;
+        entry.word.store(FILLED | (changes & COUNT_MASK) << COUNT_SHIFT | place, Ordering::Release);
+        return;
+    }
+}
+
+/// Takes `id` out of the view, whatever its rights, and drops every cached translation to it.
+///
+/// # Safety
+/// No reference into the object may be used any more: its addresses fault, and later show another object.
+pub unsafe fn unmap(id: ObjectId) {
+    let mut tables = TABLES.lock();
+    for rights in 0..8 {
+        let Some(rights) = Rights::from_bits(rights) else { continue };
+        let Some(window) = find(id, rights) else { continue };
+        tables.changes += 1;
+        index_remove(id, key_rights(rights), tables.changes);
+        if let Some(entry) = slot_entry(window.slot()) {
+            entry.state.store(0, Ordering::Release);
+        }
+        Platform::unmap_slot(window.slot());
+        crate::translate::forget_all(tables.used);
+        tables.empty.push(window.slot());
+    }
+}
+
+/// Empties the whole view and forgets all that was cached about its objects.
+///
+/// # Safety
+/// No reference into any object may be used any more.
+#[cfg(all(feature = "hosted", not(feature = "guest")))]
+pub(crate) unsafe fn unmap_all() {
+    let ids: alloc::vec::Vec<ObjectId> = {
+        let tables = TABLES.lock();
+        (Platform::FIRST_SLOT..Platform::FIRST_SLOT + tables.used)
+            .filter_map(|slot| what_is_at(Window::of_slot(slot)?).ok())
+            .map(|(id, _)| id)
+            .collect()
+    };
+    for id in ids {
+        // SAFETY: the caller's promise.
+        unsafe { unmap(id) };
+        crate::fot::forget_table(id);
+    }
+}
+
+fn index_remove(id: ObjectId, rights: u64, changes: u64) {
+    let first = first_probe(id, rights);
+    for step in 0..INDEX_LEN {
+        let entry = index_entry(first.wrapping_add(step));
+        let word = entry.word.load(Ordering::Relaxed);
+        if word == 0 {
+            return;
+        }
+        let same = entry.lo.load(Ordering::Relaxed) == id.lo && entry.hi.load(Ordering::Relaxed) == id.hi;
+        if same && word & FILLED != 0 && word >> RIGHTS_SHIFT & 7 == rights {
+            entry.word.store(REMOVED | (changes & COUNT_MASK) << COUNT_SHIFT, Ordering::Release);
+            return;
+        }
+    }
+}
+
+/// Which object a window shows, and with what rights.
+///
+/// # Errors
+/// [`Error::NotInObject`] for an empty slot.
+#[inline]
+pub fn what_is_at(window: Window) -> Result<(ObjectId, Rights)> {
+    let nothing = Error::NotInObject { address: window.base() };
+    let entry = slot_entry(window.slot()).ok_or(nothing)?;
+    let state = entry.state.load(Ordering::Acquire);
+    if state & FILLED == 0 {
+        return Err(nothing);
+    }
+    let id = ObjectId { lo: entry.lo.load(Ordering::Relaxed), hi: entry.hi.load(Ordering::Relaxed) };
+    #[allow(clippy::cast_possible_truncation, reason = "three bits")]
+    let rights = Rights::from_bits_truncate((state & 7) as u32);
+    Ok((id, rights))
+}
+
+/// The object that `address` is in; NULL when it is in none. For messages.
+#[must_use]
+pub fn id_at(address: usize) -> ObjectId {
+    Window::around(address).and_then(what_is_at).map_or(ObjectId::NULL, |(id, _)| id)
+}
+
+/// All windows that show `id`, whatever the rights.
+pub(crate) fn windows_of(id: ObjectId) -> impl Iterator<Item = Window> {
+    (0..8).filter_map(move |bits| find(id, Rights::from_bits(bits)?))
+}
+
+/// How many slots have been used; rows of others are empty.
+pub(crate) fn used_slots() -> usize {
+    TABLES.lock().used
+}
+
+/// Notes, for good, that the translation row of `slot` has held something.
+#[inline]
+pub(crate) fn note_row(slot: usize) {
+    if let Some(entry) = slot_entry(slot)
+        && entry.row_used.load(Ordering::SeqCst) == 0
+    {
+        entry.row_used.store(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether the translation row of `slot` has ever held something.
+pub(crate) fn row_is_used(slot: usize) -> bool {
+    slot_entry(slot).is_some_and(|entry| entry.row_used.load(Ordering::SeqCst) != 0)
+}

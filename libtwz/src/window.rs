@@ -1,0 +1,138 @@
+//! A window: the 1 GiB of addresses where an object is mapped, and word access to it that cannot go astray.
+//!
+//! # Contract
+//! - **W1** a `Window` is the base of a slot that belongs to `libtwz`; every access is masked into that slot, so a
+//!   damaged offset reads nonsense or faults (page 0, missing object), but never touches another object.
+//! - All accesses are atomic, so racing threads and programs are no undefined behaviour.
+
+use crate::error::{Error, Result};
+use crate::sys::{Platform, Seam};
+use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use twz_abi::object::MAX_SIZE;
+
+/// Bits of an address that are an offset in its slot.
+#[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
+pub(crate) const SLOT_MASK: usize = MAX_SIZE as usize - 1;
+/// Address bits below the slot number.
+pub(crate) const SLOT_SHIFT: u32 = MAX_SIZE.trailing_zeros();
+
+/// Where an object is mapped (**W1**).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    base: usize,
+}
+
+impl Window {
+    /// The window of a slot; `None` for a slot that is not `libtwz`'s.
+    #[must_use]
+    pub(crate) fn of_slot(slot: usize) -> Option<Self> {
+        let mine = slot.wrapping_sub(Platform::FIRST_SLOT) < Platform::SLOT_COUNT;
+        mine.then_some(Self { base: slot << SLOT_SHIFT })
+    }
+
+    /// The window that `address` is in.
+    ///
+    /// # Errors
+    /// [`Error::NotInObject`] for an address outside `libtwz`'s slots.
+    #[inline]
+    pub fn around(address: usize) -> Result<Self> {
+        Self::of_slot(address >> SLOT_SHIFT).ok_or(Error::NotInObject { address })
+    }
+
+    /// First address.
+    #[inline]
+    #[must_use]
+    pub const fn base(self) -> usize {
+        self.base
+    }
+
+    /// The slot's number.
+    #[inline]
+    #[must_use]
+    pub const fn slot(self) -> usize {
+        self.base >> SLOT_SHIFT
+    }
+
+    /// The atomic word at `offset`, rounded down to 8 and masked into the slot.
+    #[inline]
+    #[must_use]
+    pub fn word(self, offset: usize) -> &'static AtomicU64 {
+        let address = self.base | (offset & SLOT_MASK & !7);
+        // SAFETY: W1 and the mask: aligned and inside a slot that is ours for the program's life; any bits are a value.
+        unsafe { &*(address as *const AtomicU64) }
+    }
+
+    /// The atomic half-word at `offset`, rounded down to 4 and masked into the slot.
+    #[inline]
+    #[must_use]
+    pub fn half(self, offset: usize) -> &'static AtomicU32 {
+        let address = self.base | (offset & SLOT_MASK & !3);
+        // SAFETY: as in `word`.
+        unsafe { &*(address as *const AtomicU32) }
+    }
+
+    /// The atomic byte at `offset`, masked into the slot.
+    #[inline]
+    #[must_use]
+    pub fn byte(self, offset: usize) -> &'static AtomicU8 {
+        let address = self.base | (offset & SLOT_MASK);
+        // SAFETY: as in `word`; bytes need no alignment.
+        unsafe { &*(address as *const AtomicU8) }
+    }
+
+    /// Loads the word at `offset`.
+    #[inline]
+    #[must_use]
+    pub fn load(self, offset: usize) -> u64 {
+        self.word(offset).load(Ordering::Relaxed)
+    }
+
+    /// Stores the word at `offset`.
+    #[inline]
+    pub fn store(self, offset: usize, value: u64) {
+        self.word(offset).store(value, Ordering::Relaxed);
+    }
+
+    /// Copies bytes out; stops at the end of the slot. Returns how many.
+    pub fn read(self, offset: usize, into: &mut [u8]) -> usize {
+        let count = into.len().min((SLOT_MASK + 1).saturating_sub(offset));
+        let into = &mut into[..count];
+        let mut at = offset;
+        let mut chunks = into.chunks_mut(8);
+        for chunk in &mut chunks {
+            if chunk.len() == 8 && at.is_multiple_of(8) {
+                chunk.copy_from_slice(&self.load(at).to_le_bytes());
+            } else {
+                for (i, byte) in chunk.iter_mut().enumerate() {
+                    *byte = self.byte(at + i).load(Ordering::Relaxed);
+                }
+            }
+            at += 8;
+        }
+        count
+    }
+
+    /// Copies bytes in; stops at the end of the slot. Returns how many.
+    pub fn write(self, offset: usize, from: &[u8]) -> usize {
+        let count = from.len().min((SLOT_MASK + 1).saturating_sub(offset));
+        let mut at = offset;
+        for chunk in from[..count].chunks(8) {
+            match <[u8; 8]>::try_from(chunk) {
+                Ok(bytes) if at.is_multiple_of(8) => self.store(at, u64::from_le_bytes(bytes)),
+                _ => {
+                    for (i, byte) in chunk.iter().enumerate() {
+                        self.byte(at + i).store(*byte, Ordering::Relaxed);
+                    }
+                }
+            }
+            at += 8;
+        }
+        count
+    }
+
+    /// Flushes `bytes` from `offset`.
+    #[inline]
+    pub fn flush(self, offset: usize, bytes: usize) {
+        crate::persist::flush(self.base + (offset & SLOT_MASK), bytes);
+    }
+}

@@ -1,0 +1,227 @@
+//! Objects, pointers and the FOT, as a program uses them.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::PersistentPtr;
+use libtwz::prelude::*;
+use libtwz::{Window, fot, persist, translate, view};
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Node {
+    value: PCell<u64>,
+    next: InvPtr<Node>,
+}
+
+fn node(value: u64) -> Node {
+    Node { value: PCell::new(value), next: InvPtr::null() }
+}
+
+const RW: Rights = Rights::READ.union(Rights::WRITE);
+
+#[test]
+fn a_root_is_found_again_by_id() {
+    let object = ObjectBuilder::new().build(node(7)).unwrap();
+    let again = Object::<Node>::open(object.id()).unwrap();
+    assert_eq!(again.value.get(), 7);
+    assert_eq!(again.window(), object.window(), "mapped once");
+    assert_eq!(object.global().resolve(RW).unwrap().value.get(), 7);
+}
+
+#[test]
+fn opening_as_another_type_is_refused() {
+    let object = ObjectBuilder::new().build(node(7)).unwrap();
+    assert!(matches!(Object::<PCell<u64>>::open(object.id()), Err(Error::WrongType { .. })));
+    let nobody = ObjectId::from_u128(12);
+    assert_eq!(Object::<Node>::open(nobody).unwrap_err(), Error::NoSuchObject(nobody));
+}
+
+#[test]
+fn pointers_lead_inside_and_across() {
+    let a = ObjectBuilder::new().build(node(1)).unwrap();
+    let b = ObjectBuilder::new().build(node(3)).unwrap();
+    a.tx(|tx| {
+        let second = tx.alloc(node(2))?;
+        tx.point(&a.next, Some(second))?;
+        tx.point(&second.next, Some(b.base()))
+    })
+    .unwrap();
+    let mut values = Vec::new();
+    let mut at = Some(a.base());
+    while let Some(node) = at {
+        values.push(node.value.get());
+        at = node.next.get().unwrap();
+    }
+    assert_eq!(values, [1, 2, 3]);
+    assert_eq!(a.next.raw().index(), 0, "inside");
+}
+
+#[test]
+fn fot_entries_are_reused() {
+    let a = ObjectBuilder::new().build(node(0)).unwrap();
+    let b = ObjectBuilder::new().build(node(0)).unwrap();
+    let first = fot::insert(a.window(), b.id(), RW).unwrap();
+    assert_eq!(fot::insert(a.window(), b.id(), RW).unwrap(), first);
+    assert_ne!(fot::insert(a.window(), b.id(), Rights::READ).unwrap(), first, "other rights, other entry");
+}
+
+#[test]
+fn racing_threads_share_one_entry() {
+    let a = ObjectBuilder::new().build(node(0)).unwrap();
+    let targets: Vec<_> = (0..50).map(|i| ObjectBuilder::new().build(node(i)).unwrap()).collect();
+    let found: Vec<Vec<u32>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..4)
+            .map(|_| {
+                let targets = &targets;
+                scope.spawn(move || {
+                    targets.iter().map(|t| fot::insert(a.window(), t.id(), RW).unwrap()).collect()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    for other in &found[1..] {
+        assert_eq!(*other, found[0]);
+    }
+    let mut distinct = found[0].clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    assert_eq!(distinct.len(), 50);
+}
+
+#[test]
+fn a_changed_entry_moves_every_pointer() {
+    let a = ObjectBuilder::new().build(node(0)).unwrap();
+    let old = ObjectBuilder::new().uncoloured().build(node(10)).unwrap();
+    let new = ObjectBuilder::new().uncoloured().build(node(20)).unwrap();
+    a.tx(|tx| tx.point(&a.next, Some(old.base()))).unwrap();
+    assert_eq!(a.next.resolve().unwrap().value.get(), 10);
+    // Through a second mapping of the holder, too.
+    let readable = Object::<Node>::open_with(a.id(), Rights::READ).unwrap();
+    assert_ne!(readable.window(), a.window());
+    assert_eq!(readable.next.resolve().unwrap().value.get(), 10);
+    fot::change(a.window(), a.next.raw().index(), fot::Target::Id(new.id()), RW).unwrap();
+    assert_eq!(a.next.resolve().unwrap().value.get(), 20);
+    assert_eq!(readable.next.resolve().unwrap().value.get(), 20);
+}
+
+#[test]
+fn no_thread_sees_a_stale_translation() {
+    let a = ObjectBuilder::new().build(node(0)).unwrap();
+    let targets: Vec<_> = (0..2).map(|i| ObjectBuilder::new().uncoloured().build(node(i)).unwrap()).collect();
+    a.tx(|tx| tx.point(&a.next, Some(targets[0].base()))).unwrap();
+    let index = a.next.raw().index();
+    let turn = std::sync::atomic::AtomicU64::new(0);
+    let turn = &turn;
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(move || {
+                loop {
+                    let before = turn.load(std::sync::atomic::Ordering::SeqCst);
+                    let seen = a.next.resolve().unwrap().value.get();
+                    let after = turn.load(std::sync::atomic::Ordering::SeqCst);
+                    if before == after && before.is_multiple_of(2) {
+                        assert_eq!(seen, before / 2 % 2, "turn {before}");
+                    }
+                    if after == u64::MAX {
+                        return;
+                    }
+                }
+            });
+        }
+        for i in 1..400_u64 {
+            turn.store(i * 2 - 1, std::sync::atomic::Ordering::SeqCst);
+            let target = fot::Target::Id(targets[usize::try_from(i % 2).unwrap()].id());
+            fot::change(a.window(), index, target, RW).unwrap();
+            turn.store(i * 2, std::sync::atomic::Ordering::SeqCst);
+        }
+        turn.store(u64::MAX, std::sync::atomic::Ordering::SeqCst);
+    });
+}
+
+#[test]
+fn damaged_pointers_are_errors() {
+    let a = ObjectBuilder::new().build(node(0)).unwrap();
+    for (index, offset) in
+        [(0, 1), (0, 0xfff), (0, 0x1001), (0, 0x3fff_fff8), (0, 0x4000_0000), (0, u32::MAX)]
+    {
+        let bad = PersistentPtr::new(index, offset);
+        let result = libtwz::at::<Node>(a.window(), bad);
+        assert!(matches!(result, Err(Error::BadPointer { .. })), "{bad:?}");
+    }
+    for index in [1, 255, 256, 1 << 20, u32::MAX] {
+        let bad = PersistentPtr::new(index, 0x1000);
+        assert!(matches!(libtwz::at::<Node>(a.window(), bad), Err(Error::BadPointer { .. })), "{bad:?}");
+    }
+    let moved = InvPtr::<Node>::from_raw(PersistentPtr::new(0, 0x1000));
+    assert!(matches!(moved.resolve(), Err(Error::NotInObject { .. })));
+}
+
+#[test]
+fn garbage_in_the_metadata_page_is_an_error() {
+    let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
+    for field in [0, 8, 24, 32, 40] {
+        for value in [2_u64, 0xfff, 0x4000_0001, u64::MAX] {
+            let object = ObjectBuilder::new().build(node(1)).unwrap();
+            object.window().store(meta + field, value);
+            let opened = Object::<Node>::open(object.id());
+            let used = opened.and_then(|o| o.tx(|tx| tx.alloc(node(1)).map(drop)));
+            assert!(used.is_err(), "field {field} = {value:#x}");
+        }
+    }
+}
+
+#[test]
+fn more_entries_than_the_cache_holds() {
+    let a = ObjectBuilder::new().build(node(0)).unwrap();
+    let b = ObjectBuilder::new().uncoloured().build(node(5)).unwrap();
+    let real = fot::insert(a.window(), b.id(), RW).unwrap();
+    for i in 0..300 {
+        fot::insert(a.window(), ObjectId::from_u128(i + 1), RW).unwrap();
+    }
+    let c = ObjectBuilder::new().uncoloured().build(node(6)).unwrap();
+    let late = fot::insert(a.window(), c.id(), RW).unwrap();
+    assert!(late as usize >= translate::ROW_ENTRIES);
+    let root = u32::try_from(core::ptr::from_ref(c.base()).addr() & 0x3fff_ffff).unwrap();
+    for (index, value) in [(real, 5), (late, 6)] {
+        for _ in 0..2 {
+            let node = libtwz::at::<Node>(a.window(), PersistentPtr::new(index, root)).unwrap();
+            assert_eq!(node.value.get(), value);
+        }
+    }
+}
+
+#[test]
+fn unmapped_objects_are_found_no_more() {
+    let a = ObjectBuilder::new().build(node(4)).unwrap();
+    let holder = ObjectBuilder::new().build(node(0)).unwrap();
+    holder.tx(|tx| tx.point(&holder.next, Some(a.base()))).unwrap();
+    assert_eq!(holder.next.resolve().unwrap().value.get(), 4);
+    // SAFETY: no reference into it is used after this.
+    unsafe { view::unmap(a.id()) };
+    assert!(view::find(a.id(), RW).is_none());
+    assert_eq!(holder.next.resolve().unwrap().value.get(), 4, "mapped again on demand");
+    let id = a.id();
+    let a = Object::<Node>::open(id).unwrap();
+    // SAFETY: as above.
+    unsafe { a.delete() }.unwrap();
+    assert_eq!(holder.next.resolve().map(drop).unwrap_err(), Error::NoSuchObject(id));
+}
+
+#[test]
+fn copies_are_independent() {
+    let a = ObjectBuilder::new().build(node(1)).unwrap();
+    let b = a.copy(Rights::empty()).unwrap();
+    b.tx(|tx| tx.set(&b.value, 2)).unwrap();
+    assert_eq!((a.value.get(), b.value.get()), (1, 2));
+}
+
+#[test]
+fn addresses_outside_objects_are_refused() {
+    let local = 5_u64;
+    let address = core::ptr::from_ref(&local).addr();
+    assert!(matches!(Window::around(address), Err(Error::NotInObject { .. })));
+    let a = ObjectBuilder::new().build(node(1)).unwrap();
+    assert!(matches!(a.tx(|tx| tx.record(&local)), Err(Error::NotInObject { .. })));
+    persist::persist(address, 8);
+}

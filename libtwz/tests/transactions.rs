@@ -1,0 +1,246 @@
+//! Transactions and the allocator, without power failures (those are in `crash.rs`).
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::prelude::*;
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Root {
+    a: PCell<u64>,
+    b: PCell<u64>,
+    many: [PCell<u64>; 4096],
+    next: InvPtr<Root>,
+}
+
+fn root() -> Object<Root> {
+    let root = Root {
+        a: PCell::new(1),
+        b: PCell::new(2),
+        many: [const { PCell::new(0) }; 4096],
+        next: InvPtr::null(),
+    };
+    ObjectBuilder::new().build(root).unwrap()
+}
+
+#[test]
+fn an_error_puts_everything_back() {
+    let o = root();
+    let result: Result<()> = o.tx(|tx| {
+        tx.set(&o.a, 10)?;
+        tx.set(&o.b, 20)?;
+        tx.set(&o.a, 30)?;
+        assert_eq!(o.a.get(), 30, "visible at once");
+        Err(Error::Aborted)
+    });
+    assert_eq!(result, Err(Error::Aborted));
+    assert_eq!((o.a.get(), o.b.get()), (1, 2));
+    o.tx(|tx| tx.set(&o.a, 11)).unwrap();
+    assert_eq!(o.a.get(), 11);
+}
+
+#[test]
+fn a_dropped_transaction_is_undone() {
+    let o = root();
+    let tx = o.begin().unwrap();
+    tx.set(&o.a, 5).unwrap();
+    drop(tx);
+    assert_eq!(o.a.get(), 1);
+    let tx = o.begin().unwrap();
+    tx.set(&tx.base().a, 6).unwrap();
+    tx.commit().unwrap();
+    assert_eq!(o.a.get(), 6);
+}
+
+#[test]
+fn a_nested_failure_undoes_its_part() {
+    let o = root();
+    o.tx(|tx| {
+        tx.set(&o.a, 5)?;
+        let inner = tx.nested(|tx| {
+            tx.set(&o.a, 6)?;
+            tx.set(&o.b, 7)?;
+            tx.alloc([0_u64; 8])?;
+            Err::<(), _>(Error::Aborted)
+        });
+        assert_eq!(inner, Err(Error::Aborted));
+        assert_eq!((o.a.get(), o.b.get()), (5, 2));
+        tx.set(&o.b, 8)
+    })
+    .unwrap();
+    assert_eq!((o.a.get(), o.b.get()), (5, 8));
+    assert_eq!(o.census().unwrap().bytes, 0, "the nested allocation is undone");
+}
+
+#[test]
+fn an_abort_after_a_nested_failure_restores_the_start() {
+    let o = root();
+    let result: Result<()> = o.tx(|tx| {
+        tx.set(&o.a, 5)?;
+        let _ = tx.nested(|tx| tx.set(&o.a, 6).and(Err::<(), _>(Error::Aborted)));
+        tx.set(&o.b, 8)?;
+        tx.set(&o.a, 9)?;
+        Err(Error::Aborted)
+    });
+    assert!(result.is_err());
+    assert_eq!((o.a.get(), o.b.get()), (1, 2));
+}
+
+#[test]
+fn the_log_grows_past_its_first_chunk() {
+    let o = root();
+    let fill = |base: u64, fail: bool| -> Result<()> {
+        o.tx(|tx| {
+            for round in 0..3_u64 {
+                for (i, cell) in o.many.iter().enumerate() {
+                    tx.record(cell)?;
+                    tx.set_recorded(cell, base + round * 10_000 + i as u64)?;
+                }
+            }
+            if fail { Err(Error::Aborted) } else { Ok(()) }
+        })
+    };
+    fill(100, false).unwrap();
+    assert!(o.many.iter().enumerate().all(|(i, c)| c.get() == 20_100 + i as u64));
+    fill(500_000, true).unwrap_err();
+    assert!(o.many.iter().enumerate().all(|(i, c)| c.get() == 20_100 + i as u64));
+}
+
+#[test]
+fn several_objects_change_together() {
+    let (x, y) = (root(), root());
+    let both = |fail: bool| -> Result<()> {
+        x.tx(|tx| {
+            tx.set(&x.a, x.a.get() + 1)?;
+            tx.set(&y.a, y.a.get() + 1)?;
+            if fail { Err(Error::Aborted) } else { Ok(()) }
+        })
+    };
+    both(false).unwrap();
+    assert_eq!((x.a.get(), y.a.get()), (2, 2));
+    both(true).unwrap_err();
+    assert_eq!((x.a.get(), y.a.get()), (2, 2));
+    y.tx(|tx| tx.set(&y.a, 9)).unwrap();
+    assert_eq!(y.a.get(), 9, "not undone by what it took part in before");
+}
+
+#[test]
+fn the_same_object_twice_is_told() {
+    let o = root();
+    o.tx(|_| {
+        assert!(matches!(o.tx(|_| Ok(())), Err(Error::Busy(_))));
+        Ok(())
+    })
+    .unwrap();
+    let other = root();
+    let held = other.begin().unwrap();
+    let result = std::thread::scope(|scope| {
+        scope.spawn(|| o.tx(|tx| tx.set(&o.a, 3).and_then(|()| tx.set(&other.a, 3)))).join().unwrap()
+    });
+    assert_eq!(result, Err(Error::Busy(other.id())));
+    assert_eq!(o.a.get(), 1, "all of it");
+    drop(held);
+}
+
+#[test]
+fn threads_take_turns() {
+    let o = root();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..500 {
+                    o.tx(|tx| {
+                        tx.set(&o.a, o.a.get() + 1)?;
+                        tx.set(&o.b, o.b.get() + 1)
+                    })
+                    .unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!((o.a.get(), o.b.get()), (2001, 2002));
+}
+
+#[test]
+fn freed_blocks_are_used_again_and_nothing_leaks() {
+    let o = root();
+    let mut blocks: Vec<GlobalPtr<[u64; 6]>> = Vec::new();
+    let mut seed = 1_u64;
+    for _ in 0..2000 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        if blocks.len() < 50 || seed >> 63 == 0 {
+            blocks.push(GlobalPtr::to(o.tx(|tx| tx.alloc([seed; 6])).unwrap()).unwrap());
+        } else {
+            let victim = blocks.swap_remove(usize::try_from(seed >> 40).unwrap() % blocks.len());
+            let victim = victim.resolve(Rights::READ | Rights::WRITE).unwrap();
+            // SAFETY: it was allocated here and is in no list any more.
+            o.tx(|tx| unsafe { tx.free(victim) }).unwrap();
+        }
+        let census = o.census().unwrap();
+        assert_eq!(census.bytes, census.free_bytes + blocks.len() * 48);
+    }
+}
+
+#[test]
+fn an_abort_gives_blocks_back_and_keeps_freed_ones() {
+    let o = root();
+    let kept = o.tx(|tx| tx.alloc([7_u64; 6])).unwrap();
+    let before = o.census().unwrap();
+    let result: Result<()> = o.tx(|tx| {
+        // SAFETY: nobody else uses it; the transaction is undone.
+        unsafe { tx.free(kept) }?;
+        for size in 0..20 {
+            tx.alloc_raw(tx.home(), 100 * size + 1, 64)?;
+        }
+        Err(Error::Aborted)
+    });
+    assert!(result.is_err());
+    assert_eq!(o.census().unwrap(), before);
+    assert_eq!(*kept, [7; 6]);
+}
+
+#[test]
+fn what_does_not_fit_goes_to_the_next_object() {
+    let o = ObjectBuilder::new().data_bytes(4096).build(PCell::new(0_u64)).unwrap();
+    let mut homes = std::collections::BTreeSet::new();
+    for i in 0..300_u64 {
+        let block = o.tx(|tx| tx.alloc([i; 6])).unwrap();
+        assert_eq!(*block, [i; 6]);
+        homes.insert(GlobalPtr::to(block).unwrap().id());
+    }
+    assert_eq!(homes.len(), 300_usize.div_ceil(4096 / 48), "full ones are filled first");
+}
+
+#[test]
+fn a_damaged_free_list_is_an_error() {
+    let o = root();
+    let block = o.tx(|tx| tx.alloc([1_u64; 6])).unwrap();
+    let second = o.tx(|tx| tx.alloc([1_u64; 6])).unwrap();
+    for block in [block, second] {
+        // SAFETY: nobody else uses it.
+        o.tx(|tx| unsafe { tx.free(block) }).unwrap();
+    }
+    let offset = core::ptr::from_ref(second).addr() - o.window().base();
+    for bad in [1, 8, 0x3000_0000, u64::MAX, offset as u64 + 8] {
+        o.window().store(offset, bad);
+        assert!(matches!(o.tx(|tx| tx.alloc([1_u64; 6]).map(drop)), Err(Error::Damaged { .. })), "{bad:#x}");
+        assert!(o.census().is_err());
+    }
+    o.window().store(offset, offset as u64);
+    assert!(o.census().is_err(), "a cycle");
+}
+
+#[test]
+fn garbage_in_the_log_is_survived() {
+    let o = root();
+    let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
+    let log = usize::try_from(o.window().load(meta + 24)).unwrap();
+    let mut seed = 99_u64;
+    for _ in 0..300 {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        let at = log + 128 + usize::try_from(seed >> 50).unwrap() % 4096;
+        o.window().store(at, seed);
+        o.tx(|tx| tx.set(&o.a, seed)).unwrap();
+        assert_eq!(o.a.get(), seed);
+    }
+}
