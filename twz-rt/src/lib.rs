@@ -7,16 +7,24 @@
 //!   crate is an ordinary library that host tools can check.
 #![no_std]
 
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
 pub mod args;
 pub mod console;
+pub mod fault;
 #[cfg(feature = "guest")]
 mod heap;
 #[cfg(feature = "guest")]
 mod memory;
 #[cfg(feature = "guest")]
 mod panic;
+pub mod slots;
 pub mod start;
+pub mod sync;
 pub mod syscall;
+pub mod thread;
 pub mod view;
 
 pub use args::Args;

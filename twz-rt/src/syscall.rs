@@ -1,7 +1,12 @@
 //! System calls, one typed function each; see [`twz_abi::syscall::Syscall`] for what they do.
 
 use core::arch::asm;
-use twz_abi::syscall::{CreateSpec, ObjectStat, Syscall};
+use twz_abi::counters::Counters;
+use twz_abi::fault::FaultFrame;
+use twz_abi::sync::SyncOp;
+use twz_abi::syscall::{CopySpec, CreateSpec, ObjectStat, Syscall};
+use twz_abi::thread::{ThreadProperty, ThreadSpec};
+use twz_abi::view::SlotRange;
 use twz_abi::{ErrorCode, ObjectId};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -56,6 +61,87 @@ pub fn thread_exit(status: u8) -> ! {
 pub fn thread_yield() {
     // Cannot fail.
     let _ = plain(Syscall::ThreadYield, [0; 6]);
+}
+
+/// Starts a thread; returns its number.
+///
+/// # Errors
+/// [`ErrorCode::BadArgument`] for what `spec` says, [`ErrorCode::NoObject`] and [`ErrorCode::NotPermitted`] for its view and context,
+/// [`ErrorCode::BadAddress`] for its state, [`ErrorCode::NoMemory`].
+///
+/// # Safety
+/// The new thread must be one that may run: its entry, stack and state are used by nobody else.
+pub unsafe fn thread_spawn(spec: &ThreadSpec) -> Result<u64, ErrorCode> {
+    plain(Syscall::ThreadSpawn, [core::ptr::from_ref(spec) as u64, 0, 0, 0, 0, 0]).map(|(thread, _)| thread)
+}
+
+/// This thread's number and the hart that it runs on.
+///
+/// # Errors
+/// None today.
+pub fn thread_self() -> Result<(u64, u64), ErrorCode> {
+    plain(Syscall::ThreadSelf, [0; 6])
+}
+
+/// Changes a property of a thread, 0 for this one.
+///
+/// # Errors
+/// [`ErrorCode::NoThread`], [`ErrorCode::NotPermitted`] for a thread of another context, [`ErrorCode::BadArgument`].
+pub fn thread_set(thread: u64, property: ThreadProperty, value: u64) -> Result<(), ErrorCode> {
+    plain(Syscall::ThreadSet, [thread, property as u64, value, 0, 0, 0]).map(drop)
+}
+
+/// Does the wakes among `ops`, then sleeps on the others for at most `nanoseconds`; returns the number of threads woken.
+///
+/// # Errors
+/// [`ErrorCode::TimedOut`]; [`ErrorCode::WouldBlock`] if a word had another value; [`ErrorCode::BadArgument`] for more than
+/// [`twz_abi::sync::SYNC_OPS_MAX`] or an unknown kind; [`ErrorCode::BadAddress`]; [`ErrorCode::NoMemory`].
+pub fn thread_sync(ops: &[SyncOp], nanoseconds: u64) -> Result<u64, ErrorCode> {
+    plain(Syscall::ThreadSync, [ops.as_ptr() as u64, ops.len() as u64, nanoseconds, 0, 0, 0])
+        .map(|(woken, _)| woken)
+}
+
+/// Loads the registers in `frame`; returns only if it cannot.
+///
+/// # Safety
+/// The registers must be those of code that may go on.
+pub unsafe fn fault_return(frame: &FaultFrame) -> ErrorCode {
+    match plain(Syscall::FaultReturn, [core::ptr::from_ref(frame) as u64, 0, 0, 0, 0, 0]) {
+        Err(error) => error,
+        // It does not return in success.
+        Ok(_) => ErrorCode::BadArgument,
+    }
+}
+
+/// Goes on in another view: at `entry`, with `stack` and `argument` in RDI; returns only if it cannot.
+///
+/// # Safety
+/// Code and stack must be there in the other view.
+pub unsafe fn view_set(view: ObjectId, entry: u64, stack: u64, argument: u64) -> ErrorCode {
+    match plain(Syscall::ViewSet, [view.lo, view.hi, entry, stack, argument, 0]) {
+        Err(error) => error,
+        // As above.
+        Ok(_) => ErrorCode::BadArgument,
+    }
+}
+
+/// Drops, on every hart, what changed or deleted entries of this view mapped.
+///
+/// # Errors
+/// [`ErrorCode::BadArgument`] for more than [`twz_abi::view::RANGES_MAX`] ranges, or one that ends past the last slot.
+pub fn view_invalidate(ranges: &[SlotRange]) -> Result<(), ErrorCode> {
+    plain(Syscall::ViewInvalidate, [ranges.as_ptr() as u64, ranges.len() as u64, 0, 0, 0, 0]).map(drop)
+}
+
+/// The kernel's counters.
+///
+/// # Errors
+/// None today.
+pub fn counters() -> Result<Counters, ErrorCode> {
+    let mut counters = Counters::new_zeroed();
+    let bytes = counters.as_mut_bytes();
+    plain(Syscall::Counters, [bytes.as_mut_ptr() as u64, bytes.len() as u64, 0, 0, 0, 0])?;
+    Ok(counters)
 }
 
 /// Prints; returns how many bytes were taken.
@@ -126,6 +212,38 @@ pub fn object_stat(id: ObjectId) -> Result<ObjectStat, ErrorCode> {
     let mut stat = ObjectStat::new_zeroed();
     plain(Syscall::ObjectStat, [id.lo, id.hi, stat.as_mut_bytes().as_mut_ptr() as u64, 0, 0, 0])?;
     Ok(stat)
+}
+
+/// Makes a range of an object a copy-on-write copy of a range of another.
+///
+/// # Errors
+/// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::BadOffset`] for offsets or lengths that are not multiples of the
+/// pool's granule, outside of an object, or overlapping; [`ErrorCode::PoolFull`].
+///
+/// # Safety
+/// The target's memory changes under everybody who has it mapped.
+pub unsafe fn object_copy(spec: &CopySpec) -> Result<(), ErrorCode> {
+    plain(Syscall::ObjectCopy, [core::ptr::from_ref(spec) as u64, 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// Makes `object` live at least as long as `keeper`.
+///
+/// # Errors
+/// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`].
+pub fn object_tie(object: ObjectId, keeper: ObjectId) -> Result<(), ErrorCode> {
+    plain(Syscall::ObjectTie, [object.lo, object.hi, keeper.lo, keeper.hi, 0, 0]).map(drop)
+}
+
+/// Gives the pages of a range back to the pool; it reads as zeros then.
+///
+/// # Errors
+/// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::BadOffset`] for what is not a multiple of the pool's granule or
+/// outside of an object.
+///
+/// # Safety
+/// The object's memory changes under everybody who has it mapped.
+pub unsafe fn object_trim(object: ObjectId, first: u64, bytes: u64) -> Result<(), ErrorCode> {
+    plain(Syscall::ObjectTrim, [object.lo, object.hi, first, bytes, 0, 0]).map(drop)
 }
 
 /// Looks a name up.

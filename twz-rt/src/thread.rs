@@ -1,0 +1,337 @@
+//! Threads: a closure on a stack of its own, joined through its state object.
+//!
+//! ```text
+//! stack object, volatile, one slot
+//! 0x0000_1000 … STACK_TOP - 4096    the stack, grows down; page 0 below it is the guard (a null-page fault)
+//! STACK_TOP - 4096                  ThreadState, written by the kernel
+//! ```
+//! # Contract
+//! - **I1**: a stack object is in the free list only when its last thread has ended (its phase says so), so nobody uses it twice.
+//! - The kernel writes [`ThreadState::phase`] last and wakes those that sleep on it; [`JoinHandle::join`] is that sleep.
+//! - A handle that is dropped lets the thread run; its stack is used again after a later spawn finds it ended.
+
+use crate::sync::{self, FOREVER, Lock};
+use crate::{slots, syscall, view};
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::sync::atomic::{AtomicU32, Ordering, fence};
+use twz_abi::fault::FaultInfo;
+use twz_abi::program::STACK_TOP;
+use twz_abi::syscall::{CreateSpec, create_flags};
+use twz_abi::thread::{PRIORITY_DEFAULT, THREAD_NAME_MAX, ThreadPhase, ThreadSpec, ThreadState};
+use twz_abi::view::SLOT_SIZE;
+use twz_abi::{ErrorCode, ObjectId, PAGE_BYTES, PAGE_SIZE, Rights};
+use zerocopy::FromZeros;
+
+/// A stack object that is mapped.
+#[derive(Clone, Copy, Debug)]
+struct Stack {
+    slot: u64,
+    object: ObjectId,
+}
+
+/// Stacks whose threads may have ended, and stacks that are free.
+struct Stacks {
+    abandoned: Vec<Stack>,
+    free: Vec<Stack>,
+}
+
+static STACKS: Lock<Stacks> = Lock::new(Stacks { abandoned: Vec::new(), free: Vec::new() });
+
+impl Stack {
+    fn take() -> Result<Self, ErrorCode> {
+        let mut stacks = STACKS.lock();
+        if let Some(stack) = stacks.free.pop() {
+            return Ok(stack);
+        }
+        if let Some(index) = stacks.abandoned.iter().position(|stack| stack.has_ended()) {
+            return Ok(stacks.abandoned.swap_remove(index));
+        }
+        drop(stacks);
+        Self::create()
+    }
+
+    fn create() -> Result<Self, ErrorCode> {
+        let slot = slots::allocate().ok_or(ErrorCode::NoMemory)?;
+        let rights = Rights::READ | Rights::WRITE;
+        let spec = CreateSpec {
+            default_rights: (rights | Rights::DELETE).bits(),
+            flags: create_flags::VOLATILE,
+            ..CreateSpec::default()
+        };
+        let object = syscall::object_create(&spec).inspect_err(|_| slots::free(slot))?;
+        // The allocator's slots exist.
+        let _ = view::map(slot, object, rights);
+        Ok(Self { slot, object })
+    }
+
+    const fn state_address(self) -> u64 {
+        self.slot * SLOT_SIZE + STACK_TOP - PAGE_SIZE
+    }
+
+    fn phase(&self) -> &'static AtomicU32 {
+        // SAFETY: the stack's slot stays mapped as long as the stack is known; the kernel writes the word, hence an atomic.
+        unsafe { &*(self.state_address() as *const AtomicU32) }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.phase().load(Ordering::Acquire) >= ThreadPhase::Exited as u32
+    }
+
+    /// Unmaps and deletes it.
+    fn destroy(self) {
+        // SAFETY: its thread has ended and it left the lists, so nobody uses the slot (I1).
+        let unmapped = unsafe { view::unmap(self.slot) };
+        // What cannot be given back is lost until the machine ends, as it is volatile.
+        let _ = unmapped.and_then(|()| syscall::object_delete(self.object));
+    }
+}
+
+/// Unmaps and deletes the stacks that ended threads left; returns how many.
+pub fn release_stacks() -> usize {
+    let mut stacks = STACKS.lock();
+    let mut gone = core::mem::take(&mut stacks.free);
+    let (ended, running): (Vec<_>, Vec<_>) = stacks.abandoned.drain(..).partition(Stack::has_ended);
+    stacks.abandoned = running;
+    drop(stacks);
+    gone.extend(ended);
+    gone.iter().for_each(|stack| stack.destroy());
+    gone.len()
+}
+
+/// A thread ended without returning from its closure.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// Its exit status: 101 for a panic, 128 + the cause for a fault.
+    pub status: u32,
+    /// The fault that ended it, if it was one.
+    pub fault: Option<FaultInfo>,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.fault {
+            Some(fault) => write!(f, "the thread was ended by fault {} at {:#x}", fault.cause, fault.address),
+            None => write!(f, "the thread ended with status {}", self.status),
+        }
+    }
+}
+
+impl core::error::Error for Ended {}
+
+/// Where a closure's result is left.
+struct Packet<T>(UnsafeCell<Option<T>>);
+
+// SAFETY: the thread writes before it ends, the joiner reads after; never both.
+unsafe impl<T: Send> Sync for Packet<T> {}
+
+/// The closure with its result's place, in the form that the new thread takes over.
+struct Start {
+    run: Box<dyn FnOnce() + Send>,
+}
+
+/// What a new thread is to be; the defaults are those of the system.
+#[derive(Clone, Debug)]
+pub struct Builder {
+    spec: ThreadSpec,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// All defaults: this view and context, [`PRIORITY_DEFAULT`], any hart, no name.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut spec = ThreadSpec::new_zeroed();
+        spec.priority = PRIORITY_DEFAULT;
+        Self { spec }
+    }
+
+    /// A name for messages, cut to [`THREAD_NAME_MAX`] bytes.
+    #[must_use]
+    pub fn name(mut self, name: &str) -> Self {
+        let length = name.floor_char_boundary(THREAD_NAME_MAX);
+        self.spec.name = [0; THREAD_NAME_MAX];
+        self.spec.name[..length].copy_from_slice(&name.as_bytes()[..length]);
+        self
+    }
+
+    /// 0 (least) to [`twz_abi::thread::PRIORITY_MAX`].
+    #[must_use]
+    pub const fn priority(mut self, priority: u32) -> Self {
+        self.spec.priority = priority;
+        self
+    }
+
+    /// Harts that may run it, a bit each; 0 for all.
+    #[must_use]
+    pub const fn affinity(mut self, harts: u64) -> Self {
+        self.spec.affinity = harts;
+        self
+    }
+
+    /// FS base.
+    #[must_use]
+    pub const fn tls(mut self, base: u64) -> Self {
+        self.spec.tls = base;
+        self
+    }
+
+    /// Top of the stack on which its faults are handled; it must stay mapped as long as the thread runs.
+    #[must_use]
+    pub const fn fault_stack(mut self, top: u64) -> Self {
+        self.spec.fault_stack = top;
+        self
+    }
+
+    /// Starts a thread that runs `body`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoMemory`], [`ErrorCode::PoolFull`] for its stack; [`ErrorCode::BadArgument`] for what was set here.
+    pub fn spawn<T, F>(self, body: F) -> Result<JoinHandle<T>, ErrorCode>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let packet = Arc::new(Packet(UnsafeCell::new(None)));
+        let place = Arc::clone(&packet);
+        let run = move || {
+            let value = body();
+            // SAFETY: the joiner looks only after this thread has ended.
+            unsafe { *place.0.get() = Some(value) };
+        };
+        let start = Box::into_raw(Box::new(Start { run: Box::new(run) }));
+        let stack = match Stack::take() {
+            Ok(stack) => stack,
+            Err(error) => {
+                // SAFETY: made by `into_raw` above, and nobody took it.
+                drop(unsafe { Box::from_raw(start) });
+                return Err(error);
+            }
+        };
+        stack.phase().store(ThreadPhase::New as u32, Ordering::Relaxed);
+        let spec = ThreadSpec {
+            entry: thread_entry as *const () as u64,
+            stack: stack.state_address(),
+            argument: start as u64,
+            state: stack.state_address(),
+            ..self.spec
+        };
+        // SAFETY: the entry runs the closure on a stack that is the thread's alone (I1).
+        match unsafe { syscall::thread_spawn(&spec) } {
+            Ok(thread) => Ok(JoinHandle { thread, stack, packet, joined: false }),
+            Err(error) => {
+                // SAFETY: as above: there is no thread to take it.
+                drop(unsafe { Box::from_raw(start) });
+                STACKS.lock().free.push(stack);
+                Err(error)
+            }
+        }
+    }
+}
+
+/// Starts a thread with all defaults; see [`Builder::spawn`].
+///
+/// # Errors
+/// As [`Builder::spawn`].
+pub fn spawn<T, F>(body: F) -> Result<JoinHandle<T>, ErrorCode>
+where
+    T: Send + 'static,
+    F: FnOnce() -> T + Send + 'static,
+{
+    Builder::new().spawn(body)
+}
+
+/// First instruction of a spawned thread: RDI holds the [`Start`].
+#[unsafe(naked)]
+unsafe extern "C" fn thread_entry() -> ! {
+    core::arch::naked_asm!("xor ebp, ebp", "and rsp, -16", "call {}", "ud2", sym thread_main)
+}
+
+extern "C" fn thread_main(start: *mut Start) -> ! {
+    // SAFETY: `spawn` passed a box that it gave up.
+    let start = unsafe { Box::from_raw(start) };
+    let Start { run } = *start;
+    run();
+    syscall::thread_exit(0)
+}
+
+/// A thread that was started; dropping the handle lets it run on.
+#[derive(Debug)]
+pub struct JoinHandle<T> {
+    thread: u64,
+    stack: Stack,
+    packet: Arc<Packet<T>>,
+    joined: bool,
+}
+
+impl<T> fmt::Debug for Packet<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Packet")
+    }
+}
+
+impl<T> JoinHandle<T> {
+    /// The thread's number.
+    #[must_use]
+    pub const fn thread(&self) -> u64 {
+        self.thread
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.stack.has_ended()
+    }
+
+    /// Address of the thread's [`ThreadState`].
+    #[must_use]
+    pub const fn state_address(&self) -> u64 {
+        self.stack.state_address()
+    }
+
+    /// Waits until the thread has ended; returns what its closure returned.
+    ///
+    /// # Errors
+    /// [`Ended`] if it ended otherwise.
+    pub fn join(mut self) -> Result<T, Ended> {
+        let phase = self.stack.phase();
+        loop {
+            let seen = phase.load(Ordering::Acquire);
+            if seen >= ThreadPhase::Exited as u32 {
+                break;
+            }
+            if sync::wait(phase, seen, FOREVER).is_err_and(|error| error != ErrorCode::WouldBlock) {
+                syscall::thread_yield();
+            }
+        }
+        fence(Ordering::Acquire);
+        // SAFETY: the kernel wrote the state before the phase that was seen, and writes no more.
+        let state = unsafe { (self.stack.state_address() as *const ThreadState).read_volatile() };
+        self.joined = true;
+        STACKS.lock().free.push(self.stack);
+        // SAFETY: the thread has ended, so the place is ours.
+        let value = unsafe { (*self.packet.0.get()).take() };
+        value.ok_or_else(|| Ended {
+            status: state.status,
+            fault: (state.phase == ThreadPhase::Faulted as u32).then_some(state.fault),
+        })
+    }
+}
+
+impl<T> Drop for JoinHandle<T> {
+    fn drop(&mut self) {
+        if !self.joined {
+            STACKS.lock().abandoned.push(self.stack);
+        }
+    }
+}
+
+const _: () = assert!(size_of::<ThreadState>() <= PAGE_BYTES);
