@@ -58,6 +58,9 @@ struct Run {
     /// Read defaults for these options from a TOML file: pmem, create, harts, mem, image, program.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Write what the run cost (start-up time, memory) to this file, as JSON.
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Say what happens; twice for more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
@@ -148,8 +151,12 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
     tracing::info!("{}: {}", path.display(), pool.durability());
     let config = Config { memory, harts, image: &image, arguments: options.program };
     let machine = Machine::build(&config, pool, started)?;
-    let (ending, first_user) = machine.run()?;
-    tracing::info!(?ending, ?first_user, "the machine has ended");
+    let (ending, report) = machine.run(&path)?;
+    tracing::info!(?ending, ?report, "the machine has ended");
+    if let Some(path) = &options.report {
+        let json = serde_json::to_string_pretty(&report)? + "\n";
+        std::fs::write(path, json).with_context(|| format!("cannot write the report {}", path.display()))?;
+    }
     match ending {
         Ending::Exit(status) => Ok(ExitCode::from(status)),
         Ending::Signal(signal) => die_of(signal),

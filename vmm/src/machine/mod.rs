@@ -11,6 +11,7 @@ mod hypercall;
 mod layout;
 mod monitor;
 mod program;
+mod report;
 mod vcpu;
 mod wake;
 
@@ -24,6 +25,7 @@ use layout::Facts;
 use monitor::Monitor;
 use pool::{ObjectSpec, Pool};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -33,6 +35,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestM
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub use layout::{LayoutError, check_kernel};
+pub use report::{Memory, Report};
 
 /// Least guest RAM that boots.
 pub const MIN_MEMORY: u64 = 16 << 20;
@@ -290,7 +293,7 @@ impl Machine {
     ///
     /// # Errors
     /// The pool could not be written out, or a thread could not be started.
-    pub fn run(self) -> Result<(Ending, Option<Duration>), BuildError> {
+    pub fn run(self, pool_path: &Path) -> Result<(Ending, Report), BuildError> {
         let Self { shared, vcpus, _root, pool, signals } = self;
         let mut threads = Vec::new();
         for (number, vcpu) in (0..).zip(vcpus) {
@@ -312,7 +315,12 @@ impl Machine {
         pool.sync()?;
         let ending =
             shared.ending().cloned().unwrap_or_else(|| Ending::Broken("the event loop ended".into()));
-        Ok((ending, shared.first_user.get().copied()))
+        let ram_start = shared.memory.get_host_address(GuestAddress(0)).map_or(0, |address| address as u64);
+        let report = Report {
+            startup_ns: shared.first_user.get().copied().map(report::nanoseconds),
+            memory: Memory::measure(ram_start..ram_start + shared.ram_bytes, pool_path),
+        };
+        Ok((ending, report))
     }
 }
 
