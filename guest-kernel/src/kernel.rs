@@ -52,6 +52,7 @@ pub(crate) struct Kernel {
     pub(crate) frames: Frames,
     pub(crate) threads: Slab<Thread>,
     pub(crate) spaces: Slab<Space>,
+    pub(crate) first_space: Option<u32>,
     pub(crate) maps: Slab<ObjectMap>,
     pub(crate) mappings: Slab<Mapping>,
     pub(crate) waits: Slab<Wait>,
@@ -76,6 +77,7 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     frames: Frames::EMPTY,
     threads: Slab::new(),
     spaces: Slab::new(),
+    first_space: None,
     maps: Slab::new(),
     mappings: Slab::new(),
     waits: Slab::new(),
@@ -159,6 +161,11 @@ extern "C" fn trap_from_ring3(frame: *const TrapFrame) -> *const TrapFrame {
     let mut kernel = KERNEL.lock(mailbox);
     kernel.catch_up(hart);
     kernel.trap(mailbox, thread, address);
+    if kernel.goes_on(thread) {
+        // Everything is loaded already.
+        kernel.enters_ring3(hart);
+        return frame;
+    }
     run(kernel, hart, mailbox)
 }
 

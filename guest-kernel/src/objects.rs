@@ -17,6 +17,8 @@ pub(crate) struct ObjectMap {
     binding: u64,
     pub(crate) granted: Rights,
     pub(crate) directory: Table,
+    /// Level-1 tables that `directory` leads to.
+    tables: u32,
     /// Slots and views that use it.
     uses: u32,
     next_in_bucket: Option<u32>,
@@ -52,6 +54,7 @@ impl Kernel {
             binding: bound.binding,
             granted: bound.granted,
             directory,
+            tables: 0,
             uses: 1,
             next_in_bucket: self.map_buckets[bucket],
         };
@@ -90,9 +93,14 @@ impl Kernel {
             }
         }
         let Some(map) = self.maps.remove(index) else { return };
+        let mut left = map.tables;
         for chunk in 0..512 {
+            if left == 0 {
+                break;
+            }
             if let Some(table) = Table::of_entry(map.directory.get(chunk)) {
                 table.free(&mut self.frames);
+                left -= 1;
             }
         }
         map.directory.free(&mut self.frames);
@@ -125,6 +133,7 @@ impl Kernel {
             Ok(None) => {
                 if is_new {
                     directory.set(chunk, table.address() | flags);
+                    self.maps[map].tables += 1;
                 }
                 Ok(())
             }

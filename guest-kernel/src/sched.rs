@@ -3,6 +3,7 @@
 //! One queue for each priority, shared by all harts; a thread of a higher priority always goes first, equals take turns. A thread in a
 //! queue has its whole state in memory, so any hart that its affinity allows may take it.
 
+use crate::arch::cpu;
 use crate::arch::entry::{self, TrapFrame};
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
@@ -19,11 +20,14 @@ pub(crate) struct RunQueue {
     tail: [Option<u32>; PRIORITIES],
     /// Priorities whose queue is not empty, a bit each.
     waiting: u32,
+    /// The thread that [`Kernel::enqueue_front`] put there, until the queue changes otherwise.
+    front: Option<u32>,
 }
 
 impl RunQueue {
     /// Nobody waits.
-    pub(crate) const EMPTY: Self = Self { head: [None; PRIORITIES], tail: [None; PRIORITIES], waiting: 0 };
+    pub(crate) const EMPTY: Self =
+        Self { head: [None; PRIORITIES], tail: [None; PRIORITIES], waiting: 0, front: None };
 }
 
 impl Kernel {
@@ -39,6 +43,7 @@ impl Kernel {
         }
         self.queue.tail[level] = Some(thread);
         self.queue.waiting |= 1 << level;
+        self.queue.front = None;
 
         // An idle hart is best; else the one that runs the least important thread, if that is less important than this one; else one
         // that the thread is confined to, so that it takes turns there.
@@ -57,6 +62,26 @@ impl Kernel {
         }
     }
 
+    /// The thread that this hart was running is first in its queue and nobody more important waits: takes it out again and goes on with it,
+    /// as after almost every system call.
+    pub(crate) fn goes_on(&mut self, thread: u32) -> bool {
+        let top = u32::BITS - self.queue.waiting.leading_zeros();
+        let Some(level) = (top as usize).checked_sub(1) else { return false };
+        if self.queue.head[level] != Some(thread) || self.queue.front != Some(thread) {
+            return false;
+        }
+        let running = &self.threads[thread];
+        let (after, hart) = (running.next, running.hart);
+        let may_stay = cpu::is_user_address(running.frame.rip) && running.affinity >> hart & 1 == 1;
+        // If others of its priority wait, a slice must be running, so that they get their turn.
+        if !may_stay || (after.is_some() && !self.hart(hart).timer_armed) {
+            return false;
+        }
+        self.threads[thread].state = State::Running;
+        self.unlink(level, None, thread, after);
+        true
+    }
+
     /// Puts the thread that this hart was running first in its queue, so that it goes on at once unless somebody more important waits.
     pub(crate) fn enqueue_front(&mut self, thread: u32) {
         let level = self.threads[thread].priority as usize;
@@ -65,6 +90,7 @@ impl Kernel {
         self.queue.head[level] = Some(thread);
         self.queue.tail[level] = self.queue.tail[level].or(Some(thread));
         self.queue.waiting |= 1 << level;
+        self.queue.front = Some(thread);
     }
 
     /// Takes the most important thread that may run on `hart`.
@@ -87,6 +113,7 @@ impl Kernel {
     }
 
     fn unlink(&mut self, level: usize, before: Option<u32>, thread: u32, after: Option<u32>) {
+        self.queue.front = None;
         match before {
             Some(before) => self.threads[before].next = after,
             None => self.queue.head[level] = after,

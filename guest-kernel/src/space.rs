@@ -45,8 +45,12 @@ pub(crate) struct Space {
     view_map: u32,
     /// Threads in it.
     threads: u32,
+    /// Tables below `root` and `slots`.
+    tables: u32,
     /// All mappings, as a list.
     mappings: Option<u32>,
+    /// The next of all spaces.
+    pub(crate) next: Option<u32>,
 }
 
 /// A slot of a space that maps an object.
@@ -73,14 +77,14 @@ impl Kernel {
         view: ObjectId,
         context: ObjectId,
     ) -> Result<u32, ErrorCode> {
-        for space in 0..self.spaces.index_end() {
-            if let Some(known) = self.spaces.get_mut(space)
-                && known.view == view
-                && known.context == context
-            {
+        let mut next = self.first_space;
+        while let Some(space) = next {
+            let known = &mut self.spaces[space];
+            if known.view == view && known.context == context {
                 known.threads += 1;
                 return Ok(space);
             }
+            next = known.next;
         }
         let view_map = self.use_object(mailbox, context, view)?;
         let made = self.new_space(view, context, view_map);
@@ -108,10 +112,24 @@ impl Kernel {
         view_window.set(0, self.maps[view_map].directory.address() | flags);
         self.next_serial += 1;
         let serial = self.next_serial;
-        let space =
-            Space { view, context, serial, root, slots, view_window, view_map, threads: 1, mappings: None };
+        let space = Space {
+            view,
+            context,
+            serial,
+            root,
+            slots,
+            view_window,
+            view_map,
+            threads: 1,
+            tables: 0,
+            mappings: None,
+            next: self.first_space,
+        };
         match self.spaces.insert(&mut self.frames, space) {
-            Ok(index) => Some(index),
+            Ok(index) => {
+                self.first_space = Some(index);
+                Some(index)
+            }
             Err(space) => {
                 for table in [space.root, space.slots, space.view_window] {
                     table.free(&mut self.frames);
@@ -128,22 +146,47 @@ impl Kernel {
         if leaving.threads > 0 {
             return;
         }
+        let after = leaving.next;
+        if self.first_space == Some(space) {
+            self.first_space = after;
+        } else {
+            let mut next = self.first_space;
+            while let Some(before) = next {
+                next = self.spaces[before].next;
+                if next == Some(space) {
+                    self.spaces[before].next = after;
+                }
+            }
+        }
         let Some(space) = self.spaces.remove(space) else { return };
+        // Every table below the two roots was made for a mapping; those of mappings that are gone already were kept for others.
+        let mut tables = space.tables;
         let mut next = space.mappings;
         while let Some(mapping) = next.and_then(|mapping| self.mappings.remove(mapping)) {
             self.release_object(mailbox, mapping.map);
+            self.free_lower(&space, index(mapping.slot * MAX_SIZE, 4), &mut tables);
             next = mapping.next;
         }
         for top in 0..256 {
-            for table in
-                [space.root, space.slots].map(|root| Table::of_entry(root.get(top))).into_iter().flatten()
-            {
-                table.free(&mut self.frames);
+            if tables == 0 {
+                break;
             }
+            self.free_lower(&space, top, &mut tables);
         }
         self.release_object(mailbox, space.view_map);
         for table in [space.root, space.slots, space.view_window] {
             table.free(&mut self.frames);
+        }
+    }
+
+    /// Frees the tables at `top` below both roots of a space that nobody uses; `left` counts those that are still there.
+    fn free_lower(&mut self, space: &Space, top: u64, left: &mut u32) {
+        for root in [space.root, space.slots] {
+            if let Some(table) = Table::of_entry(root.get(top)) {
+                table.free(&mut self.frames);
+                root.set(top, 0);
+                *left -= 1;
+            }
         }
     }
 
@@ -237,7 +280,7 @@ impl Kernel {
             (self.spaces[space].root, self.spaces[space].slots, self.spaces[space].mappings);
         let flags = bits::PRESENT | bits::WRITE | bits::USER | bits::ACCESSED;
         let (Some(level3), Some(lower)) =
-            (self.lower(root, address, flags), self.lower(slots, address, flags))
+            (self.lower(space, root, address, flags), self.lower(space, slots, address, flags))
         else {
             return false;
         };
@@ -263,13 +306,14 @@ impl Kernel {
     }
 
     /// The table below `root` for `address`, made if it is missing.
-    fn lower(&mut self, root: Table, address: u64, flags: u64) -> Option<Table> {
+    fn lower(&mut self, space: u32, root: Table, address: u64, flags: u64) -> Option<Table> {
         let at = index(address, 4);
         if let Some(table) = Table::of_entry(root.get(at)) {
             return Some(table);
         }
         let table = Table::allocate(&mut self.frames)?;
         root.set(at, table.address() | flags);
+        self.spaces[space].tables += 1;
         Some(table)
     }
 
@@ -278,8 +322,10 @@ impl Kernel {
     pub(crate) fn invalidate(&mut self, mailbox: Mailbox, view: ObjectId, range: SlotRange) {
         let end = range.first.saturating_add(range.count).min(SLOT_COUNT);
         let mut dropped = None;
-        for space in 0..self.spaces.index_end() {
-            if self.spaces.get(space).is_none_or(|space| space.view != view) {
+        let mut next_space = self.first_space;
+        while let Some(space) = next_space {
+            next_space = self.spaces[space].next;
+            if self.spaces[space].view != view {
                 continue;
             }
             if end.saturating_sub(range.first) <= FEW_SLOTS {
