@@ -18,7 +18,7 @@ use crate::meta::{Meta, Table};
 use crate::names::Names;
 use crate::space::{Pages, Space};
 use crate::ties::Ties;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -38,7 +38,7 @@ impl<M: Medium> Pool<M> {
             meta: Meta::default(),
             objects: HashMap::default(),
             pending: HashSet::new(),
-            doomed: HashSet::new(),
+            doomed: BTreeSet::new(),
             names: Names::default(),
             ties: Ties::default(),
             opened: HashMap::new(),
