@@ -43,6 +43,8 @@ pub const WORD: u64 = 8;
 ///
 /// Generic and inlined: with [`Native`] a `store` is one `mov` behind a bounds check.
 ///
+/// What stores, flushes and fences is `track_caller`: the simulator notes which line of a program did it.
+///
 /// The methods take `&self` since several threads share a region. Words are stored atomically, so racing accesses
 /// are defined, but what racing writers mean by them is for the caller to order.
 pub trait Pmem {
@@ -59,12 +61,14 @@ pub trait Pmem {
     fn load(&self, at: u64) -> u64;
 
     /// Stores the word at `at`, a multiple of 8, atomically (release). Durable after flush and fence.
+    #[track_caller]
     fn store(&self, at: u64, value: u64);
 
     /// Replaces the word at `at` by `new` if it is `current`; else returns what it is. Durable after flush and fence.
     ///
     /// # Errors
     /// The word found, when it is not `current`.
+    #[track_caller]
     fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<u64, u64>;
 
     /// Copies `into.len()` bytes at `at` out of the region. Bytes that others write meanwhile may be torn by words.
@@ -72,33 +76,41 @@ pub trait Pmem {
 
     /// Stores `from` at `at` through the cache, in ascending order, whole words atomically where `at` is aligned.
     /// Durable after flush and fence.
+    #[track_caller]
     fn write(&self, at: u64, from: &[u8]);
 
     /// Stores `from` at `at` around the cache. Durable after the next fence without a flush.
+    #[track_caller]
     fn write_nt(&self, at: u64, from: &[u8]);
 
     /// Zeroes `len` bytes around the cache. Durable after the next fence without a flush.
+    #[track_caller]
     fn zero_nt(&self, at: u64, len: u64);
 
     /// Copies `len` bytes from `from` to `to` inside the region, all multiples of 8 and not overlapping, around the
     /// cache. Durable after the next fence without a flush.
+    #[track_caller]
     fn copy_nt(&self, from: u64, to: u64, len: u64);
 
     /// Tells the backend that `len` bytes at `at` were written by plain stores through a pointer, not by this trait.
     /// Costs nothing where stores need no witness; the simulator compares and records. Call it before the flush.
     #[inline]
+    #[track_caller]
     fn wrote(&self, at: u64, len: u64) {
         let _ = (at, len);
     }
 
     /// Starts writing back every line that `len` bytes at `at` touch. Complete after the next fence.
+    #[track_caller]
     fn flush(&self, at: u64, len: u64);
 
     /// Waits until everything that this thread flushed or stored around the cache is durable.
+    #[track_caller]
     fn fence(&self);
 
     /// [`Pmem::flush`] and [`Pmem::fence`].
     #[inline]
+    #[track_caller]
     fn persist(&self, at: u64, len: u64) {
         self.flush(at, len);
         self.fence();

@@ -11,7 +11,7 @@ use crate::object::{Opened, ShareHook};
 use crate::space::Space;
 use crate::ties::Ties;
 use crate::{Backing, Medium};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
 use std::sync::atomic::AtomicU64;
@@ -51,7 +51,7 @@ pub(crate) struct State {
     /// IDs that are being created: taken, but not to be found yet.
     pub(crate) pending: HashSet<ObjectId>,
     /// Deleted objects that are still tied or in use.
-    pub(crate) doomed: HashSet<ObjectId>,
+    pub(crate) doomed: BTreeSet<ObjectId>,
     pub(crate) names: Names,
     pub(crate) ties: Ties,
     /// Place of the record -> the object in use and how many [`crate::ObjectRef`]s there are.
@@ -239,16 +239,13 @@ impl<M: Medium> Pool<M> {
         (state.space.fill().to_vec(), state.meta.segments().to_vec())
     }
 
-    /// For tests: what is in use, by how many, as a number. A running pool without replaced pages and a fresh open of
-    /// the same bytes agree on it, or something leaked.
+    /// For tests: what is in use, by how many, as a text. A running pool without replaced pages and a fresh open of the
+    /// same bytes agree on it, or something leaked.
     #[cfg(feature = "sim")]
     #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        use std::hash::{DefaultHasher, Hash};
+    pub fn fingerprint(&self) -> String {
         let state = self.0.state();
-        let mut hasher = DefaultHasher::new();
-        (state.space.fingerprint(), state.meta.fingerprint()).hash(&mut hasher);
-        hasher.finish()
+        format!("{:x?} {:x?}", state.space.fingerprint(), state.meta.fingerprint())
     }
 
     /// Sets what is called before pages of an object in use are shared or replaced.

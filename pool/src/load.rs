@@ -12,13 +12,14 @@ use crate::core::{Core, Pool, State};
 use crate::error::{Error, Result};
 use crate::format::records::{Class, NameRecord, ObjectRecord, TieRecord, state};
 use crate::format::superblock::Superblock;
-use crate::format::{PAGE, SEGMENT_PAGES, Seal};
+use crate::format::{PAGE, SEGMENT, SEGMENT_PAGES, Seal};
 use crate::map::{Map, Reader};
 use crate::meta::{Meta, Table};
 use crate::names::Names;
 use crate::space::{Pages, Space};
 use crate::ties::Ties;
-use std::collections::{HashMap, HashSet};
+use arrayvec::ArrayVec;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -38,7 +39,7 @@ impl<M: Medium> Pool<M> {
             meta: Meta::default(),
             objects: HashMap::default(),
             pending: HashSet::new(),
-            doomed: HashSet::new(),
+            doomed: BTreeSet::new(),
             names: Names::default(),
             ties: Ties::default(),
             opened: HashMap::new(),
@@ -72,12 +73,16 @@ fn load_segments(pmem: &impl Medium, seal: Seal, found: &mut State) -> Result<Ve
     let mut blocks = Vec::new();
     let mut next = Some((0, 0));
     while let Some((segment, linked_from)) = next {
-        let place = linked_from * crate::format::SEGMENT;
+        let place = linked_from * SEGMENT;
         if segment * SEGMENT_PAGES >= found.space.pages() {
             return Err(Error::damaged(place, "metadata chain: link out of the pool"));
         }
         if found.meta.has_segment(segment) {
             return Err(Error::damaged(place, "metadata chain: a loop"));
+        }
+        // The first may be all that there is, and nearly empty; the chain goes on where blocks filled up.
+        if segment != 0 {
+            pmem.expect_reads(segment * SEGMENT, SEGMENT);
         }
         let table = Table::load(pmem, seal, segment)?;
         found
@@ -93,8 +98,8 @@ fn load_segments(pmem: &impl Medium, seal: Seal, found: &mut State) -> Result<Ve
 
 /// Reads the records of one block.
 fn load_block(pmem: &impl Medium, seal: Seal, found: &mut State, page: u64, class: Class) -> Result<()> {
-    // Backwards, so that free slots are handed out forwards.
-    for slot in (0..class.slots()).rev() {
+    let mut free: ArrayVec<u64, 64> = ArrayVec::new();
+    for slot in 0..class.slots() {
         let at = page * PAGE + slot * class.slot_size();
         let used = match class {
             Class::Objects => load_object(pmem, seal, found, at)?,
@@ -114,9 +119,11 @@ fn load_block(pmem: &impl Medium, seal: Seal, found: &mut State, page: u64, clas
             },
         };
         if !used {
-            found.meta.give_slot(class, at);
+            free.push(at);
         }
     }
+    // Backwards, so that they are handed out forwards.
+    free.iter().rev().for_each(|&at| found.meta.give_slot(class, at));
     Ok(())
 }
 

@@ -343,6 +343,8 @@ struct ChunkPlan {
     owned: bool,
     old: Chunk,
     new: Chunk,
+    /// Pages that the edit lays down, even where they are the same as before.
+    covered: Box<[bool; CHUNK_PAGES]>,
     /// New leaf node, if one is needed.
     leaf: Option<u64>,
 }
@@ -469,8 +471,16 @@ impl<M: Medium> Editor<'_, M> {
             }
         };
         let mut new = old.clone();
-        runs.iter().for_each(|run| draw(&mut new, chunk, run));
-        Ok(ChunkPlan { chunk, was, owned, old, new, leaf: None })
+        let mut covered = Box::new([false; CHUNK_PAGES]);
+        for run in runs {
+            draw(&mut new, chunk, run);
+            let first = chunk * SEGMENT_PAGES;
+            let (start, end) = (run.object_page.max(first), run.end().min(first + SEGMENT_PAGES));
+            if start < end {
+                covered[index(start - first)..index(end - first)].fill(true);
+            }
+        }
+        Ok(ChunkPlan { chunk, was, owned, old, new, covered, leaf: None })
     }
 
     /// Takes every node that the plans need, or none.
@@ -599,12 +609,12 @@ impl<M: Medium> Editor<'_, M> {
             self.meta.release_node(*root);
         }
         for plan in plans {
-            for run in stretches(&plan.old, &plan.new) {
+            for run in stretches(&plan.old, &plan.covered) {
                 let pages = Pages::new(run.from, run.count);
                 if !plan.owned {
                     self.space.share(pages);
                 }
-                if run.changed {
+                if run.covered {
                     replaced.push(pages);
                 }
             }
@@ -646,17 +656,16 @@ fn draw(pages: &mut Chunk, chunk: u64, run: &Run) {
 struct Stretch {
     from: u64,
     count: u64,
-    changed: bool,
+    covered: bool,
 }
 
-/// The present pages of `old` in runs, each wholly changed in `new` or wholly the same.
-fn stretches(old: &Chunk, new: &Chunk) -> Vec<Stretch> {
+/// The present pages of `old` in runs, each wholly covered or wholly kept.
+fn stretches(old: &Chunk, covered: &[bool; CHUNK_PAGES]) -> Vec<Stretch> {
     let mut found: Vec<Stretch> = Vec::new();
-    for (&from, &to) in old.iter().zip(new.iter()).filter(|(from, _)| **from != NOWHERE) {
-        let changed = from != to;
+    for (&from, &covered) in old.iter().zip(covered).filter(|(from, _)| **from != NOWHERE) {
         match found.last_mut() {
-            Some(last) if last.from + last.count == from && last.changed == changed => last.count += 1,
-            _ => found.push(Stretch { from, count: 1, changed }),
+            Some(last) if last.from + last.count == from && last.covered == covered => last.count += 1,
+            _ => found.push(Stretch { from, count: 1, covered }),
         }
     }
     found

@@ -13,7 +13,7 @@ use crate::format::{PAGE, SEGMENT, index};
 use pmem::{Msynced, Native, Pmem};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -30,6 +30,11 @@ pub trait Medium: Pmem {
         Ok(())
     }
 
+    /// Says that `len` bytes at `at` are about to be read through: makes that fast, or does nothing.
+    fn expect_reads(&self, at: u64, len: u64) {
+        let _ = (at, len);
+    }
+
     /// Says whether all that was fenced is really durable.
     ///
     /// # Errors
@@ -44,6 +49,9 @@ impl Medium for Native {}
 impl<M: Medium + ?Sized> Medium for &M {
     fn reserve(&self, at: u64, len: u64) -> Result<()> {
         (**self).reserve(at, len)
+    }
+    fn expect_reads(&self, at: u64, len: u64) {
+        (**self).expect_reads(at, len);
     }
     fn check(&self) -> Result<()> {
         (**self).check()
@@ -326,6 +334,15 @@ impl Medium for Mapped {
             }
         }
         Ok(())
+    }
+
+    fn expect_reads(&self, at: u64, len: u64) {
+        let inside = len <= self.region.len() && at <= self.region.len() - len;
+        if inside && at.is_multiple_of(PAGE) {
+            let address = self.region.base().wrapping_add(index(at));
+            // SAFETY: a piece of our mapping (D1); populating changes no memory. Old kernels refuse: no harm.
+            let _ = unsafe { rustix::mm::madvise(address.cast(), index(len), Advice::LinuxPopulateRead) };
+        }
     }
 
     fn check(&self) -> Result<()> {

@@ -98,7 +98,7 @@ impl Table {
         let mut table = Self { next: None, records: Vec::new() };
         let open = |word| {
             let at = table_word(segment, word);
-            seal.open(at, pmem.load(at)).ok_or(Error::damaged(at, "block table: wrong check"))
+            seal.open(at, pmem.load(at)).ok_or_else(|| Error::damaged(at, "block table: wrong check"))
         };
         let wrong = |word, what| Error::damaged(table_word(segment, word), what);
         match open(TABLE_IDENTITY)? {
@@ -223,8 +223,9 @@ impl Meta {
         }
         pmem.fence();
         let word = table_word(segment, block);
+        // Fenced by the record that is about to be written: if the block's use is lost, so is that record.
         pmem.store(word, seal.word(word, class.kind(), 0));
-        pmem.persist(word, 8);
+        pmem.flush(word, 8);
         if let Some(blocks) = self.blocks.get_mut(&segment) {
             let (word, mask) = bit(block);
             blocks.taken[word] |= mask;

@@ -257,7 +257,7 @@ impl<M: Medium> Core<M> {
 
     pub(crate) fn load_record(&self, at: u64) -> Result<ObjectRecord> {
         let record = ObjectRecord::load(&self.pmem, self.seal, at)?;
-        record.ok_or(Error::damaged(at, "object record: gone"))
+        record.ok_or_else(|| Error::damaged(at, "object record: gone"))
     }
 
     fn can_open(&self, state: &State, id: ObjectId) -> bool {

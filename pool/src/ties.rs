@@ -31,6 +31,9 @@ impl Ties {
     }
 
     pub(crate) fn add(&mut self, at: u64, record: TieRecord) -> Result<()> {
+        if record.tied == record.holder {
+            return Err(Error::damaged(at, "tie record: an object tied to itself"));
+        }
         if self.by_tied.insert((record.tied, record.holder), at).is_some() {
             return Err(Error::damaged(at, "tie record: a second one of this tie"));
         }
@@ -91,10 +94,11 @@ impl<M: Medium> Pool<M> {
                 return Err(Error::NoSuchObject(id));
             }
         }
-        if state.ties.by_tied.contains_key(&(tied, holder)) {
+        if tied == holder || state.ties.by_tied.contains_key(&(tied, holder)) {
             return Ok(());
         }
         self.0.create_tie(&mut state, tied, holder)?;
+        self.0.pmem.fence();
         self.0.pmem.check()
     }
 
@@ -120,7 +124,7 @@ impl<M: Medium> Pool<M> {
 }
 
 impl<M: Medium> Core<M> {
-    /// Writes a tie that does not exist yet.
+    /// Writes a tie that does not exist yet; durable after the next fence.
     pub(crate) fn create_tie(&self, state: &mut State, tied: ObjectId, holder: ObjectId) -> Result<u64> {
         let at = state.meta.take_slot(&self.pmem, self.seal, &mut state.space, Class::Ties)?;
         let record = TieRecord { tied, holder };

@@ -148,6 +148,12 @@ fn ties_keep_deleted_objects() {
     pool.delete_object(two).unwrap();
     assert_eq!((pool.usage().objects, pool.usage().ties), (0, 0));
     assert!(pool.untie(one, two).is_ok_and(|cut| !cut));
+    // An object lives as long as itself: nothing to write down.
+    let one = pool.create_object(&ObjectSpec::default()).unwrap();
+    pool.tie(one, one).unwrap();
+    assert_eq!(pool.usage().ties, 0);
+    pool.delete_object(one).unwrap();
+    assert_eq!(pool.usage().objects, 0);
 }
 
 #[test]

@@ -4,7 +4,8 @@
 //! - **E1 points**: the possible memories are enumerated after every store and at every mark. Between two marks nothing
 //!   else needs looking at: a fence only takes possibilities away, and a flush changes none until the fence.
 //! - **E2 no double work**: after a store, only memories that contain it are enumerated; those without it were at an
-//!   earlier point. Equal memories (by hash) under the same mark are recovered once.
+//!   earlier point. A memory that equals, in all that the check read (by hash), one that was checked under the same mark
+//!   is counted but not checked again.
 //! - **E3 what recovery reads**: with [`Config::track_reads`] each run of the check stands for all memories that differ
 //!   only in lines that it did not read. Lines are branched on when a run reads them, so the enumeration stays complete.
 //!   The check must be deterministic, and read through [`crate::Pmem`] only.
@@ -13,8 +14,9 @@
 //! - **E5 depth**: what the check itself stores is a trace too; crashes in it are explored likewise, down to
 //!   [`Config::depth`].
 
+use super::memo::{Memo, mix};
 use super::{Event, LINE, Sim};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -32,11 +34,13 @@ pub struct Config {
     pub track_reads: bool,
     /// Makes the random choices.
     pub seed: u64,
+    /// Events at the start that are replayed without looking: what comes before is known to be right.
+    pub from: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { exhaustive: 4096, samples: 256, depth: 2, track_reads: true, seed: 1 }
+        Self { exhaustive: 4096, samples: 256, depth: 2, track_reads: true, seed: 1, from: 0 }
     }
 }
 
@@ -56,12 +60,12 @@ pub struct Crash {
 pub struct Report {
     /// Crash points: stores and marks, at all depths.
     pub points: u64,
-    /// Memories that were recovered and checked, at all depths.
+    /// Memories that were enumerated, at all depths.
     pub states: u64,
-    /// How many of them were left by a crash of the recovery.
+    /// Those of them that were recovered and checked; the others equal one of these in all that the check reads.
+    pub checked: u64,
+    /// How many were left by a crash of the recovery.
     pub nested_states: u64,
-    /// Memories not recovered again since their like was, by hash.
-    pub duplicates: u64,
     /// Points that were sampled, not exhausted.
     pub sampled_points: u64,
 }
@@ -71,8 +75,8 @@ impl Report {
     pub fn add(&mut self, other: &Self) {
         self.points += other.points;
         self.states += other.states;
+        self.checked += other.checked;
         self.nested_states += other.nested_states;
-        self.duplicates += other.duplicates;
         self.sampled_points += other.sampled_points;
     }
 }
@@ -103,8 +107,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-/// Runs `check` on every memory that a power failure during `trace` can leave. `sim` holds what the trace ended with, or
-/// began with if `rewound`; at the end it holds what the trace ended with.
+/// Runs `check` on every memory that a power failure during `trace` can leave. `sim` holds what it held when the trace
+/// began (see [`Sim::rewind`]), and does so again afterwards, also after a failure.
 ///
 /// `check` runs the recovery and says what is wrong with the result, if anything. It may store; that is undone.
 ///
@@ -116,7 +120,6 @@ pub fn explore(
     config: &Config,
     check: &mut dyn FnMut(&Sim, Crash) -> Result<(), String>,
 ) -> Result<Report, Box<Failure>> {
-    sim.rewind(trace);
     let mut explorer = Explorer {
         sim,
         config,
@@ -124,7 +127,8 @@ pub fn explore(
         report: Report::default(),
         random: config.seed | 1,
         run: sim.run_base(),
-        seen: HashMap::default(),
+        memo: Memo::default(),
+        seen: HashSet::new(),
     };
     let result = explorer.trace(trace, 1, None);
     sim.run.store(0, Ordering::Relaxed);
@@ -160,30 +164,10 @@ struct Explorer<'a> {
     report: Report,
     random: u64,
     run: u64,
-    /// Hash of a memory -> wanted lines that its run read. For one mark of the program.
-    seen: HashMap<u64, Box<[u64]>, std::hash::BuildHasherDefault<Plain>>,
-}
-
-/// The keys are hashes already.
-#[derive(Default)]
-struct Plain(u64);
-
-impl std::hash::Hasher for Plain {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-    fn write(&mut self, _: &[u8]) {}
-    fn write_u64(&mut self, value: u64) {
-        self.0 = value;
-    }
-}
-
-/// Scatters a word and its place; memories are hashed by the exclusive or over their words.
-fn mix(at: u64, value: u64) -> u64 {
-    let mut x = value ^ at.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    x ^ x >> 31
+    /// What was checked under this mark, by what the check read.
+    memo: Memo,
+    /// Without read tracking: by the hash of all memory.
+    seen: HashSet<u64>,
 }
 
 /// Where the enumeration stands in a trace.
@@ -195,22 +179,41 @@ struct Position {
 }
 
 impl Explorer<'_> {
-    /// Steps through a trace. Memory is at its start, and afterwards at its end. `outer` is the crash before it, if it
-    /// is a recovery.
+    /// Steps through a trace. Memory is at its start, also afterwards. `outer` is the crash before it, if it is a recovery.
     fn trace(
         &mut self,
         trace: &[Event],
         depth: u32,
         outer: Option<(Crash, u64)>,
     ) -> Result<(), Box<Failure>> {
-        self.want_lines(trace);
+        let result = self.steps(trace, depth, outer);
+        // After a failure, memory is at the event that it names.
+        let done =
+            result.as_ref().map_err(|(event, _)| event + 1).err().unwrap_or(trace.len()).min(trace.len());
+        self.sim.rewind(&trace[..done]);
+        result.map_err(|(_, failure)| failure)
+    }
+
+    /// See [`Self::trace`]; memory ends where the steps do. An error comes with the number of the event.
+    fn steps(
+        &mut self,
+        trace: &[Event],
+        depth: u32,
+        outer: Option<(Crash, u64)>,
+    ) -> Result<(), (usize, Box<Failure>)> {
         let start = Crash { mark: 0, at_mark: false, depth };
         let (crash, hash) = outer.map_or((start, 0), |(crash, hash)| (Crash { depth, ..crash }, hash));
         let mut position = Position { crash, event: 0, hash };
         let mut pending: Vec<Pending> = Vec::new();
         let mut places: HashMap<u64, usize> = HashMap::new();
+        // Lines outside this piece of the trace hold the same in all its memories: they need not be wanted.
+        let piece = |from: usize| {
+            let end = trace[from..].iter().position(|event| matches!(event, Event::Mark(_)) && depth == 1);
+            &trace[from..end.map_or(trace.len(), |end| from + end)]
+        };
+        let mut wanted = self.want_lines(piece(0), &pending);
         if depth == 1 {
-            self.point(&pending, None, &position)?;
+            self.point(&pending, None, &position).map_err(|failure| (0, failure))?;
         }
         for (number, event) in trace.iter().enumerate() {
             position.event = number;
@@ -233,7 +236,7 @@ impl Explorer<'_> {
                         if depth == 1 {
                             position.crash.at_mark = false;
                         }
-                        self.point(&pending, Some(place), &position)?;
+                        self.point(&pending, Some(place), &position).map_err(|failure| (number, failure))?;
                     }
                 }
                 Event::Flush(line) => {
@@ -252,28 +255,41 @@ impl Explorer<'_> {
                 }
                 Event::Mark(mark) if depth == 1 => {
                     position.crash = Crash { mark, at_mark: true, depth };
+                    self.memo.clear();
                     self.seen.clear();
-                    self.point(&pending, None, &position)?;
+                    self.forget_lines(&wanted);
+                    wanted = self.want_lines(piece(number + 1), &pending);
+                    self.point(&pending, None, &position).map_err(|failure| (number, failure))?;
                 }
                 Event::Mark(_) => {}
             }
         }
+        self.forget_lines(&wanted);
         Ok(())
     }
 
-    /// Asks for the reads of every line that the trace stores to.
-    fn want_lines(&self, trace: &[Event]) {
+    /// Asks for the reads of every line that a piece of trace stores to or that is pending; returns those that nobody
+    /// wanted before.
+    fn want_lines(&self, piece: &[Event], pending: &[Pending]) -> Vec<u64> {
+        let mut wanted = Vec::new();
         if !self.config.track_reads {
-            return;
+            return wanted;
         }
-        for event in trace {
-            if let Event::Store { at, .. } = event {
-                let stamp = at / LINE * 8;
-                if self.sim.stamps.load(stamp) == 0 {
-                    self.sim.stamps.store(stamp, 1);
-                }
+        let stored = piece.iter().filter_map(|event| match *event {
+            Event::Store { at, .. } => Some(at - at % LINE),
+            _ => None,
+        });
+        for line in stored.chain(pending.iter().map(|pending| pending.line)) {
+            if self.sim.stamps.load(line / LINE * 8) == 0 {
+                self.sim.stamps.store(line / LINE * 8, 1);
+                wanted.push(line);
             }
         }
+        wanted
+    }
+
+    fn forget_lines(&self, wanted: &[u64]) {
+        wanted.iter().for_each(|line| self.sim.stamps.store(line / LINE * 8, 0));
     }
 
     /// Enumerates the memories at one point; with `fixed`, only those in which that line kept all its stores.
@@ -283,6 +299,9 @@ impl Explorer<'_> {
         fixed: Option<usize>,
         position: &Position,
     ) -> Result<(), Box<Failure>> {
+        if position.crash.depth == 1 && position.event < self.config.from {
+            return Ok(());
+        }
         self.report.points += 1;
         let mut waiting: Vec<Choice> =
             vec![fixed.map(|place| (place, pending[place].stores.len())).into_iter().collect()];
@@ -349,42 +368,51 @@ impl Explorer<'_> {
         drawn
     }
 
-    /// Builds one memory, recovers and checks it, explores crashes of the recovery, and puts memory back. Returns the
-    /// wanted lines that were read.
+    /// Builds one memory, checks it unless its like was checked, and puts memory back. Returns the wanted lines that the
+    /// check reads.
     fn run(
         &mut self,
         pending: &[Pending],
         choice: &Choice,
         position: &Position,
-    ) -> Result<Box<[u64]>, Box<Failure>> {
-        let lost =
-            || choice.iter().flat_map(|&(place, survived)| pending[place].stores[survived..].iter().rev());
-        let mut hash = position.hash;
-        for &(at, old, new) in lost() {
-            hash ^= mix(at, old) ^ mix(at, new);
-        }
-        // A crash of the recovery may be of another program point, but memory and mark are what the check sees.
-        if let Some(reads) = self.seen.get(&hash) {
-            self.report.duplicates += 1;
-            return Ok(reads.clone());
-        }
-        lost().for_each(|&(at, old, _)| self.sim.poke(at, old));
+    ) -> Result<Vec<u64>, Box<Failure>> {
         self.report.states += 1;
         self.report.nested_states += u64::from(position.crash.depth > 1);
+        let lost =
+            || choice.iter().flat_map(|&(place, survived)| pending[place].stores[survived..].iter().rev());
+        let hash = lost().fold(position.hash, |hash, &(at, old, new)| hash ^ mix(at, old) ^ mix(at, new));
+        lost().for_each(|&(at, old, _)| self.sim.poke(at, old));
+        let known = if self.config.track_reads {
+            self.memo.find(self.sim)
+        } else {
+            (!self.seen.insert(hash)).then(Vec::new)
+        };
+        let reads = match known {
+            Some(reads) => Ok(reads),
+            None => self.check(pending, choice, position, hash),
+        };
+        let kept = choice.iter().flat_map(|&(place, survived)| &pending[place].stores[survived..]);
+        kept.for_each(|&(at, _, new)| self.sim.poke(at, new));
+        reads
+    }
+
+    /// Recovers and checks the memory that is built, then explores crashes of the recovery.
+    fn check(
+        &mut self,
+        pending: &[Pending],
+        choice: &Choice,
+        position: &Position,
+        hash: u64,
+    ) -> Result<Vec<u64>, Box<Failure>> {
+        self.report.checked += 1;
         self.run += 1;
-        let deeper = position.crash.depth < self.config.depth;
         self.sim.start_recording();
         self.sim.run.store(if self.config.track_reads { self.run } else { 0 }, Ordering::Relaxed);
         let verdict = (self.check)(self.sim, position.crash);
         self.sim.run.store(0, Ordering::Relaxed);
         let recovery = self.sim.take_trace();
-        let reads = {
-            let mut reads = self.sim.reads.lock().unwrap_or_else(PoisonError::into_inner);
-            let boxed = reads.as_slice().into();
-            reads.clear();
-            boxed
-        };
-        self.seen.insert(hash, Box::clone(&reads));
+        let reads = core::mem::take(&mut *self.sim.reads.lock().unwrap_or_else(PoisonError::into_inner));
+        self.sim.rewind(&recovery);
         if let Err(why) = verdict {
             let lines = choice.iter().filter(|&&(place, survived)| survived < pending[place].stores.len());
             let lost =
@@ -392,13 +420,15 @@ impl Explorer<'_> {
             let lost = lost.collect();
             return Err(Box::new(Failure { crash: position.crash, event: position.event, lost, why }));
         }
-        self.sim.rewind(&recovery);
-        if deeper && !recovery.is_empty() {
-            self.trace(&recovery, position.crash.depth + 1, Some((position.crash, hash)))?;
-            self.sim.rewind(&recovery);
+        if self.config.track_reads {
+            self.memo.add(self.sim, &reads);
         }
-        let kept = choice.iter().flat_map(|&(place, survived)| &pending[place].stores[survived..]);
-        kept.for_each(|&(at, _, new)| self.sim.poke(at, new));
+        if position.crash.depth < self.config.depth && !recovery.is_empty() {
+            // The recovery stores to lines that this memo takes for constant: it gets one of its own.
+            let memo = core::mem::take(&mut self.memo);
+            self.trace(&recovery, position.crash.depth + 1, Some((position.crash, hash)))?;
+            self.memo = memo;
+        }
         Ok(reads)
     }
 }
@@ -415,6 +445,7 @@ mod tests {
         sim.start_recording();
         program(&sim);
         let trace = sim.take_trace();
+        sim.rewind(&trace);
         let mut found = BTreeSet::new();
         let config = Config { track_reads, ..Config::default() };
         explore(&sim, &trace, &config, &mut |sim, _| {
@@ -422,19 +453,8 @@ mod tests {
             Ok(())
         })
         .unwrap();
-        assert_eq!(
-            sim.load(0),
-            { trace.iter().rev().find_map(word_zero).unwrap_or(0) },
-            "memory is put back"
-        );
+        assert_eq!([sim.load(0), sim.load(8), sim.load(64)], [0; 3], "memory is put back");
         found
-    }
-
-    fn word_zero(event: &Event) -> Option<u64> {
-        match *event {
-            Event::Store { at: 0, new, .. } => Some(new),
-            _ => None,
-        }
     }
 
     /// The model, spelled out: prefixes within a line, any combination of lines, fences.
@@ -495,6 +515,7 @@ mod tests {
             sim.store(8, 1);
             sim.persist(0, 16);
             let trace = sim.take_trace();
+            sim.rewind(&trace);
             // The recovery moves the word at 0 to 64. Once word 8 is set, it must be in one of these places.
             explore(&sim, &trace, &Config { depth, ..Config::default() }, &mut |sim, _| {
                 if sim.load(8) == 1 && sim.load(0) == 0 && sim.load(64) == 0 {
@@ -523,6 +544,7 @@ mod tests {
         sim.start_recording();
         (0..100).for_each(|line| sim.store(line * 64, 1));
         let trace = sim.take_trace();
+        sim.rewind(&trace);
         let report = explore(&sim, &trace, &Config::default(), &mut |sim, _| {
             sim.load(0);
             Ok(())
@@ -548,6 +570,7 @@ mod tests {
         sim.store(0, 2);
         sim.mark(2);
         let trace = sim.take_trace();
+        sim.rewind(&trace);
         let check = &mut |sim: &Sim, crash: Crash| match (crash.at_mark, crash.mark) {
             (true, mark) if sim.load(0) != mark => Err(format!("{} at {mark}", sim.load(0))),
             _ => Ok(()),
@@ -555,5 +578,6 @@ mod tests {
         let failure = explore(&sim, &trace, &Config::default(), check).unwrap_err();
         assert_eq!((failure.crash.mark, failure.why.as_str()), (2, "1 at 2"));
         assert!(failure.to_string().contains("keeps 0 of 1 stores"));
+        assert_eq!(sim.load(0), 0, "memory is put back after a failure too");
     }
 }

@@ -16,6 +16,7 @@
 mod arena;
 mod audit;
 mod explore;
+mod memo;
 mod mutants;
 mod region;
 
@@ -26,6 +27,7 @@ pub use region::SimRegion;
 
 use crate::{LINE, Pmem, WORD};
 use arena::Arena;
+use std::panic::Location;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -51,6 +53,9 @@ pub enum Event {
     Mark(u64),
 }
 
+/// A place in a program.
+pub type Site = &'static Location<'static>;
+
 /// Simulated persistent memory.
 #[derive(Debug)]
 pub struct Sim {
@@ -70,6 +75,8 @@ pub struct Sim {
 struct State {
     recording: bool,
     trace: Vec<Event>,
+    /// Who did it; in step with the trace.
+    sites: Vec<Site>,
     /// Highest run number given out.
     runs: u64,
     /// Draws the order of plain stores (xorshift64).
@@ -83,7 +90,13 @@ impl Sim {
     /// When the address space has no room for them.
     #[must_use]
     pub fn new(len: u64) -> Self {
-        let state = State { recording: false, trace: Vec::new(), runs: 1, random: 0x9e37_79b9_7f4a_7c15 };
+        let state = State {
+            recording: false,
+            trace: Vec::new(),
+            sites: Vec::new(),
+            runs: 1,
+            random: 0x9e37_79b9_7f4a_7c15,
+        };
         Self {
             arena: Arena::new(len),
             shadow: Arena::new(len),
@@ -105,6 +118,7 @@ impl Sim {
         let mut state = self.state();
         state.recording = true;
         state.trace.clear();
+        state.sites.clear();
     }
 
     /// Ends recording and returns what was recorded.
@@ -114,7 +128,13 @@ impl Sim {
         core::mem::take(&mut state.trace)
     }
 
+    /// For each event of the trace that was taken last, the place in the program that caused it.
+    pub fn take_sites(&self) -> Vec<Site> {
+        core::mem::take(&mut self.state().sites)
+    }
+
     /// Puts [`Event::Mark`] into the trace: tells the check how far the program had come.
+    #[track_caller]
     pub fn mark(&self, value: u64) {
         self.state().record(Event::Mark(value));
     }
@@ -168,6 +188,7 @@ impl Sim {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    #[track_caller]
     fn store_word(&self, state: &mut State, at: u64, new: u64, around: bool) {
         let old = self.shadow.load(at);
         self.arena.store(at, new);
@@ -175,6 +196,7 @@ impl Sim {
         state.record(Event::Store { at, old, new, around });
     }
 
+    #[track_caller]
     fn write_words(&self, at: u64, from: &[u8], around: bool) {
         let mut state = self.state();
         // A ragged end keeps bytes of its word, which is a read of them.
@@ -197,9 +219,11 @@ impl Sim {
 }
 
 impl State {
+    #[track_caller]
     fn record(&mut self, event: Event) {
         if self.recording {
             self.trace.push(event);
+            self.sites.push(Location::caller());
         }
     }
 

@@ -5,10 +5,13 @@
 //! stores are those of one line up to the next flush or fence: what a forgotten log record or commit would be.
 
 use super::{Event, LINE};
+use std::collections::HashMap;
 
 /// A mutated trace.
 #[derive(Clone, Debug)]
 pub struct Mutant {
+    /// Which sort of wrong program this is: the same for all its mutants.
+    pub kind: &'static str,
     /// What was done to it.
     pub what: String,
     /// The event that it was done to.
@@ -47,32 +50,40 @@ fn without(trace: &[Event], number: usize, what: String) -> Mutant {
     let mut mutated = trace.to_vec();
     mutated.remove(number);
     let equivalent = is_idle(trace, number);
-    Mutant { what, event: number, trace: mutated, equivalent }
+    Mutant { kind: "drop", what, event: number, trace: mutated, equivalent }
 }
 
-/// Whether a flush finds no unflushed store of its line, or finds its line flushed again before the next fence; or whether a
-/// fence finds nothing to wait for.
+/// Whether a flush or fence has no effect on what is durable:
+/// a flush that finds no unflushed store of its line, or none that changed anything, or whose line is flushed again before
+/// the next fence; a fence after which nothing more is durable than before.
 fn is_idle(trace: &[Event], number: usize) -> bool {
-    let before = &trace[..number];
     match trace[number] {
         Event::Flush(line) => {
-            let stored = |event: &Event| matches!(*event, Event::Store { at, .. } if at - at % LINE == line);
-            let last_store = before.iter().rposition(stored);
-            let last_flush = before.iter().rposition(|event| *event == Event::Flush(line));
-            let after = trace[number + 1..]
+            let mut after = trace[number + 1..]
                 .iter()
                 .take_while(|event| !matches!(event, Event::Fence | Event::Mark(_)));
-            last_store.is_none()
-                || last_flush > last_store
-                || after.clone().any(|event| *event == Event::Flush(line))
+            !has_work(trace, number, line) || after.any(|event| *event == Event::Flush(line))
         }
         Event::Fence => {
-            let since = before.iter().rev().take_while(|event| **event != Event::Fence);
-            let waits = |event: &Event| matches!(event, Event::Flush(_) | Event::Store { around: true, .. });
-            !since.clone().any(waits)
+            let start =
+                trace[..number].iter().rposition(|event| *event == Event::Fence).map_or(0, |fence| fence + 1);
+            (start..number).all(|earlier| match trace[earlier] {
+                Event::Flush(line) => !has_work(trace, earlier, line),
+                Event::Store { old, new, around, .. } => !around || old == new,
+                _ => true,
+            })
         }
         _ => false,
     }
+}
+
+/// Whether the flush of `line` at `number` covers a store that changed something and that no flush before covered.
+fn has_work(trace: &[Event], number: usize, line: u64) -> bool {
+    let before = trace[..number].iter().rev().take_while(|event| **event != Event::Flush(line));
+    before.into_iter().any(|event| match *event {
+        Event::Store { at, old, new, around } => at - at % LINE == line && old != new && !around,
+        _ => false,
+    })
 }
 
 /// The flush moved behind the fence that should complete it.
@@ -81,7 +92,8 @@ fn flush_after_fence(trace: &[Event], number: usize) -> Option<Mutant> {
     let mut mutated = trace.to_vec();
     mutated[number..=fence].rotate_left(1);
     let what = format!("move {:x?} behind its fence", trace[number]);
-    Some(Mutant { what, event: number, trace: mutated, equivalent: is_idle(trace, number) })
+    let equivalent = is_idle(trace, number);
+    Some(Mutant { kind: "flush behind fence", what, event: number, trace: mutated, equivalent })
 }
 
 /// The group of stores to one line that starts at `number` dropped.
@@ -95,8 +107,9 @@ fn without_stores(trace: &[Event], number: usize, at: u64) -> Option<Mutant> {
     let mut mutated = trace.to_vec();
     let dropped: Vec<Event> = mutated.drain(number..number + count).collect();
     let equivalent = dropped.iter().all(|event| matches!(event, Event::Store { old, new, .. } if old == new));
-    relink(&mut mutated);
+    relink(&mut mutated, trace);
     Some(Mutant {
+        kind: "drop stores",
         what: format!("drop {count} stores to line {line:#x}"),
         event: number,
         trace: mutated,
@@ -113,8 +126,10 @@ fn store_before_fence(trace: &[Event], number: usize, at: u64) -> Option<Mutant>
         trace[..number].iter().rposition(|event| !matches!(event, Event::Fence | Event::Flush(_)))? + 1;
     let mut mutated = trace.to_vec();
     mutated[start..=number].rotate_right(1);
+    relink(&mut mutated, trace);
     let equivalent = matches!(trace[number], Event::Store { old, new, .. } if old == new);
     Some(Mutant {
+        kind: "store before fence",
         what: format!("move the store at {at:#x} before its fence"),
         event: number,
         trace: mutated,
@@ -122,14 +137,17 @@ fn store_before_fence(trace: &[Event], number: usize, at: u64) -> Option<Mutant>
     })
 }
 
-/// Makes each store's value before agree with the stores that are left.
-fn relink(trace: &mut [Event]) {
-    let mut current = std::collections::HashMap::new();
+/// Makes each store's value before agree with the stores that are left of `original`.
+fn relink(trace: &mut [Event], original: &[Event]) {
+    let mut current = HashMap::new();
+    for event in original {
+        if let Event::Store { at, old, .. } = *event {
+            current.entry(at).or_insert(old);
+        }
+    }
     for event in trace {
-        if let Event::Store { at, old, new, .. } = event
-            && let Some(value) = current.insert(*at, *new)
-        {
-            *old = value;
+        if let Event::Store { at, old, new, .. } = event {
+            *old = current.insert(*at, *new).unwrap_or(*old);
         }
     }
 }

@@ -242,11 +242,12 @@ impl TieRecord {
         Ok(Some(record))
     }
 
-    /// Writes a new record into the free slot at `at`: one line, its commit word stored last (**commit point**).
+    /// Writes a new record into the free slot at `at`: one line, its commit word stored last (**commit point**). Durable
+    /// after the next fence.
     pub(crate) fn create(&self, pmem: &impl Pmem, seal: Seal, at: u64) {
         pmem.write(at + 8, self.as_bytes());
         pmem.store(at, self.commit_word(seal, at));
-        pmem.persist(at, 64);
+        pmem.flush(at, 8);
     }
 }
 

@@ -1,0 +1,143 @@
+//! Power failures at every store, of every operation of the pool, and of the recovery from them.
+//!
+//! What would be lost without this: a missing fence shows on no test that runs to its end, and `kill -9` keeps every store.
+//! Random sequences of operations run on simulated memory; for each memory that a power failure can leave, the pool is
+//! opened and must be exactly as before or after the operation that was cut. Then the same is asked of mutants: the
+//! sequences with one flush, fence or group of stores missing or misplaced. Each of them must fail.
+
+#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests")]
+
+mod model;
+mod workload;
+
+use model::{Looks, Snapshot};
+use pmem::sim::{Config, Crash, Event, Failure, Mutant, Report, Sim, audit, explore, mutants};
+use pool::Pool;
+use std::collections::BTreeMap;
+use std::time::Instant;
+use workload::{Recorded, record};
+
+/// Random sequences that are explored: enough for ten million memories, in about a minute. `POOL_CRASH_SEQUENCES` sets
+/// another number, for a quick look or a long night.
+const SEQUENCES: u64 = 1200;
+
+/// Opens what the power failure left, and says what is wrong with it.
+fn check(recorded: &Recorded, sim: &Sim, crash: Crash) -> Result<(), String> {
+    let pool = Pool::load(sim).map_err(|error| format!("does not open: {error}"))?;
+    let found = Snapshot::take(&pool, &recorded.probes).map_err(|error| format!("does not read: {error}"))?;
+    // Mark 2n: operation n begins; 2n + 1: it has returned.
+    let operation = (crash.mark / 2) as usize;
+    let before = &recorded.snapshots[operation];
+    let after = recorded.snapshots.get(operation + 1).unwrap_or(before);
+    let returned = crash.mark % 2 == 1;
+    if found == *after || (!returned && found.is_either(before, after)) {
+        return Ok(());
+    }
+    let what = &recorded.operations[operation];
+    let when = if returned { "after" } else { "during" };
+    Err(format!("{when} operation {operation} ({what}): {}", found.difference(before, after)))
+}
+
+#[test]
+fn every_crash_leaves_the_state_before_or_after() {
+    let wanted = std::env::var("POOL_CRASH_SEQUENCES").ok().and_then(|text| text.parse().ok());
+    let begin = Instant::now();
+    let mut total = Report::default();
+    let mut operations = 0;
+    for seed in 1..=wanted.unwrap_or(SEQUENCES) {
+        let recorded = record(seed, 100, Looks::Probes);
+        operations += recorded.operations.len();
+        let config = Config { seed, ..Config::default() };
+        let result =
+            explore(&recorded.sim, &recorded.trace, &config, &mut |sim, crash| check(&recorded, sim, crash));
+        match result {
+            Ok(report) => total.add(&report),
+            Err(failure) => panic!("sequence {seed}: {failure}"),
+        }
+    }
+    let seconds = begin.elapsed().as_secs_f64();
+    println!("pool-crash: {operations} operations, {total:?}, {:.0} states/s", total.states as f64 / seconds);
+    assert!(wanted.is_some() || total.states >= 10_000_000, "too few memories were looked at");
+}
+
+/// What became of the mutants of one sort at one place of the program.
+#[derive(Default)]
+struct Verdict {
+    killed: u64,
+    equivalent: u64,
+    survived: u64,
+    example: String,
+}
+
+/// Every flush, fence and group of stores of four sequences is dropped or misplaced in turn. A wrong program does so each time
+/// it comes to that place, so a sort of mutant at a place of the program counts as killed when one of its runs is.
+#[test]
+fn mutants_are_killed() {
+    let mut places: BTreeMap<(String, &str), Verdict> = BTreeMap::new();
+    for seed in 1..=4 {
+        let recorded = record(seed, 20, Looks::Everything);
+        // Of the lines of zeroed and copied pages one in eight will do.
+        let wanted = |event: usize| match recorded.trace[event] {
+            Event::Store { at, around: true, .. } => (at / pmem::LINE).is_multiple_of(8),
+            _ => true,
+        };
+        for mutant in &mutants(&recorded.trace, wanted) {
+            let place = (recorded.sites[mutant.event].to_string(), mutant.kind);
+            let verdict = places.entry(place).or_default();
+            if mutant.equivalent {
+                verdict.equivalent += 1;
+            } else if run_mutant(&recorded, mutant).is_err() {
+                verdict.killed += 1;
+            } else {
+                verdict.survived += 1;
+                let operation = operation_at(&recorded, mutant.event);
+                verdict.example = format!("sequence {seed}, {}, in {operation}", mutant.what);
+            }
+        }
+    }
+    let sum = |count: fn(&Verdict) -> u64| places.values().map(count).sum::<u64>();
+    let killed = places.values().filter(|verdict| verdict.killed > 0).count();
+    let equivalent = places.values().filter(|verdict| verdict.killed + verdict.survived == 0).count();
+    println!(
+        "pool-mutants: {} places and sorts, {killed} killed, {equivalent} equivalent; {} single mutants, {} killed, \
+         {} equivalent, {} without effect in that sequence",
+        places.len(),
+        sum(|verdict| verdict.killed + verdict.equivalent + verdict.survived),
+        sum(|verdict| verdict.killed),
+        sum(|verdict| verdict.equivalent),
+        sum(|verdict| verdict.survived),
+    );
+    let survivors: Vec<String> = places
+        .iter()
+        .filter(|(_, verdict)| verdict.killed == 0 && verdict.survived > 0)
+        .map(|((site, kind), verdict)| format!("{kind} at {site}: {}", verdict.example))
+        .collect();
+    assert!(survivors.is_empty(), "mutants survived:\n{}", survivors.join("\n"));
+    assert!(killed > 30, "too few places of the program were mutated");
+}
+
+fn run_mutant(recorded: &Recorded, mutant: &Mutant) -> Result<Report, Box<Failure>> {
+    let before = recorded.trace[..mutant.event].iter().rposition(|event| matches!(event, Event::Mark(_)));
+    let config =
+        Config { depth: 1, exhaustive: 256, samples: 16, from: before.unwrap_or(0), ..Config::default() };
+    explore(&recorded.sim, &mutant.trace, &config, &mut |sim, crash| check(recorded, sim, crash))
+}
+
+/// The operation that an event of the trace belongs to.
+fn operation_at(recorded: &Recorded, event: usize) -> &str {
+    let mark = recorded.trace[..event].iter().rev().find_map(|event| match event {
+        Event::Mark(mark) => Some(*mark),
+        _ => None,
+    });
+    &recorded.operations[mark.unwrap_or(0) as usize / 2]
+}
+
+#[test]
+fn flushes_and_fences_are_not_wasted() {
+    let recorded = record(5, 200, Looks::Probes);
+    for piece in audit(&recorded.trace) {
+        if piece.mark % 2 == 0 && (piece.redundant_flushes > 0 || piece.redundant_fences > 0) {
+            println!("{}: {piece:?}", recorded.operations[(piece.mark / 2) as usize]);
+        }
+    }
+}
