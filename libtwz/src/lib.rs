@@ -30,6 +30,7 @@ extern crate std;
 
 pub mod arena;
 mod cell;
+pub mod collections;
 mod error;
 pub mod fot;
 pub mod invariant;

@@ -23,6 +23,9 @@ use crate::window::{SLOT_MASK, SLOT_SHIFT, Window};
 use core::sync::atomic::{AtomicU64, Ordering};
 use twz_abi::PersistentPtr;
 
+#[allow(clippy::cast_possible_truncation, reason = "2^12")]
+const FIRST: usize = twz_abi::object::DATA_OFFSET as usize;
+
 /// FOT entries whose translation is cached, per object.
 pub const ROW_ENTRIES: usize = 256;
 /// Bytes from one row to the next: 33 lines.
@@ -70,6 +73,25 @@ pub fn lea_foreign(holder: Window, pointer: PersistentPtr) -> Result<usize> {
         }
     }
     lea_slowly(holder, pointer)
+}
+
+/// [`lea`] to `bytes` bytes that lie inside the target's data.
+///
+/// # Errors
+/// As [`lea`], and [`Error::BadPointer`] when they do not.
+#[inline]
+pub fn lea_range(holder: Window, pointer: PersistentPtr, bytes: usize) -> Result<usize> {
+    let address = lea(holder, pointer)?;
+    let offset = address & SLOT_MASK;
+    if offset >= FIRST && bytes <= SLOT_MASK + 1 - offset {
+        return Ok(address);
+    }
+    let object = view::id_at(holder.base());
+    Err(Error::BadPointer {
+        object,
+        pointer,
+        expected: "a range between the first page and the end of the object",
+    })
 }
 
 #[inline(always)]

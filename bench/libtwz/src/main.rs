@@ -170,6 +170,34 @@ const PLANS: &[Plan] = &[
         1_000,
         Aim::Ratio(0.04),
     ),
+    plan(
+        "hash map, durable insert",
+        ("hash_insert", 0),
+        Some(("PMDK hashmap_tx", "hash_insert", 0)),
+        20_000,
+        Aim::Ratio(0.10),
+    ),
+    plan(
+        "ordered map, durable insert",
+        ("tree_insert", 0),
+        Some(("PMDK btree_map", "btree_insert", 0)),
+        20_000,
+        Aim::Ratio(0.25),
+    ),
+    plan(
+        "ordered map, durable insert, against rbtree_map",
+        ("tree_insert", 0),
+        Some(("PMDK rbtree_map", "rbtree_insert", 0)),
+        20_000,
+        Aim::Ratio(0.25),
+    ),
+    plan(
+        "red-black tree, durable insert",
+        ("rb_insert", 0),
+        Some(("PMDK rbtree_map", "rbtree_insert", 0)),
+        10_000,
+        Aim::None,
+    ),
     plan("transactional alloc, 48 B", ("tx_alloc", 0), Some((PMDK, "tx_alloc", 0)), 50_000, Aim::Ratio(0.6)),
 ];
 

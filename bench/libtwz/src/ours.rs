@@ -1,8 +1,9 @@
 //! The libtwz side of each measurement; the loops are those of `peers/pmdk.c`.
 
+use libtwz::collections::{BTreeMap, HashMap, RbTree};
 use libtwz::prelude::*;
 use libtwz::{PersistentPtr, Window, fot, persist, sys, translate};
-use std::collections::HashMap;
+use std::collections::HashMap as StdMap;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
@@ -25,10 +26,21 @@ struct Words {
     owner: InvPtr<[u64; 6]>,
 }
 
+/// The maps that are filled.
+#[derive(Invariant)]
+#[repr(C)]
+struct Maps {
+    hash: HashMap<u64, [u64; 2]>,
+    tree: BTreeMap<u64, [u64; 2]>,
+    rb: RbTree<u64, [u64; 2]>,
+}
+
 /// All objects of the measurements.
 pub(crate) struct Ours {
     words: Object<Words>,
-    rings: HashMap<(u32, bool), &'static Node>,
+    maps: Object<Maps>,
+    random: u64,
+    rings: StdMap<(u32, bool), &'static Node>,
     raw: Vec<RawNode>,
     raw_at: usize,
     pointers: Vec<PersistentPtr>,
@@ -68,6 +80,8 @@ impl Ours {
     pub(crate) fn new() -> Result<Self> {
         let words = Words { words: [const { PCell::new(0) }; 64 * 1024], owner: InvPtr::null() };
         let words = ObjectBuilder::new().build(words)?;
+        let maps = Maps { hash: HashMap::new(), tree: BTreeMap::new(), rb: RbTree::new() };
+        let maps = ObjectBuilder::new().build(maps)?;
         let order = shuffled(CHASE_NODES);
         let mut raw: Vec<RawNode> = (0..CHASE_NODES)
             .map(|i| RawNode { next: std::ptr::null(), value: i as u64, _pad: [0; 2] })
@@ -77,7 +91,16 @@ impl Ours {
         }
         let offset = words.global().offset();
         let pointers = (0..1024).map(|i| PersistentPtr(offset + i * 64)).collect();
-        Ok(Self { words, rings: HashMap::new(), raw, raw_at: 0, pointers, resolved: None })
+        Ok(Self {
+            words,
+            maps,
+            random: 0x2545_F491_4F6C_DD1D,
+            rings: StdMap::new(),
+            raw,
+            raw_at: 0,
+            pointers,
+            resolved: None,
+        })
     }
 
     /// Nanoseconds per operation, or what went wrong.
@@ -98,6 +121,9 @@ impl Ours {
                 persist::set_durability(sys::Durability::Power);
                 time?
             }
+            "hash_insert" => self.insert(count, |maps, key| maps.hash.insert(key, [key; 2]).map(drop))?,
+            "tree_insert" => self.insert(count, |maps, key| maps.tree.insert(key, [key; 2]).map(drop))?,
+            "rb_insert" => self.insert(count, |maps, key| maps.rb.insert(key, [key; 2]).map(drop))?,
             "tx_alloc" => self.tx_alloc(count)?,
             _ => return Err(Error::NoSuchName),
         };
@@ -254,6 +280,16 @@ impl Ours {
                 let block = tx.alloc([i; 6])?;
                 tx.point(&self.words.owner, Some(block))
             })?;
+        }
+        Ok(start.elapsed())
+    }
+
+    /// Random keys, with values as large as a PMEMoid.
+    fn insert(&mut self, count: u64, insert: impl Fn(&Maps, u64) -> Result<()>) -> Result<Duration> {
+        let start = Instant::now();
+        for _ in 0..count {
+            let key = next_random(&mut self.random) | 1;
+            insert(&self.maps, key)?;
         }
         Ok(start.elapsed())
     }

@@ -190,8 +190,31 @@ impl Tx {
         self.put_value(address, &pointer.0)
     }
 
+    /// Stores pending puts now, with records, so that what follows in this transaction sees them; one fence if there are any.
+    ///
+    /// # Errors
+    /// As [`Tx::settle`].
     #[inline]
-    fn put_value<T: Invariant>(&self, address: usize, value: &T) -> Result<()> {
+    pub fn apply(&self) -> Result<()> {
+        self.guarded(|inner| {
+            let mut any = inner.home.record_puts();
+            for part in &mut inner.others {
+                any |= part.record_puts();
+            }
+            if any {
+                inner.settle()?;
+                inner.home.store_recorded_puts();
+                for part in &mut inner.others {
+                    part.store_recorded_puts();
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// [`Tx::put`] of a value at an address in an object.
+    #[inline]
+    pub(crate) fn put_value<T: Invariant>(&self, address: usize, value: &T) -> Result<()> {
         let bytes = size_of::<T>();
         let from = core::ptr::from_ref(value).cast::<u8>();
         let words = (0..bytes).step_by(8).map(|at| {
@@ -275,6 +298,12 @@ impl Tx {
         self.put_value(address, &value)?;
         // SAFETY: a block of T's size and alignment in an object that stays mapped; any bits are a T.
         Ok(unsafe { &*(address as *const T) })
+    }
+
+    /// A block of `bytes` with whatever is in it, to be filled by puts; its address.
+    #[inline]
+    pub(crate) fn alloc_unfilled(&self, window: Window, bytes: usize, align: usize) -> Result<usize> {
+        self.guarded(|inner| inner.alloc(window, bytes, align, |part| part.alloc_for_put(bytes, align)))
     }
 
     /// A block of `bytes`, with whatever is in it; its address. Call [`Tx::settle`] before writing to it. It is flushed when the
@@ -503,8 +532,8 @@ impl Inner {
             part.record_puts();
         }
         self.settle()?;
-        for part in &self.others {
-            part.apply_puts();
+        for part in &mut self.others {
+            part.store_recorded_puts();
             part.flush_changed();
         }
         Ok(())

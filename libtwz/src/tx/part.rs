@@ -13,6 +13,9 @@ use crate::window::{SLOT_MASK, Window};
 use alloc::vec::Vec;
 use twz_abi::ObjectId;
 
+#[allow(clippy::cast_possible_truncation, reason = "2^12")]
+const FIRST: usize = twz_abi::object::DATA_OFFSET as usize;
+
 /// Words of a log kept without a heap allocation.
 type Words = Spill<u64, 8>;
 /// (offset, bytes) kept without a heap allocation.
@@ -134,7 +137,11 @@ impl Part {
     #[inline]
     fn offset_of(address: usize, bytes: usize) -> Result<usize> {
         let offset = address & SLOT_MASK;
-        if offset + bytes > SLOT_MASK + 1 { Err(Error::NotInObject { address }) } else { Ok(offset) }
+        if offset < FIRST || offset + bytes > SLOT_MASK + 1 {
+            Err(Error::NotInObject { address })
+        } else {
+            Ok(offset)
+        }
     }
 
     /// Notes what a range holds.
@@ -335,13 +342,28 @@ impl Part {
         }
     }
 
-    /// Turns puts into recorded changes: a participant has no commit batch of its own.
-    pub(super) fn record_puts(&mut self) {
-        let mut ranges = Vec::new();
-        log::for_ranges(self.puts.as_slice(), |offset, bytes, _| ranges.push((offset, bytes)));
-        for (offset, bytes) in ranges {
-            self.record_old(offset, bytes);
+    /// Records what the puts will change, so that they can be stored before the commit; true if there are any.
+    #[inline]
+    pub(super) fn record_puts(&mut self) -> bool {
+        if self.puts.is_empty() {
+            return false;
         }
+        let Self { log, puts, undo, changed, .. } = self;
+        log::for_ranges(puts.as_slice(), |offset, bytes, _| {
+            log::entries_of(log.window, offset, bytes, |word| undo.push(word));
+            changed.push(range(offset, bytes));
+        });
+        true
+    }
+
+    /// Stores puts that [`Part::record_puts`] recorded, after their records are durable.
+    #[inline]
+    pub(super) fn store_recorded_puts(&mut self) {
+        let window = self.log.window;
+        log::for_ranges(self.puts.as_slice(), |offset, bytes, words| {
+            log::write_words(window, offset, bytes, words.iter().copied());
+        });
+        self.puts.truncate(0);
     }
 
     /// Flushes everything that was changed in place.

@@ -1,0 +1,445 @@
+//! A hash map by linear hashing: it grows one bucket at a time, so that no insert is long.
+//!
+//! ```text
+//! table: segments of buckets, segment 0 has 4, segment k > 0 has 4 << (k-1); bucket i is in segment ilog2(i / 4) + 1
+//! bucket: used bits 0–6, fingerprints in bytes 1–7 | overflow | 7 entries
+//! ```
+//! With `count` entries, there are `buckets` buckets; a key's bucket is its hash modulo the next power of two, or the half of
+//! that where the bucket does not exist yet.
+
+use super::{alone, damaged, home_of, inside};
+use crate::cell::PCell;
+use crate::error::{Error, Result};
+use crate::invariant::Invariant;
+use crate::ptr::InvPtr;
+use crate::tx::Tx;
+use crate::window::Window;
+
+/// Entries of a bucket.
+const ENTRIES: usize = 7;
+/// Buckets in segment 0.
+const FIRST: u64 = 4;
+/// Segments: up to 2^34 buckets.
+const SEGMENTS: usize = 33;
+/// Entries per bucket, on average, at which another bucket is made.
+const FULL: u64 = 5;
+/// Buckets chained to one before it is taken for a cycle.
+const CHAIN_MAX: usize = 10_000;
+
+/// A map from `K` to `V`; keys are equal when their bytes are.
+#[derive(Debug, Invariant)]
+#[repr(C)]
+pub struct HashMap<K: Invariant + Copy, V: Invariant + Copy> {
+    count: PCell<u64>,
+    buckets: PCell<u64>,
+    seed: PCell<u64>,
+    segments: [InvPtr<Bucket<K, V>>; SEGMENTS],
+}
+
+#[derive(Debug, Invariant)]
+#[repr(C)]
+struct Bucket<K: Invariant + Copy, V: Invariant + Copy> {
+    /// Byte 0: which entries are used; bytes 1–7: eight bits of their hashes.
+    used: PCell<u64>,
+    overflow: InvPtr<Bucket<K, V>>,
+    keys: [PCell<K>; ENTRIES],
+    values: [PCell<V>; ENTRIES],
+}
+
+/// An entry's place.
+struct Found<'a, K: Invariant + Copy, V: Invariant + Copy> {
+    bucket: &'a Bucket<K, V>,
+    entry: usize,
+}
+
+impl<K: Invariant + Copy, V: Invariant + Copy> Default for HashMap<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
+    /// An empty map, with a seed of its own so that nobody can choose keys that collide.
+    #[must_use]
+    pub fn new() -> Self {
+        use crate::sys::{Platform, Seam};
+        let mut seed = [0; 8];
+        Platform::random(&mut seed);
+        Self {
+            count: PCell::new(0),
+            buckets: PCell::new(0),
+            seed: PCell::new(u64::from_le_bytes(seed)),
+            segments: [const { InvPtr::null() }; SEGMENTS],
+        }
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.count.get()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn hash(&self, key: &K) -> u64 {
+        let mut hash = self.seed.get() ^ 0x9e37_79b9_7f4a_7c15;
+        for_words(key, |word| {
+            let product = u128::from(hash ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93_2545_f491_4f6c_dd1d);
+            #[allow(clippy::cast_possible_truncation, reason = "both halves are folded in")]
+            {
+                hash = (product >> 64) as u64 ^ product as u64;
+            }
+        });
+        hash
+    }
+
+    /// The number of the bucket for `hash` among `buckets`, at least 1.
+    fn bucket_number(hash: u64, buckets: u64) -> u64 {
+        let size = buckets.next_power_of_two();
+        let number = hash & (size - 1);
+        if number < buckets { number } else { number & (size / 2 - 1) }
+    }
+
+    #[inline]
+    fn bucket(&self, number: u64) -> Result<&Bucket<K, V>> {
+        let (segment, index) = split(number);
+        let first = self.segments.get(segment).ok_or_else(|| damaged(self, "fewer buckets"))?;
+        if first.is_null() {
+            return Err(damaged(first, "a segment for each bucket"));
+        }
+        let raw = first.raw();
+        let offset = u64::from(raw.offset()) + index * size_of::<Bucket<K, V>>() as u64;
+        let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        crate::ptr::at(home_of(first)?, twz_abi::PersistentPtr::new(raw.index(), offset))
+    }
+
+    #[inline]
+    fn find(&self, key: &K, hash: u64) -> Result<Option<Found<'_, K, V>>> {
+        let buckets = self.buckets.get();
+        if buckets == 0 {
+            return Ok(None);
+        }
+        let mut bucket = self.bucket(Self::bucket_number(hash, buckets))?;
+        for _ in 0..CHAIN_MAX {
+            let used = bucket.used.get();
+            for entry in 0..ENTRIES {
+                if is_used(used, entry)
+                    && fingerprint_at(used, entry) == fingerprint(hash)
+                    && same(&bucket.keys[entry].get(), key)
+                {
+                    return Ok(Some(Found { bucket, entry }));
+                }
+            }
+            match bucket.overflow.get()? {
+                Some(next) => bucket = next,
+                None => return Ok(None),
+            }
+        }
+        Err(damaged(bucket, "a chain of buckets without a cycle"))
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// [`Error::BadPointer`], [`Error::Damaged`].
+    #[inline]
+    pub fn get(&self, key: &K) -> Result<Option<V>> {
+        let found = self.find(key, self.hash(key))?;
+        Ok(found.map(|found| found.bucket.values[found.entry].get()))
+    }
+
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    /// As [`HashMap::get`].
+    pub fn contains_key(&self, key: &K) -> Result<bool> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// Gives `key` a value, durably; returns the one before.
+    ///
+    /// # Errors
+    /// As [`HashMap::get`]; [`Error::OutOfSpace`], [`Error::Busy`].
+    pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
+        alone(self, |tx| self.do_insert(tx, &key, value))
+    }
+
+    /// Gives `key` a value as a part of `tx`.
+    ///
+    /// # Errors
+    /// As [`HashMap::insert`].
+    pub fn insert_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
+        inside(tx, |tx| self.do_insert(tx, &key, value))
+    }
+
+    fn do_insert(&self, tx: &Tx, key: &K, value: V) -> Result<Option<V>> {
+        let hash = self.hash(key);
+        if let Some(found) = self.find(key, hash)? {
+            let place = &found.bucket.values[found.entry];
+            let before = place.get();
+            tx.put(place, value)?;
+            return Ok(Some(before));
+        }
+        let count = self.count.get();
+        if count >= self.buckets.get().saturating_mul(FULL) {
+            self.add_bucket(tx)?;
+            tx.apply()?; // what follows must see it
+        }
+        let number = Self::bucket_number(hash, self.buckets.get());
+        self.put_entry(tx, self.bucket(number)?, key, value, hash)?;
+        tx.put(&self.count, count.wrapping_add(1))?;
+        Ok(None)
+    }
+
+    /// Puts an entry that is not there into a bucket or its chain.
+    fn put_entry(&self, tx: &Tx, first: &Bucket<K, V>, key: &K, value: V, hash: u64) -> Result<()> {
+        let mut bucket = first;
+        for _ in 0..CHAIN_MAX {
+            let used = bucket.used.get();
+            if let Some(entry) = (0..ENTRIES).find(|entry| !is_used(used, *entry)) {
+                tx.put(&bucket.keys[entry], *key)?;
+                tx.put(&bucket.values[entry], value)?;
+                return tx.put(&bucket.used, with_entry(used, entry, hash));
+            }
+            match bucket.overflow.get()? {
+                Some(next) => bucket = next,
+                None => {
+                    let mut new = Bucket::blank(*key, value);
+                    new.used = PCell::new(with_entry(0, 0, hash));
+                    let new = tx.alloc_put(home_of(self)?, new)?;
+                    return tx.put_ptr(&bucket.overflow, Some(new));
+                }
+            }
+        }
+        Err(damaged(first, "a chain of buckets without a cycle"))
+    }
+
+    /// Makes one more bucket and moves to it what belongs there from the bucket that it is split off.
+    #[cold]
+    fn add_bucket(&self, tx: &Tx) -> Result<()> {
+        let buckets = self.buckets.get();
+        let (segment, _) = split(buckets);
+        let place = self.segments.get(segment).ok_or(Error::TooLarge { bytes: buckets })?;
+        if place.is_null() {
+            self.add_segment(tx, segment)?;
+            tx.apply()?;
+        }
+        tx.put(&self.buckets, buckets + 1)?;
+        if buckets == 0 {
+            return self.fill_bucket(tx, self.bucket(0)?, &[]);
+        }
+        // It takes over from the bucket with the same number without its highest bit.
+        let old = self.bucket(buckets & !(1 << buckets.ilog2()))?;
+        self.split_bucket(tx, old, self.bucket(buckets)?, buckets + 1)
+    }
+
+    fn split_bucket(&self, tx: &Tx, old: &Bucket<K, V>, new: &Bucket<K, V>, buckets: u64) -> Result<()> {
+        let mut moved: alloc::vec::Vec<(K, V, u64)> = alloc::vec::Vec::new();
+        let mut bucket = old;
+        for _ in 0..CHAIN_MAX {
+            let used = bucket.used.get();
+            let mut left = used;
+            for entry in (0..ENTRIES).filter(|entry| is_used(used, *entry)) {
+                let (key, value) = (bucket.keys[entry].get(), bucket.values[entry].get());
+                let hash = self.hash(&key);
+                if Self::bucket_number(hash, buckets) == buckets - 1 {
+                    moved.push((key, value, hash));
+                    left &= !(1 << entry);
+                }
+            }
+            if left != used {
+                tx.put(&bucket.used, left)?;
+            }
+            match bucket.overflow.get()? {
+                Some(next) => bucket = next,
+                None => return self.fill_bucket(tx, new, &moved),
+            }
+        }
+        Err(damaged(old, "a chain of buckets without a cycle"))
+    }
+
+    /// Fills a bucket that nobody has seen; what does not fit goes to chained ones.
+    fn fill_bucket(&self, tx: &Tx, new: &Bucket<K, V>, entries: &[(K, V, u64)]) -> Result<()> {
+        let (here, rest) = entries.split_at(entries.len().min(ENTRIES));
+        let mut used = 0;
+        for (i, (key, value, hash)) in here.iter().enumerate() {
+            tx.put(&new.keys[i], *key)?;
+            tx.put(&new.values[i], *value)?;
+            used = with_entry(used, i, *hash);
+        }
+        tx.put(&new.used, used)?;
+        if let Some((key, value, _)) = rest.first() {
+            let next = tx.alloc_put(home_of(self)?, Bucket::blank(*key, *value))?;
+            tx.put_ptr(&new.overflow, Some(next))?;
+            return self.fill_bucket(tx, next, rest);
+        }
+        tx.put_ptr(&new.overflow, None)
+    }
+
+    fn add_segment(&self, tx: &Tx, segment: usize) -> Result<()> {
+        let count = if segment == 0 { FIRST } else { FIRST << (segment - 1) };
+        let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<Bucket<K, V>>());
+        let home = home_of(self)?;
+        // Its buckets are filled as they come into use: `fill_bucket` says everything about one.
+        let address = tx.alloc_unfilled(home, bytes, align_of::<Bucket<K, V>>())?;
+        let place = &self.segments[segment];
+        let pointer =
+            crate::translate::persistent(Window::around(core::ptr::from_ref(place).addr())?, address)?;
+        tx.put_value(core::ptr::from_ref(place).addr(), &pointer.0)
+    }
+
+    /// Takes `key` out, durably; returns its value.
+    ///
+    /// # Errors
+    /// As [`HashMap::get`]; [`Error::Busy`].
+    pub fn remove(&self, key: &K) -> Result<Option<V>> {
+        alone(self, |tx| self.do_remove(tx, key))
+    }
+
+    /// Takes `key` out as a part of `tx`.
+    ///
+    /// # Errors
+    /// As [`HashMap::remove`].
+    pub fn remove_in(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
+        inside(tx, |tx| self.do_remove(tx, key))
+    }
+
+    fn do_remove(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
+        let Some(found) = self.find(key, self.hash(key))? else { return Ok(None) };
+        tx.put(&found.bucket.used, found.bucket.used.get() & !(1 << found.entry))?;
+        tx.put(&self.count, self.count.get().saturating_sub(1))?;
+        Ok(Some(found.bucket.values[found.entry].get()))
+    }
+
+    /// All entries, in no order; ends after the first error.
+    pub fn iter(&self) -> impl Iterator<Item = Result<(K, V)>> {
+        let mut number = 0;
+        let mut at: Option<&Bucket<K, V>> = None;
+        let mut entry = 0;
+        let mut steps = 0_u64;
+        let mut broken = false;
+        core::iter::from_fn(move || {
+            loop {
+                if broken {
+                    return None;
+                }
+                let Some(bucket) = at else {
+                    if number >= self.buckets.get() {
+                        return None;
+                    }
+                    match self.bucket(number) {
+                        Ok(bucket) => at = Some(bucket),
+                        Err(error) => {
+                            broken = true;
+                            return Some(Err(error));
+                        }
+                    }
+                    (number, entry, steps) = (number + 1, 0, 0);
+                    continue;
+                };
+                if entry < ENTRIES {
+                    entry += 1;
+                    if is_used(bucket.used.get(), entry - 1) {
+                        return Some(Ok((bucket.keys[entry - 1].get(), bucket.values[entry - 1].get())));
+                    }
+                    continue;
+                }
+                steps += 1;
+                entry = 0;
+                let next = bucket.overflow.get();
+                match next {
+                    Ok(next) if steps < CHAIN_MAX as u64 => at = next,
+                    Ok(_) => {
+                        broken = true;
+                        return Some(Err(damaged(bucket, "a chain of buckets without a cycle")));
+                    }
+                    Err(error) => {
+                        broken = true;
+                        return Some(Err(error));
+                    }
+                }
+            }
+        })
+    }
+}
+
+impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
+    /// An unused bucket; its places hold copies of an entry.
+    fn blank(key: K, value: V) -> Self {
+        Self {
+            used: PCell::new(0),
+            overflow: InvPtr::null(),
+            keys: core::array::from_fn(|_| PCell::new(key)),
+            values: core::array::from_fn(|_| PCell::new(value)),
+        }
+    }
+}
+
+/// Segment and index in it of a bucket.
+fn split(number: u64) -> (usize, u64) {
+    if number < FIRST {
+        return (0, number);
+    }
+    let level = (number / FIRST).ilog2();
+    (level as usize + 1, number - (FIRST << level))
+}
+
+const fn fingerprint(hash: u64) -> u64 {
+    hash >> 56
+}
+
+const fn is_used(used: u64, entry: usize) -> bool {
+    used >> entry & 1 != 0
+}
+
+const fn fingerprint_at(used: u64, entry: usize) -> u64 {
+    used >> (8 + entry * 8) & 0xff
+}
+
+const fn with_entry(used: u64, entry: usize, hash: u64) -> u64 {
+    let shift = 8 + entry * 8;
+    used & !(0xff << shift) | fingerprint(hash) << shift | 1 << entry
+}
+
+/// Calls `with` for the bytes of a value, by words.
+fn for_words<T: Invariant + Copy>(value: &T, mut with: impl FnMut(u64)) {
+    let () = T::NO_PADDING;
+    let from = core::ptr::from_ref(value).cast::<u8>();
+    for at in (0..size_of::<T>()).step_by(8) {
+        let mut word = [0_u8; 8];
+        let count = (size_of::<T>() - at).min(8);
+        // SAFETY: T has no padding, so its bytes are initialised; at + count <= its size.
+        unsafe { core::ptr::copy_nonoverlapping(from.wrapping_add(at), word.as_mut_ptr(), count) };
+        with(u64::from_le_bytes(word));
+    }
+}
+
+fn same<T: Invariant + Copy>(a: &T, b: &T) -> bool {
+    let mut equal = true;
+    let mut words: [u64; 4] = [0; 4];
+    if size_of::<T>() <= 32 {
+        let mut i = 0;
+        for_words(a, |word| {
+            words[i] = word;
+            i += 1;
+        });
+        i = 0;
+        for_words(b, |word| {
+            equal &= words[i] == word;
+            i += 1;
+        });
+        return equal;
+    }
+    let mut all = alloc::vec::Vec::new();
+    for_words(a, |word| all.push(word));
+    let mut i = 0;
+    for_words(b, |word| {
+        equal &= all[i] == word;
+        i += 1;
+    });
+    equal
+}

@@ -1,0 +1,277 @@
+//! Each collection against its model in std, with random operations, aborts, small objects and damage.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Ring, String, Vec};
+use libtwz::prelude::*;
+use std::collections::{BTreeMap as Ordered, VecDeque};
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Root {
+    hash: HashMap<u64, u64>,
+    tree: BTreeMap<u64, u64>,
+    rb: RbTree<u64, u64>,
+    list: List<u64>,
+    vec: Vec<u64>,
+    ring: Ring<u64, 16>,
+    text: String,
+}
+
+fn root(data_bytes: usize) -> Object<Root> {
+    let root = Root {
+        hash: HashMap::new(),
+        tree: BTreeMap::new(),
+        rb: RbTree::new(),
+        list: List::new(),
+        vec: Vec::new(),
+        ring: Ring::new(0),
+        text: String::new(),
+    };
+    ObjectBuilder::new().data_bytes(data_bytes).build(root).unwrap()
+}
+
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % limit
+    }
+}
+
+/// Random inserts, removals and look-ups of keys below `keys` in all three maps.
+fn maps_agree(data_bytes: usize, keys: u64, steps: u64) {
+    let o = root(data_bytes);
+    let mut model = Ordered::new();
+    let mut random = Random(keys + 12345);
+    for step in 0..steps {
+        let key = random.below(keys);
+        match random.below(8) {
+            0..=3 => {
+                let before = model.insert(key, step);
+                assert_eq!(o.hash.insert(key, step).unwrap(), before);
+                assert_eq!(o.tree.insert(key, step).unwrap(), before);
+                assert_eq!(o.rb.insert(key, step).unwrap(), before);
+            }
+            4..=5 => {
+                let before = model.remove(&key);
+                assert_eq!(o.hash.remove(&key).unwrap(), before);
+                assert_eq!(o.tree.remove(&key).unwrap(), before);
+                assert_eq!(o.rb.remove(&key).unwrap(), before);
+            }
+            6 => {
+                // Several changes in one transaction, some of them undone.
+                let fail = random.below(2) == 0;
+                let result = o.tx(|tx| {
+                    for key in key..key + 5 {
+                        o.hash.insert_in(tx, key, step)?;
+                        o.tree.insert_in(tx, key, step)?;
+                        o.rb.insert_in(tx, key, step)?;
+                        assert_eq!(o.hash.get(&key)?, Some(step), "visible at once");
+                    }
+                    o.hash.remove_in(tx, &(key + 1))?;
+                    o.tree.remove_in(tx, &(key + 1))?;
+                    o.rb.remove_in(tx, &(key + 1))?;
+                    if fail { Err(Error::Aborted) } else { Ok(()) }
+                });
+                assert_eq!(result.is_err(), fail);
+                if !fail {
+                    model.extend((key..key + 5).map(|key| (key, step)));
+                    model.remove(&(key + 1));
+                }
+            }
+            _ => {
+                let expected = model.get(&key).copied();
+                assert_eq!(o.hash.get(&key).unwrap(), expected);
+                assert_eq!(o.tree.get(&key).unwrap(), expected);
+                assert_eq!(o.rb.get(&key).unwrap(), expected);
+            }
+        }
+        if step % 64 == 0 {
+            o.rb.check().unwrap();
+        }
+    }
+    let entries: std::vec::Vec<_> = model.iter().map(|(k, v)| (*k, *v)).collect();
+    assert_eq!(o.tree.iter().collect::<Result<std::vec::Vec<_>>>().unwrap(), entries);
+    assert_eq!(o.rb.iter().collect::<Result<std::vec::Vec<_>>>().unwrap(), entries);
+    let mut unordered: std::vec::Vec<_> = o.hash.iter().collect::<Result<_>>().unwrap();
+    unordered.sort_unstable();
+    assert_eq!(unordered, entries);
+    let middle: std::vec::Vec<_> = o.tree.range(keys / 4..keys / 2).map(Result::unwrap).collect();
+    assert_eq!(middle, model.range(keys / 4..keys / 2).map(|(k, v)| (*k, *v)).collect::<std::vec::Vec<_>>());
+    assert_eq!(
+        (o.hash.len(), o.tree.len(), o.rb.len()),
+        (model.len() as u64, model.len() as u64, model.len() as u64)
+    );
+}
+
+#[test]
+fn maps_agree_with_the_model() {
+    maps_agree(usize::MAX, 50, 1500);
+    maps_agree(usize::MAX, 5000, 6000);
+}
+
+#[test]
+fn maps_cross_objects_when_one_is_full() {
+    maps_agree(16 << 10, 2000, 3000);
+}
+
+#[test]
+fn ordered_inserts_make_a_deep_tree() {
+    let o = root(usize::MAX);
+    for key in 0..3000_u64 {
+        o.tree.insert(key, key * 2).unwrap();
+    }
+    for key in 0..3000 {
+        assert_eq!(o.tree.get(&key).unwrap(), Some(key * 2));
+    }
+    assert!(o.tree.iter().map(Result::unwrap).eq((0..3000).map(|key| (key, key * 2))));
+    assert_eq!(o.tree.first_key_value().unwrap(), Some((0, 0)));
+}
+
+#[test]
+fn sequences_agree_with_the_model() {
+    for data_bytes in [usize::MAX, 8 << 10] {
+        let o = root(data_bytes);
+        let (mut list, mut vec, mut ring) = (VecDeque::new(), std::vec::Vec::new(), VecDeque::new());
+        let mut random = Random(77);
+        for step in 0..1500 {
+            match random.below(9) {
+                0..=1 => {
+                    list.push_front(step);
+                    o.list.push_front(step).unwrap();
+                }
+                2..=3 => {
+                    list.push_back(step);
+                    o.list.push_back(step).unwrap();
+                    vec.push(step);
+                    o.vec.push(step).unwrap();
+                }
+                4 => assert_eq!(o.list.pop_front().unwrap(), list.pop_front()),
+                5 => assert_eq!(o.list.pop_back().unwrap(), list.pop_back()),
+                6 => {
+                    assert_eq!(
+                        o.ring.push_back(step).unwrap(),
+                        if ring.len() == 16 { ring.pop_front() } else { None }
+                    );
+                    ring.push_back(step);
+                }
+                7 if !vec.is_empty() => {
+                    let index = random.below(vec.len() as u64);
+                    let removed = vec.swap_remove(usize::try_from(index).unwrap());
+                    assert_eq!(o.vec.swap_remove(index).unwrap(), Some(removed));
+                }
+                _ => {
+                    assert_eq!(o.ring.pop_front().unwrap(), ring.pop_front());
+                    assert_eq!(o.vec.pop().unwrap(), vec.pop());
+                }
+            }
+        }
+        assert_eq!(o.list.iter().collect::<Result<VecDeque<_>>>().unwrap(), list);
+        assert_eq!(o.vec.iter().collect::<Result<std::vec::Vec<_>>>().unwrap(), vec);
+        assert_eq!(o.ring.iter().unwrap().collect::<VecDeque<_>>(), ring);
+    }
+}
+
+#[test]
+fn a_vector_outgrows_its_object() {
+    let o = root(8 << 10);
+    for i in 0..3000 {
+        o.tx(|tx| o.vec.push_in(tx, i))
+            .or_else(|e| if let Error::TooLarge { .. } = e { Ok(()) } else { Err(e) })
+            .unwrap();
+    }
+    assert!(!o.overflow().unwrap().is_null());
+    assert!(o.vec.iter().map(Result::unwrap).eq(0..o.vec.len()));
+    o.vec.clear().unwrap();
+    assert!(o.vec.is_empty() && o.vec.iter().next().is_none());
+    o.vec.push(1).unwrap();
+    assert_eq!(o.vec.last().unwrap(), Some(1));
+}
+
+#[test]
+fn text_grows_and_shrinks() {
+    let o = root(usize::MAX);
+    o.text.set("grüß").unwrap();
+    o.text.push_str(" dich, Welt; and a tail that needs a larger block").unwrap();
+    assert_eq!(o.text.get().unwrap(), "grüß dich, Welt; and a tail that needs a larger block");
+    let result = o.tx(|tx| o.text.set_in(tx, "other").and(Err::<(), _>(Error::Aborted)));
+    assert!(result.is_err());
+    assert!(o.text.get().unwrap().starts_with("grüß"));
+    o.text.set("").unwrap();
+    assert!(o.text.is_empty() && o.text.get().unwrap().is_empty());
+}
+
+#[test]
+fn damage_is_an_error_and_ends() {
+    for seed in 1..120 {
+        let o = root(usize::MAX);
+        for i in 0..60_u64 {
+            o.hash.insert(i, i).unwrap();
+            o.tree.insert(i, i).unwrap();
+            o.rb.insert(i, i).unwrap();
+            o.list.push_back(i).unwrap();
+            o.vec.push(i).unwrap();
+        }
+        o.text.set("some text").unwrap();
+        let mut random = Random(seed * 7919);
+        let base = core::ptr::from_ref(o.base()).addr() & 0x3fff_ffff;
+        let bytes = size_of::<Root>() as u64 + (16 << 10) + 4096;
+        for _ in 0..40 {
+            let at = base + usize::try_from(random.below(bytes)).unwrap() / 8 * 8;
+            // The allocator and the log have damage tests of their own.
+            let in_root = at < base + size_of::<Root>();
+            let in_blocks = at > base + size_of::<Root>() + (8 << 10) + 128 + 4096 + 1024;
+            if in_root || in_blocks {
+                let value = match random.below(4) {
+                    0 => 0,
+                    1 => random.below(1 << 30),
+                    2 => random.below(100),
+                    _ => random.below(u64::MAX),
+                };
+                o.window().store(at, value);
+            }
+        }
+        // Whatever comes out is a value or an error; nothing panics, hangs or leaves the object.
+        let _ = o.hash.iter().take(10_000).filter(Result::is_ok).count();
+        let _ = o.tree.iter().take(10_000).filter(Result::is_ok).count();
+        let _ = o.rb.iter().take(10_000).filter(Result::is_ok).count();
+        let _ = o.list.iter().take(10_000).filter(Result::is_ok).count();
+        let _ = o.vec.iter().take(10_000).filter(Result::is_ok).count();
+        let _ = o.ring.iter().map(Iterator::count);
+        let _ = o.text.get();
+        for key in 0..70 {
+            let _ = o.hash.get(&key);
+            let _ = o.tree.get(&key);
+            let _ = o.rb.get(&key);
+            let _ = o.hash.insert(key + 1000, 1);
+            let _ = o.tree.insert(key + 1000, 1);
+            let _ = o.rb.insert(key + 1000, 1);
+            let _ = o.hash.remove(&key);
+            let _ = o.rb.remove(&key);
+            let _ = o.list.pop_front();
+            let _ = o.vec.push(4);
+            let _ = o.ring.push_back(4);
+        }
+        let _ = o.text.set("another");
+    }
+}
+
+#[test]
+fn nothing_leaks_when_a_collection_is_emptied() {
+    let o = root(usize::MAX);
+    for i in 0..200_u64 {
+        o.list.push_back(i).unwrap();
+        o.rb.insert(i, i).unwrap();
+    }
+    while o.list.pop_back().unwrap().is_some() {}
+    for i in 0..200_u64 {
+        assert_eq!(o.rb.remove(&i).unwrap(), Some(i));
+        o.rb.check().unwrap();
+    }
+    let census = o.census().unwrap();
+    assert_eq!(census.bytes, census.free_bytes, "{census:?}");
+}
