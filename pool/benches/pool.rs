@@ -30,9 +30,10 @@ impl Row {
     fn print(&self) {
         let holds = self.aim.map(|aim| self.ours <= aim);
         let row = serde_json::json!({
-            "group": "pool", "name": self.name, "where": "host, /dev/shm", "unit": self.unit, "ours": round(self.ours),
+            "group": "pool", "name": self.name, "where": "hosted", "unit": self.unit, "ours": round(self.ours),
             "peer": self.peer.map(|(_, peer)| round(peer)), "peer_name": self.peer.map(|(name, _)| name),
-            "ratio": self.peer.map(|(_, peer)| round(peer / self.ours)), "aim": self.aim, "holds": holds,
+            "ratio": self.peer.map(|(_, peer)| round(self.ours / peer)),
+            "aim": self.aim.map(|aim| format!("≤ {aim} {}", self.unit)), "holds": holds,
         });
         println!("{row}");
     }

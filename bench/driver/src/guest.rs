@@ -1,0 +1,69 @@
+//! Programs on Twizzler, run by `twzvmm`.
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+/// A `twzvmm` and a scratch pool.
+pub(crate) struct Guest {
+    twzvmm: PathBuf,
+    folder: tempfile::TempDir,
+}
+
+/// What `twzvmm --report` writes.
+#[derive(Deserialize)]
+pub(crate) struct Report {
+    pub(crate) startup_ns: Option<u64>,
+    pub(crate) memory: Memory,
+}
+
+/// Resident bytes.
+#[derive(Deserialize)]
+pub(crate) struct Memory {
+    pub(crate) overhead: u64,
+}
+
+/// A line of the `measure` program.
+#[derive(Deserialize)]
+struct Line {
+    name: String,
+    ns: f64,
+}
+
+impl Guest {
+    /// A pool in memory, so that no disk is measured.
+    pub(crate) fn new(twzvmm: &Path) -> Result<Self> {
+        let folder = tempfile::tempdir_in("/dev/shm").context("cannot make a folder in /dev/shm")?;
+        Ok(Self { twzvmm: twzvmm.to_path_buf(), folder })
+    }
+
+    /// Runs a program; returns its output and the report.
+    pub(crate) fn run(&self, harts: u32, program: &[&str]) -> Result<(String, Report)> {
+        let report = self.folder.path().join("report.json");
+        let output = Command::new(&self.twzvmm)
+            .args(["--create", "256M", "--harts", &harts.to_string()])
+            .arg("--pmem")
+            .arg(self.folder.path().join("pool.img"))
+            .arg("--report")
+            .arg(&report)
+            .arg("--")
+            .args(program)
+            .stdin(Stdio::null())
+            .output()
+            .with_context(|| format!("cannot run {}", self.twzvmm.display()))?;
+        if !output.status.success() {
+            bail!("{program:?} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        let report = std::fs::read(&report).context("twzvmm wrote no report")?;
+        Ok((String::from_utf8(output.stdout)?, serde_json::from_slice(&report)?))
+    }
+
+    /// Runs `measure` and returns nanoseconds by name.
+    pub(crate) fn measure(&self, harts: u32, percent: u32) -> Result<HashMap<String, f64>> {
+        let (output, _) = self.run(harts, &["measure", &percent.to_string()])?;
+        let parse = |line: &str| serde_json::from_str::<Line>(line).map(|line| (line.name, line.ns));
+        Ok(output.lines().map(parse).collect::<Result<_, _>>()?)
+    }
+}
