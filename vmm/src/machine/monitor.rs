@@ -6,8 +6,10 @@
 //! - **I1 leased**: a binding holds an [`ObjectRef`] as long as any alias shows its pages, so the pool cannot reuse them.
 //! - A page is shown writable only if the binding has [`Rights::WRITE`] and no other object shares the page.
 //!
-//! Lock order: an object of the pool, then [`Aliases`]. The pool calls back ([`ShareHook`]) with an object locked and the hook locks the
+//! Lock order: `changes`, an object of the pool, then [`Aliases`]. The pool calls back ([`ShareHook`]) with an object locked and the hook locks the
 //! aliases; so nothing here calls the pool about an object while it holds them.
+
+mod contents;
 
 use ept_contexts::{Chunk, Protection, Window};
 use pool::{Access, Error as PoolError, ObjectRef, ObjectSpec, Pool, ShareHook};
@@ -105,6 +107,8 @@ pub(super) struct Monitor {
     context: ObjectId,
     session: ObjectId,
     aliases: Arc<Mutex<Aliases>>,
+    /// Held while an extent is looked up and shown, and while pages are replaced by a copy or a trim: see `contents`.
+    changes: Mutex<()>,
 }
 
 /// Write-protects or hides pages before the pool changes what they mean.
@@ -137,7 +141,7 @@ impl Monitor {
         let aliases = Aliases { window, bindings: Vec::new(), free: Vec::new(), by_object: HashMap::new() };
         let aliases = Arc::new(Mutex::new(aliases));
         pool.set_share_hook(Some(Arc::new(Hook(Arc::clone(&aliases)))));
-        Self { pool, context, session, aliases }
+        Self { pool, context, session, aliases, changes: Mutex::new(()) }
     }
 
     /// Gives the window to `work`, for its memslot.
@@ -185,6 +189,7 @@ impl Monitor {
         if access.is_empty() || !rights.contains(access) {
             return Err(ErrorCode::NotPermitted);
         }
+        let _no_change = self.hold_touches();
         let wanted = if access.contains(Rights::WRITE) { Access::Write } else { Access::Read };
         // The pool may call the hook in here, which locks the aliases.
         let extent = grow(&object, offset, wanted).map_err(|error| code(&error))?;
@@ -327,6 +332,22 @@ impl Monitor {
     pub(super) fn name_remove(&self, context: ObjectId, name: &str) -> Result<(), ErrorCode> {
         self.check_context(context)?;
         self.pool.name_remove(name).map_err(|error| code(&error))
+    }
+
+    /// Keeps extents from being shown, or replaced, as long as the guard lives.
+    fn hold_touches(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the alias shows the page at `offset` of an object.
+    #[cfg(test)]
+    fn shows(&self, object: ObjectId, offset: u64) -> bool {
+        let aliases = lock(&self.aliases);
+        let binding = aliases.by_object.get(&object).and_then(|&index| aliases.bindings[index].as_ref());
+        let chunk = binding.and_then(|binding| binding.chunks.get(&(offset / CHUNK)));
+        chunk.is_some_and(|(_, shown)| {
+            shown.iter().any(|part| (part.start..part.end()).contains(&(offset % CHUNK)))
+        })
     }
 
     fn check_context(&self, context: ObjectId) -> Result<(), ErrorCode> {
