@@ -162,7 +162,7 @@ mod tests {
             CopySpec { source_offset: 0x1001, ..good },
             CopySpec { target_offset: 0x5008, ..good },
             CopySpec { bytes: 100, ..good },
-            CopySpec { bytes: u64::MAX & !0xfff, ..good },
+            CopySpec { bytes: !0xfff, ..good },
             CopySpec { target_offset: 1 << 30, ..good },
             CopySpec { source_offset: u64::MAX - 0xfff, ..good },
             CopySpec { target: source, target_offset: 0x1000, ..good },
