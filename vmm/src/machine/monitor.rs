@@ -16,7 +16,7 @@ use pool::{Access, Error as PoolError, ObjectRef, ObjectSpec, Pool, ShareHook};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
-use twz_abi::syscall::{CopySpec, CreateSpec, ObjectStat, create_flags};
+use twz_abi::syscall::{CreateSpec, ObjectStat, create_flags};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 
 /// Bytes that one first-stage table covers, and one chunk of a window.
@@ -248,49 +248,6 @@ impl Monitor {
             return self.pool.untie(object, self.session).map(drop).map_err(|error| code(&error));
         }
         self.pool.delete_object(object).map_err(|error| code(&error))
-    }
-
-    /// Makes a range of one object a copy-on-write copy of a range of another.
-    pub(super) fn copy(&self, context: ObjectId, spec: &CopySpec) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.require(spec.source, Rights::READ)?;
-        self.require(spec.target, Rights::WRITE)?;
-        self.copy_range(spec)
-    }
-
-    /// Makes `object` live at least as long as `keeper`.
-    pub(super) fn tie(&self, context: ObjectId, object: ObjectId, keeper: ObjectId) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.rights(object)?;
-        self.require(keeper, Rights::WRITE)?;
-        self.pool.tie(object, keeper).map_err(|error| code(&error))
-    }
-
-    /// Gives back the pages of a range: it becomes a copy of the same range of the session object, which is empty.
-    pub(super) fn trim(
-        &self,
-        context: ObjectId,
-        object: ObjectId,
-        offset: u64,
-        bytes: u64,
-    ) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.require(object, Rights::WRITE)?;
-        self.copy_range(&CopySpec {
-            source: self.session,
-            target: object,
-            source_offset: offset,
-            target_offset: offset,
-            bytes,
-        })
-    }
-
-    fn copy_range(&self, spec: &CopySpec) -> Result<(), ErrorCode> {
-        let source = self.pool.open_object(spec.source).map_err(|error| code(&error))?;
-        let target = self.pool.open_object(spec.target).map_err(|error| code(&error))?;
-        self.pool
-            .copy_range(&source, spec.source_offset, &target, spec.target_offset, spec.bytes)
-            .map_err(|error| code(&error))
     }
 
     fn require(&self, object: ObjectId, needed: Rights) -> Result<(), ErrorCode> {

@@ -7,7 +7,6 @@
 //!   replaced in between. Therefore the pages can go back to the pool at once.
 
 use super::{Monitor, code};
-use pool::ObjectSpec;
 use twz_abi::syscall::CopySpec;
 use twz_abi::{ErrorCode, ObjectId, Rights};
 
@@ -19,16 +18,9 @@ impl Monitor {
     /// object or overlap, [`ErrorCode::PoolFull`].
     pub(in crate::machine) fn copy(&self, context: ObjectId, spec: &CopySpec) -> Result<(), ErrorCode> {
         self.check_context(context)?;
-        self.need(spec.source, Rights::READ)?;
-        self.need(spec.target, Rights::WRITE)?;
-        let source = self.pool.open_object(spec.source).map_err(|error| code(&error))?;
-        let target = self.pool.open_object(spec.target).map_err(|error| code(&error))?;
-        let _no_touch = self.hold_touches();
-        self.pool
-            .copy_range(&source, spec.source_offset, &target, spec.target_offset, spec.bytes)
-            .map_err(|error| code(&error))?;
-        target.release_replaced(); // I2
-        Ok(())
+        self.require(spec.source, Rights::READ)?;
+        self.require(spec.target, Rights::WRITE)?;
+        self.copy_range(spec)
     }
 
     /// Gives the pages of a range back to the pool; it reads as zeros then. Needs WRITE.
@@ -43,20 +35,26 @@ impl Monitor {
         bytes: u64,
     ) -> Result<(), ErrorCode> {
         self.check_context(context)?;
-        self.need(object, Rights::WRITE)?;
-        let target = self.pool.open_object(object).map_err(|error| code(&error))?;
-        // A copy of nothing: the pool lays holes down in one atomic step. The empty object leaves no trace but its record, which is deleted;
-        // a crash in between leaves an unnamed empty object, tied to the session and gone with it.
-        let spec = ObjectSpec { ties: &[self.session], ..ObjectSpec::default() };
-        let empty = self.pool.create_object(&spec).map_err(|error| code(&error))?;
-        let trimmed = self.pool.open_object(empty).and_then(|nothing| {
-            let _no_touch = self.hold_touches();
-            self.pool.copy_range(&nothing, first, &target, first, bytes)?;
-            target.release_replaced(); // I2
-            Ok(())
-        });
-        let cleaned = self.pool.delete_object(empty).and_then(|()| self.pool.untie(empty, self.session));
-        trimmed.and_then(|()| cleaned.map(drop)).map_err(|error| code(&error))
+        self.require(object, Rights::WRITE)?;
+        // A copy of nothing: the session object is empty, and nobody has a right to it.
+        self.copy_range(&CopySpec {
+            source: self.session,
+            target: object,
+            source_offset: first,
+            target_offset: first,
+            bytes,
+        })
+    }
+
+    fn copy_range(&self, spec: &CopySpec) -> Result<(), ErrorCode> {
+        let source = self.pool.open_object(spec.source).map_err(|error| code(&error))?;
+        let target = self.pool.open_object(spec.target).map_err(|error| code(&error))?;
+        let _no_touch = self.hold_touches();
+        self.pool
+            .copy_range(&source, spec.source_offset, &target, spec.target_offset, spec.bytes)
+            .map_err(|error| code(&error))?;
+        target.release_replaced(); // I2
+        Ok(())
     }
 
     /// Makes `object` live at least as long as `keeper`. Needs any right to the former and WRITE to the latter.
@@ -74,12 +72,8 @@ impl Monitor {
             return Err(ErrorCode::BadArgument);
         }
         self.rights(object)?;
-        self.need(keeper, Rights::WRITE)?;
+        self.require(keeper, Rights::WRITE)?;
         self.pool.tie(object, keeper).map_err(|error| code(&error))
-    }
-
-    fn need(&self, object: ObjectId, right: Rights) -> Result<(), ErrorCode> {
-        if self.rights(object)?.contains(right) { Ok(()) } else { Err(ErrorCode::NotPermitted) }
     }
 }
 
@@ -87,6 +81,7 @@ impl Monitor {
 mod tests {
     use super::*;
     use ept_contexts::Window;
+    use pool::ObjectSpec;
     use pool::{CreateOptions, Pool};
     use std::sync::Arc;
     use twz_abi::object::DATA_OFFSET;
