@@ -2,5 +2,6 @@
 //!
 //! The binary is a thin shell around this library; see [`machine`] for the life of a machine.
 
+pub mod control;
 pub mod machine;
 pub mod size;

@@ -7,13 +7,17 @@ use pool::{CreateOptions, OpenOptions, Pool};
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vmm::control;
 use vmm::machine::{Config, Ending, Machine, check_limits};
 use vmm::size;
 
 /// Exit status of our own errors.
 const OWN_ERROR: u8 = 2;
 const DEFAULT_MEMORY: &str = "256M";
+/// How often `twzvmm trace --follow` asks.
+const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Run programs on persistent memory, isolated by virtualization hardware.
 ///
@@ -33,6 +37,27 @@ enum Command {
     /// Find out what this host's KVM can do, and what to do about it.
     Doctor {
         /// Print the findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the counters of a running machine: its kernel's and its VMM's.
+    Stats {
+        /// The machine's control socket.
+        #[arg(long, value_name = "PATH")]
+        control: PathBuf,
+        /// Print them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what a running machine did last: exits, hypercalls, injected interrupts.
+    Trace {
+        /// The machine's control socket.
+        #[arg(long, value_name = "PATH")]
+        control: PathBuf,
+        /// Go on printing until the machine ends.
+        #[arg(short, long)]
+        follow: bool,
+        /// Print them as JSON.
         #[arg(long)]
         json: bool,
     },
@@ -61,6 +86,9 @@ struct Run {
     /// Write what the run cost (start-up time, memory) to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// Answer `twzvmm stats` and `twzvmm trace` on a UNIX socket made there.
+    #[arg(long, value_name = "PATH")]
+    control: Option<PathBuf>,
     /// Say what happens; twice for more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
@@ -98,6 +126,8 @@ fn main() -> ExitCode {
         .init();
     let done = match cli.command {
         Some(Command::Doctor { json }) => doctor(json),
+        Some(Command::Stats { control, json }) => stats(&control, json),
+        Some(Command::Trace { control, follow, json }) => trace(&control, follow, json),
         None => run(cli.run, started),
     };
     match done {
@@ -119,6 +149,53 @@ fn doctor(json: bool) -> Result<ExitCode> {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::from(OWN_ERROR),
     })
+}
+
+fn stats(path: &Path, json: bool) -> Result<ExitCode> {
+    let stats = control::ask_stats(path)?;
+    let text = if json { serde_json::to_string_pretty(&stats)? + "\n" } else { stats.to_string() };
+    print(&text)
+}
+
+fn trace(path: &Path, follow: bool, json: bool) -> Result<ExitCode> {
+    let mut after: Vec<u64> = Vec::new();
+    let mut has_printed = false;
+    loop {
+        let trace = match control::ask_trace(path, &after) {
+            Ok(trace) => trace,
+            // The machine that was followed has ended.
+            Err(_) if follow && has_printed => return Ok(ExitCode::SUCCESS),
+            Err(error) => return Err(error.into()),
+        };
+        let known = after.iter().copied().chain(std::iter::repeat(0));
+        after = trace
+            .harts
+            .iter()
+            .zip(known)
+            .map(|(events, known)| events.last().map_or(known, |event| event.number))
+            .collect();
+        if json {
+            print(&(serde_json::to_string(&trace)? + "\n"))?;
+        } else {
+            let mut text = String::new();
+            trace.lines(|line| {
+                text.push_str(line);
+                text.push('\n');
+                Ok::<(), anyhow::Error>(())
+            })?;
+            print(&text)?;
+        }
+        if !follow {
+            return Ok(ExitCode::SUCCESS);
+        }
+        has_printed = true;
+        std::thread::sleep(FOLLOW_INTERVAL);
+    }
+}
+
+fn print(text: &str) -> Result<ExitCode> {
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write to standard output")?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
@@ -151,7 +228,11 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
     tracing::info!("{}: {}", path.display(), pool.durability());
     let config = Config { memory, harts, image: &image, arguments: options.program };
     let machine = Machine::build(&config, pool, started)?;
+    let control = options.control.as_deref();
+    let control =
+        control.map(|path| control::Server::start(path, Arc::new(machine.inspector()))).transpose()?;
     let (ending, report) = machine.run(&path)?;
+    drop(control);
     tracing::info!(?ending, ?report, "the machine has ended");
     if let Some(path) = &options.report {
         let json = serde_json::to_string_pretty(&report)? + "\n";

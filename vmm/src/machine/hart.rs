@@ -10,12 +10,13 @@
 //! ```
 
 use super::hypercall::Caller;
+use super::stats::{Exit, HartStats};
 use super::wake::{self, Doorbell, STOP};
 use super::{Ending, Shared, vcpu};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use twz_abi::hypercall;
 use vmm_sys_util::timerfd::TimerFd;
 
@@ -80,6 +81,8 @@ pub(super) struct HartShared {
     pub(super) bell: Doorbell,
     /// Its time slice.
     pub(super) timer: Timer,
+    /// What it counts.
+    pub(super) stats: HartStats,
 }
 
 impl HartShared {
@@ -87,8 +90,8 @@ impl HartShared {
     ///
     /// # Errors
     /// The host has no more descriptors.
-    pub(super) fn new() -> Result<Self, vmm_sys_util::errno::Error> {
-        Ok(Self { bell: Doorbell::new(), timer: Timer::new()? })
+    pub(super) fn new(started: Instant) -> Result<Self, vmm_sys_util::errno::Error> {
+        Ok(Self { bell: Doorbell::new(), timer: Timer::new()?, stats: HartStats::new(started) })
     }
 }
 
@@ -127,30 +130,41 @@ impl Hart {
                 self.shared.hypercall(Caller { hart: self.number });
             }
             Ok(VcpuExit::Hlt) => {
+                self.count(Exit::Halt);
                 let reasons = bell.sleep();
                 self.vcpu.set_kvm_immediate_exit(0);
                 // The kernel looks at everything after HLT by itself; nothing has to be injected.
                 self.note(reasons & STOP);
             }
-            Ok(VcpuExit::IrqWindowOpen) => {}
+            Ok(VcpuExit::IrqWindowOpen) => self.count(Exit::InterruptWindow),
             Ok(VcpuExit::Intr) => self.interrupted(bell),
             Ok(VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _)) => {
                 tracing::debug!(address, "refused access, emulated");
+                self.count(Exit::RefusedMmio);
                 self.refused();
             }
             Ok(exit) => {
                 let what = format!("{exit:?}");
+                self.count(Exit::Other);
                 self.broken(&what);
             }
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => self.interrupted(bell),
-                libc::EFAULT => self.refused(),
+                libc::EFAULT => {
+                    self.count(Exit::RefusedFault);
+                    self.refused();
+                }
                 _ => self.broken(&format!("KVM_RUN: {error}")),
             },
         }
     }
 
+    fn count(&self, exit: Exit) {
+        self.shared.harts[self.number as usize].stats.exit(exit);
+    }
+
     fn interrupted(&mut self, bell: &Doorbell) {
+        self.count(Exit::Interrupted);
         self.vcpu.set_kvm_immediate_exit(0);
         self.note(bell.take());
     }
@@ -179,11 +193,13 @@ impl Hart {
         if !ready {
             return;
         }
-        if let Some(vector) = self.waiting.pop()
-            && let Err(error) = vcpu::interrupt(&self.vcpu, vector)
-        {
-            tracing::debug!(%error, vector, "not injected yet");
-            self.add(vector);
+        let Some(vector) = self.waiting.pop() else { return };
+        match vcpu::interrupt(&self.vcpu, vector) {
+            Ok(()) => self.shared.harts[self.number as usize].stats.inject(vector),
+            Err(error) => {
+                tracing::debug!(%error, vector, "not injected yet");
+                self.add(vector);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! kernel is not trusted with rights; everything that depends on them goes to the [`Monitor`](super::monitor::Monitor).
 
 use super::{Ending, Shared};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use twz_abi::boot::MAILBOX_GPA;
 use twz_abi::hypercall::{DATA_SIZE, Mailbox, Op};
 use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX};
@@ -43,6 +43,7 @@ struct Request {
 impl Shared {
     /// Serves the call that stands in the caller's mailbox.
     pub(super) fn hypercall(&self, caller: Caller) {
+        let began = Instant::now();
         let mut request = Request::new_zeroed();
         let at = GuestAddress(caller.mailbox());
         if let Err(error) = self.memory.read_slice(request.as_mut_bytes(), at) {
@@ -57,6 +58,7 @@ impl Shared {
             Ok(rets) => (0, rets),
             Err(error) => (error as u32, [0; 4]),
         };
+        self.harts[caller.hart as usize].stats.hypercall(began, request.op, status);
         let answered = self
             .memory
             .write_slice(rets.as_bytes(), GuestAddress(caller.mailbox() + RETS_OFFSET))

@@ -8,10 +8,12 @@ mod console;
 mod events;
 mod hart;
 mod hypercall;
+mod inspect;
 mod layout;
 mod monitor;
 mod program;
 mod report;
+mod stats;
 mod vcpu;
 mod wake;
 
@@ -34,6 +36,7 @@ use twz_abi::{ObjectId, Rights};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+pub use inspect::Inspector;
 pub use layout::{LayoutError, check_kernel};
 pub use report::{Memory, Report};
 
@@ -143,6 +146,8 @@ struct Shared {
     started: Instant,
     first_user: OnceLock<Duration>,
     fixup: OnceLock<[u64; 3]>,
+    /// Guest-physical address of the kernel's counters, once it has said so; `None` if what it said cannot be.
+    counters: OnceLock<Option<u64>>,
     ending: OnceLock<Ending>,
     wake_loop: EventFd,
 }
@@ -179,6 +184,7 @@ impl Shared {
     fn hart_ready(&self, hart: u32, vcpu_entry: u64, fixup: [u64; 3], counters: u64) {
         tracing::debug!(hart, vcpu_entry, counters, "hart ready");
         self.fixup.get_or_init(|| fixup);
+        self.counters.get_or_init(|| self.check_counters(counters));
     }
 
     /// Kicks hart 0 when `time` since the start has come.
@@ -271,7 +277,7 @@ impl Machine {
             vcpu::prepare(vcpu, hart, laid_out.entry, laid_out.page_table)
                 .map_err(|(what, error)| host(what)(&error))?;
         }
-        let harts = (0..config.harts).map(|_| HartShared::new()).collect::<Result<Vec<_>, _>>();
+        let harts = (0..config.harts).map(|_| HartShared::new(started)).collect::<Result<Vec<_>, _>>();
         let shared = Arc::new(Shared {
             ram_bytes: config.memory,
             free_start: laid_out.free_start,
@@ -283,10 +289,17 @@ impl Machine {
             started,
             first_user: OnceLock::new(),
             fixup: OnceLock::new(),
+            counters: OnceLock::new(),
             ending: OnceLock::new(),
             wake_loop: EventFd::new(EFD_NONBLOCK).map_err(|error| host("making an eventfd")(&error))?,
         });
         Ok(Self { shared, vcpus, _root: root, pool, signals })
+    }
+
+    /// Looks into the machine while it runs, for a control socket.
+    #[must_use]
+    pub fn inspector(&self) -> Inspector {
+        Inspector(Arc::clone(&self.shared))
     }
 
     /// Runs the machine to its end and writes the pool out.

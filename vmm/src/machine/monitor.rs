@@ -6,15 +6,17 @@
 //! - **I1 leased**: a binding holds an [`ObjectRef`] as long as any alias shows its pages, so the pool cannot reuse them.
 //! - A page is shown writable only if the binding has [`Rights::WRITE`] and no other object shares the page.
 //!
-//! Lock order: an object of the pool, then [`Aliases`]. The pool calls back ([`ShareHook`]) with an object locked and the hook locks the
+//! Lock order: `changes`, an object of the pool, then [`Aliases`]. The pool calls back ([`ShareHook`]) with an object locked and the hook locks the
 //! aliases; so nothing here calls the pool about an object while it holds them.
+
+mod contents;
 
 use ept_contexts::{Chunk, Protection, Window};
 use pool::{Access, Error as PoolError, ObjectRef, ObjectSpec, Pool, ShareHook};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
-use twz_abi::syscall::{CopySpec, CreateSpec, ObjectStat, create_flags};
+use twz_abi::syscall::{CreateSpec, ObjectStat, create_flags};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 
 /// Bytes that one first-stage table covers, and one chunk of a window.
@@ -105,6 +107,8 @@ pub(super) struct Monitor {
     context: ObjectId,
     session: ObjectId,
     aliases: Arc<Mutex<Aliases>>,
+    /// Held while an extent is looked up and shown, and while pages are replaced by a copy or a trim: see `contents`.
+    changes: Mutex<()>,
 }
 
 /// Write-protects or hides pages before the pool changes what they mean.
@@ -137,7 +141,7 @@ impl Monitor {
         let aliases = Aliases { window, bindings: Vec::new(), free: Vec::new(), by_object: HashMap::new() };
         let aliases = Arc::new(Mutex::new(aliases));
         pool.set_share_hook(Some(Arc::new(Hook(Arc::clone(&aliases)))));
-        Self { pool, context, session, aliases }
+        Self { pool, context, session, aliases, changes: Mutex::new(()) }
     }
 
     /// Gives the window to `work`, for its memslot.
@@ -185,6 +189,7 @@ impl Monitor {
         if access.is_empty() || !rights.contains(access) {
             return Err(ErrorCode::NotPermitted);
         }
+        let _no_change = self.hold_touches();
         let wanted = if access.contains(Rights::WRITE) { Access::Write } else { Access::Read };
         // The pool may call the hook in here, which locks the aliases.
         let extent = grow(&object, offset, wanted).map_err(|error| code(&error))?;
@@ -245,49 +250,6 @@ impl Monitor {
         self.pool.delete_object(object).map_err(|error| code(&error))
     }
 
-    /// Makes a range of one object a copy-on-write copy of a range of another.
-    pub(super) fn copy(&self, context: ObjectId, spec: &CopySpec) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.require(spec.source, Rights::READ)?;
-        self.require(spec.target, Rights::WRITE)?;
-        self.copy_range(spec)
-    }
-
-    /// Makes `object` live at least as long as `keeper`.
-    pub(super) fn tie(&self, context: ObjectId, object: ObjectId, keeper: ObjectId) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.rights(object)?;
-        self.require(keeper, Rights::WRITE)?;
-        self.pool.tie(object, keeper).map_err(|error| code(&error))
-    }
-
-    /// Gives back the pages of a range: it becomes a copy of the same range of the session object, which is empty.
-    pub(super) fn trim(
-        &self,
-        context: ObjectId,
-        object: ObjectId,
-        offset: u64,
-        bytes: u64,
-    ) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.require(object, Rights::WRITE)?;
-        self.copy_range(&CopySpec {
-            source: self.session,
-            target: object,
-            source_offset: offset,
-            target_offset: offset,
-            bytes,
-        })
-    }
-
-    fn copy_range(&self, spec: &CopySpec) -> Result<(), ErrorCode> {
-        let source = self.pool.open_object(spec.source).map_err(|error| code(&error))?;
-        let target = self.pool.open_object(spec.target).map_err(|error| code(&error))?;
-        self.pool
-            .copy_range(&source, spec.source_offset, &target, spec.target_offset, spec.bytes)
-            .map_err(|error| code(&error))
-    }
-
     fn require(&self, object: ObjectId, needed: Rights) -> Result<(), ErrorCode> {
         if self.rights(object)?.contains(needed) { Ok(()) } else { Err(ErrorCode::NotPermitted) }
     }
@@ -327,6 +289,22 @@ impl Monitor {
     pub(super) fn name_remove(&self, context: ObjectId, name: &str) -> Result<(), ErrorCode> {
         self.check_context(context)?;
         self.pool.name_remove(name).map_err(|error| code(&error))
+    }
+
+    /// Keeps extents from being shown, or replaced, as long as the guard lives.
+    fn hold_touches(&self) -> MutexGuard<'_, ()> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the alias shows the page at `offset` of an object.
+    #[cfg(test)]
+    fn shows(&self, object: ObjectId, offset: u64) -> bool {
+        let aliases = lock(&self.aliases);
+        let binding = aliases.by_object.get(&object).and_then(|&index| aliases.bindings[index].as_ref());
+        let chunk = binding.and_then(|binding| binding.chunks.get(&(offset / CHUNK)));
+        chunk.is_some_and(|(_, shown)| {
+            shown.iter().any(|part| (part.start..part.end()).contains(&(offset % CHUNK)))
+        })
     }
 
     fn check_context(&self, context: ObjectId) -> Result<(), ErrorCode> {

@@ -1,0 +1,222 @@
+//! Calls that change what stands in an object, or how long it lives: copy, trim, tie.
+//!
+//! # Contract
+//! - Rights are checked before anything changes; a failed call changed nothing.
+//! - When a copy or a trim returns, no alias shows the pages that were replaced: the pool's hook has hidden them, and
+//!   **I2 no touch between**: a touch holds the same lock from the lookup of an extent to its showing, so it cannot show one that was
+//!   replaced in between. Therefore the pages can go back to the pool at once.
+
+use super::{Monitor, code};
+use twz_abi::syscall::CopySpec;
+use twz_abi::{ErrorCode, ObjectId, Rights};
+
+impl Monitor {
+    /// Makes a range of an object a copy-on-write copy of a range of another. Needs READ to the source and WRITE to the target.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::BadOffset`] for ranges that are not whole granules, lie outside of an
+    /// object or overlap, [`ErrorCode::PoolFull`].
+    pub(in crate::machine) fn copy(&self, context: ObjectId, spec: &CopySpec) -> Result<(), ErrorCode> {
+        self.check_context(context)?;
+        self.require(spec.source, Rights::READ)?;
+        self.require(spec.target, Rights::WRITE)?;
+        self.copy_range(spec)
+    }
+
+    /// Gives the pages of a range back to the pool; it reads as zeros then. Needs WRITE.
+    ///
+    /// # Errors
+    /// As [`Monitor::copy`].
+    pub(in crate::machine) fn trim(
+        &self,
+        context: ObjectId,
+        object: ObjectId,
+        first: u64,
+        bytes: u64,
+    ) -> Result<(), ErrorCode> {
+        self.check_context(context)?;
+        self.require(object, Rights::WRITE)?;
+        // A copy of nothing: the session object is empty, and nobody has a right to it.
+        self.copy_range(&CopySpec {
+            source: self.session,
+            target: object,
+            source_offset: first,
+            target_offset: first,
+            bytes,
+        })
+    }
+
+    fn copy_range(&self, spec: &CopySpec) -> Result<(), ErrorCode> {
+        let source = self.pool.open_object(spec.source).map_err(|error| code(&error))?;
+        let target = self.pool.open_object(spec.target).map_err(|error| code(&error))?;
+        let _no_touch = self.hold_touches();
+        self.pool
+            .copy_range(&source, spec.source_offset, &target, spec.target_offset, spec.bytes)
+            .map_err(|error| code(&error))?;
+        target.release_replaced(); // I2
+        Ok(())
+    }
+
+    /// Makes `object` live at least as long as `keeper`. Needs any right to the former and WRITE to the latter.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`]; [`ErrorCode::BadArgument`] if they are the same.
+    pub(in crate::machine) fn tie(
+        &self,
+        context: ObjectId,
+        object: ObjectId,
+        keeper: ObjectId,
+    ) -> Result<(), ErrorCode> {
+        self.check_context(context)?;
+        if object == keeper {
+            return Err(ErrorCode::BadArgument);
+        }
+        self.rights(object)?;
+        self.require(keeper, Rights::WRITE)?;
+        self.pool.tie(object, keeper).map_err(|error| code(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ept_contexts::Window;
+    use pool::ObjectSpec;
+    use pool::{CreateOptions, Pool};
+    use std::sync::Arc;
+    use twz_abi::object::DATA_OFFSET;
+
+    const CONTEXT: ObjectId = ObjectId { lo: 1, hi: 2 };
+    const BOTH: Rights = Rights::READ.union(Rights::WRITE);
+
+    struct World {
+        monitor: Monitor,
+        pool: Arc<Pool>,
+        _place: tempfile::TempDir,
+    }
+
+    fn world() -> World {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let pool =
+            Pool::create(&place.path().join("pool"), 64 << 20, &CreateOptions::default()).expect("pool");
+        let pool = Arc::new(pool);
+        let session = pool.create_object(&ObjectSpec::default()).expect("session");
+        let window = Window::new(4 << 30, 64 << 20).expect("window");
+        let monitor = Monitor::new(Arc::clone(&pool), CONTEXT, session, window);
+        World { monitor, pool, _place: place }
+    }
+
+    impl World {
+        fn object(&self, rights: Rights, byte: u8) -> ObjectId {
+            let id =
+                self.pool.create_object(&ObjectSpec { rights, ..ObjectSpec::default() }).expect("object");
+            self.pool.open_object(id).expect("open").write(DATA_OFFSET, &[byte; 8192]).expect("write");
+            id
+        }
+
+        fn bytes(&self, id: ObjectId, offset: u64) -> [u8; 4] {
+            let mut bytes = [0xff; 4];
+            self.pool.open_object(id).expect("open").read(offset, &mut bytes).expect("read");
+            bytes
+        }
+    }
+
+    fn spec(source: ObjectId, target: ObjectId) -> CopySpec {
+        CopySpec { source, target, source_offset: DATA_OFFSET, target_offset: 0x5000, bytes: 4096 }
+    }
+
+    #[test]
+    fn a_copy_needs_read_and_write_and_changes_only_its_range() {
+        let world = world();
+        let (source, target) = (world.object(Rights::READ, 7), world.object(Rights::WRITE, 9));
+        let closed = world.object(Rights::DELETE, 1);
+        let monitor = &world.monitor;
+        for (from, to, error) in [
+            (target, target, ErrorCode::NotPermitted),
+            (closed, target, ErrorCode::NotPermitted),
+            (source, source, ErrorCode::NotPermitted),
+            (ObjectId { lo: 9, hi: 9 }, target, ErrorCode::NoObject),
+            (source, ObjectId { lo: 9, hi: 9 }, ErrorCode::NoObject),
+        ] {
+            assert_eq!(monitor.copy(CONTEXT, &spec(from, to)), Err(error), "{from} {to}");
+        }
+        assert_eq!(monitor.copy(ObjectId::NULL, &spec(source, target)), Err(ErrorCode::NotPermitted));
+        assert_eq!(world.bytes(target, 0x5000), [0; 4]);
+        monitor.copy(CONTEXT, &spec(source, target)).expect("copy");
+        assert_eq!(world.bytes(target, 0x5000), [7; 4]);
+        assert_eq!(world.bytes(target, DATA_OFFSET), [9; 4]);
+        assert_eq!(world.bytes(target, 0x6000), [0; 4]);
+    }
+
+    #[test]
+    fn bad_ranges_are_refused() {
+        let world = world();
+        let (source, target) = (world.object(BOTH, 7), world.object(BOTH, 9));
+        let good = spec(source, target);
+        for bad in [
+            CopySpec { source_offset: 0x1001, ..good },
+            CopySpec { target_offset: 0x5008, ..good },
+            CopySpec { bytes: 100, ..good },
+            CopySpec { bytes: !0xfff, ..good },
+            CopySpec { target_offset: 1 << 30, ..good },
+            CopySpec { source_offset: u64::MAX - 0xfff, ..good },
+            CopySpec { target: source, target_offset: 0x1000, ..good },
+        ] {
+            assert_eq!(world.monitor.copy(CONTEXT, &bad), Err(ErrorCode::BadOffset), "{bad:?}");
+        }
+        for (first, bytes) in [(1, 4096), (0x1000, 1), (1 << 30, 4096), (u64::MAX - 0xfff, 4096)] {
+            let trimmed = world.monitor.trim(CONTEXT, target, first, bytes);
+            assert_eq!(trimmed, Err(ErrorCode::BadOffset), "{first:#x} {bytes}");
+        }
+        assert_eq!(world.bytes(target, DATA_OFFSET), [9; 4]);
+    }
+
+    #[test]
+    fn a_copy_hides_what_was_shown() {
+        let world = world();
+        let (source, target) = (world.object(BOTH, 7), world.object(BOTH, 9));
+        let (binding, _) = world.monitor.bind(CONTEXT, target).expect("bind");
+        let before = world.monitor.touch(binding, DATA_OFFSET, Rights::WRITE).expect("touch");
+        assert!(before.writable);
+        let over = CopySpec { target_offset: DATA_OFFSET, ..spec(source, target) };
+        world.monitor.copy(CONTEXT, &over).expect("copy");
+        let shown = world.monitor.shows(target, DATA_OFFSET);
+        assert!(!shown, "the replaced page is still in the alias");
+        let after = world.monitor.touch(binding, DATA_OFFSET, Rights::READ).expect("touch");
+        assert!(!after.writable, "a shared page was shown writable");
+    }
+
+    #[test]
+    fn trimming_gives_pages_back_and_leaves_nothing_behind() {
+        let world = world();
+        let target = world.object(BOTH, 9);
+        let objects = world.pool.object_ids().len();
+        let before = world.monitor.stat(CONTEXT, target).expect("stat").allocated_bytes;
+        assert_eq!(
+            world.monitor.trim(CONTEXT, world.object(Rights::READ, 1), 0x1000, 4096),
+            Err(ErrorCode::NotPermitted)
+        );
+        world.monitor.trim(CONTEXT, target, DATA_OFFSET, 4096).expect("trim");
+        assert_eq!(world.bytes(target, DATA_OFFSET), [0; 4]);
+        assert_eq!(world.bytes(target, DATA_OFFSET + 4096), [9; 4]);
+        assert_eq!(world.monitor.stat(CONTEXT, target).expect("stat").allocated_bytes, before - 4096);
+        assert_eq!(world.pool.object_ids().len(), objects + 1, "only the read-only one is new");
+    }
+
+    #[test]
+    fn a_tied_object_outlives_its_deletion_until_its_keeper_goes() {
+        let world = world();
+        let monitor = &world.monitor;
+        let all = BOTH | Rights::DELETE;
+        let (object, keeper) = (world.object(all, 1), world.object(all, 2));
+        let read_only = world.object(Rights::READ, 3);
+        assert_eq!(monitor.tie(CONTEXT, object, read_only), Err(ErrorCode::NotPermitted));
+        assert_eq!(monitor.tie(CONTEXT, object, object), Err(ErrorCode::BadArgument));
+        assert_eq!(monitor.tie(CONTEXT, ObjectId { lo: 3, hi: 3 }, keeper), Err(ErrorCode::NoObject));
+        monitor.tie(CONTEXT, object, keeper).expect("tie");
+        monitor.delete(CONTEXT, object).expect("delete");
+        assert!(world.pool.contains(object));
+        monitor.delete(CONTEXT, keeper).expect("delete the keeper");
+        assert!(!world.pool.contains(object));
+    }
+}
