@@ -24,6 +24,9 @@
 mod core;
 mod error;
 mod format;
+mod fsck;
+#[cfg(feature = "sim")]
+pub mod hostile;
 mod load;
 mod map;
 #[allow(unsafe_code, reason = "maps files")]
@@ -39,6 +42,7 @@ mod ties;
 pub use crate::core::{Pool, Usage};
 pub use error::{Error, Result};
 pub use format::records::MAX_NAME;
+pub use fsck::{FsckReport, Problem, fsck};
 pub use medium::{Backing, CreateOptions, Durability, Mapped, Medium, OpenOptions};
 pub use object::{Access, Extent, ObjectRef, ShareHook};
 pub use object_id::object_id;

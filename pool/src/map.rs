@@ -15,7 +15,7 @@
 use crate::Medium;
 use crate::error::{Error, Result};
 use crate::format::records::{INLINE_EXTENTS, ObjectRecord, RawExtent, RawMap};
-use crate::format::{Kind, OBJECT_PAGES, PAGE, SEGMENT_PAGES, Seal, index};
+use crate::format::{Kind, MAX_SIZE, OBJECT_PAGES, PAGE, SEGMENT_PAGES, Seal, index};
 use crate::meta::{Level, Meta};
 use crate::space::{Pages, Space};
 use arrayvec::ArrayVec;
@@ -67,10 +67,15 @@ const CHUNK_PAGES: usize = index(SEGMENT_PAGES);
 /// The 512 pages of a chunk; [`NOWHERE`] for those that are absent.
 type Chunk = Box<[u64; CHUNK_PAGES]>;
 const NOWHERE: u64 = u64::MAX;
+/// Pages in the largest pool.
+const MAX_PAGES: u64 = MAX_SIZE / PAGE;
 
 impl Map {
     /// Checks a map read from the record at `at`.
     pub(crate) fn parse(raw: &RawMap, at: u64) -> Result<Self> {
+        if raw.root >= MAX_PAGES {
+            return Err(Error::damaged(at, "object record: impossible root"));
+        }
         if raw.root != 0 {
             return Ok(Self::Tree(raw.root));
         }
@@ -87,7 +92,7 @@ impl Map {
                 pool_page: Some(extent.pool_page),
             };
             let fits = run.pages > 0 && run.object_page >= from && run.end() <= OBJECT_PAGES;
-            if !fits || extent.pool_page >= u64::MAX - OBJECT_PAGES {
+            if !fits || extent.pool_page >= MAX_PAGES - run.pages {
                 return Err(wrong);
             }
             from = run.end();
@@ -246,6 +251,39 @@ impl<M: Pmem> Reader<'_, M> {
             }
         }
         Ok(())
+    }
+
+    /// The words of a tree that cannot be followed: a wrong check, a node where none can be, pages that are not data.
+    pub(crate) fn damaged_words(&self, map: &Map, space: &Space, meta: &Meta) -> Vec<u64> {
+        let mut damaged = Vec::new();
+        let Map::Tree(root) = *map else { return damaged };
+        if !meta.can_be_node(root, Level::Root) {
+            // Not a word of the tree but its record is wrong; claiming it says so.
+            return damaged;
+        }
+        let is_data = |start: u64, count: u64| {
+            let segments = start / SEGMENT_PAGES..=(start + count - 1) / SEGMENT_PAGES;
+            start + count <= space.pages() && !segments.clone().any(|segment| meta.has_segment(segment))
+        };
+        for chunk in 0..SEGMENT_PAGES {
+            let leaf = match self.entry(root, Level::Root, chunk) {
+                Ok(Entry::Absent) => continue,
+                Ok(Entry::Run(start)) if is_data(start, SEGMENT_PAGES) => continue,
+                Ok(Entry::Leaf(leaf)) if meta.can_be_node(leaf, Level::Leaf) && leaf != root => leaf,
+                _ => {
+                    damaged.push(root * PAGE + chunk * 8);
+                    continue;
+                }
+            };
+            for number in 0..SEGMENT_PAGES {
+                match self.entry(leaf, Level::Leaf, number) {
+                    Ok(Entry::Absent) => {}
+                    Ok(Entry::Page(page)) if is_data(page, 1) => {}
+                    _ => damaged.push(leaf * PAGE + number * 8),
+                }
+            }
+        }
+        damaged
     }
 
     /// Gives up the references of a map whose record is gone.

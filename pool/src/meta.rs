@@ -48,19 +48,15 @@ pub(crate) enum Level {
     Leaf,
 }
 
-/// Whether the block holds a superblock copy or the table, or could.
-fn is_reserved(block: u64) -> bool {
+/// Whether the block holds a superblock copy or the table, or could. Words 0 and 1 of the table are link and identity: the
+/// blocks of these numbers are reserved.
+pub(crate) fn is_reserved(block: u64) -> bool {
     block == TABLE_PAGE || SUPERBLOCK_PAGES.contains(&block)
 }
 
 /// Byte offset of word `word` of the table of `segment`.
-fn table_word(segment: u64, word: u64) -> u64 {
+pub(crate) fn table_word(segment: u64, word: u64) -> u64 {
     (segment * SEGMENT_PAGES + TABLE_PAGE) * PAGE + word * 8
-}
-
-/// Word of the table that describes block `block`; blocks 0 and 1 are reserved, so their words are link and identity.
-fn is_described(block: u64) -> bool {
-    !is_reserved(block)
 }
 
 fn bit(block: u64) -> (usize, u64) {
@@ -110,7 +106,7 @@ impl Table {
             (Kind::Next, next) => table.next = Some(next),
             _ => return Err(wrong(TABLE_LINK, "block table: not a link")),
         }
-        for block in (0..SEGMENT_PAGES).filter(|&block| is_described(block)) {
+        for block in (0..SEGMENT_PAGES).filter(|&block| !is_reserved(block)) {
             let class = match open(block)?.0 {
                 Kind::Loose => continue,
                 Kind::Objects => Class::Objects,
@@ -179,6 +175,14 @@ impl Meta {
             *self.node_references.entry(page).or_insert(1) += 1;
         }
         Ok(first)
+    }
+
+    /// Whether `page` can be a node of this level by what is known so far.
+    pub(crate) fn can_be_node(&self, page: u64, level: Level) -> bool {
+        let Some(blocks) = self.blocks.get(&(page / SEGMENT_PAGES)) else { return false };
+        let (word, mask) = bit(page % SEGMENT_PAGES);
+        let other = if level == Level::Root { &blocks.leaves } else { &blocks.roots };
+        (blocks.taken[word] | other[word]) & mask == 0
     }
 
     /// Makes every block that nothing uses available. After the whole directory was read.

@@ -168,15 +168,21 @@ impl ObjectRecord {
     /// Reads the record at `at`; `None` when the slot is free.
     pub(crate) fn load(pmem: &impl Pmem, seal: Seal, at: u64) -> Result<Option<Self>> {
         let Some((word, state)) = load_state(pmem, seal, at)? else { return Ok(None) };
-        let mut birth = [0; 56];
-        pmem.read(at + BIRTH_AT, &mut birth);
+        let birth = Self::birth_at(pmem, at);
         let mut map = [0; 96];
         pmem.read(at + HALVES_AT[half(state)], &mut map);
-        let record = Self { state, birth: zerocopy::transmute!(birth), map: zerocopy::transmute!(map) };
+        let record = Self { state, birth, map: zerocopy::transmute!(map) };
         if record.commit_word(seal, at) != word || state & state::ROOT != 0 {
             return Err(Error::damaged(at, "object record: wrong check"));
         }
         Ok(Some(record))
+    }
+
+    /// The birth at `at`, unchecked.
+    pub(crate) fn birth_at(pmem: &impl Pmem, at: u64) -> Birth {
+        let mut birth = [0; 56];
+        pmem.read(at + BIRTH_AT, &mut birth);
+        zerocopy::transmute!(birth)
     }
 
     /// Writes a new record into the free slot at `at`. Whatever its map names must be durable or flushed before.
@@ -251,6 +257,47 @@ impl TieRecord {
     }
 }
 
+/// Restoring a commit word of which the state bits were damaged.
+pub(crate) mod revive {
+    use super::state;
+    use pmem::Pmem;
+
+    /// Every commit word with the check of `word` and a state that a record can have.
+    pub(crate) fn candidates(word: u64) -> impl Iterator<Item = u64> {
+        let check = word & !u64::from(u32::MAX);
+        (1..=state::ALL).filter(|bits| bits & state::EXISTS != 0).map(move |bits| check | u64::from(bits))
+    }
+
+    /// A medium on which one word is another: for looking at a record as if it were repaired. Reads only.
+    pub(crate) struct Probe<'a, M> {
+        pub(crate) pmem: &'a M,
+        pub(crate) at: u64,
+        pub(crate) word: u64,
+    }
+
+    impl<M: Pmem> Pmem for Probe<'_, M> {
+        fn len(&self) -> u64 {
+            self.pmem.len()
+        }
+        fn load(&self, at: u64) -> u64 {
+            if at == self.at { self.word } else { self.pmem.load(at) }
+        }
+        fn read(&self, at: u64, into: &mut [u8]) {
+            self.pmem.read(at, into);
+        }
+        fn store(&self, _: u64, _: u64) {}
+        fn compare_exchange(&self, at: u64, _: u64, _: u64) -> Result<u64, u64> {
+            Err(self.load(at))
+        }
+        fn write(&self, _: u64, _: &[u8]) {}
+        fn write_nt(&self, _: u64, _: &[u8]) {}
+        fn zero_nt(&self, _: u64, _: u64) {}
+        fn copy_nt(&self, _: u64, _: u64, _: u64) {}
+        fn flush(&self, _: u64, _: u64) {}
+        fn fence(&self) {}
+    }
+}
+
 /// Longest name in bytes.
 pub const MAX_NAME: usize = 255;
 const NAME_BYTES: usize = 272;
@@ -282,6 +329,11 @@ const fn words(value: u128) -> [u64; 2] {
 }
 
 impl NameRecord {
+    /// Whether this is one of the monitor's roots.
+    pub(crate) const fn is_root(&self) -> bool {
+        self.state & state::ROOT != 0
+    }
+
     fn commit_word(&self, seal: Seal, at: u64) -> u64 {
         commit_word(seal, at, self.state, &[&self.target.to_le_bytes(), self.name.as_bytes()])
     }

@@ -1,0 +1,43 @@
+//! Damaged and hostile pools: an error or a repair, never a panic, a hang or another object's data.
+//!
+//! The fuzz targets in `pool/fuzz` use the same harness; what they find is kept in `corpus` and tried here each time, with a fixed
+//! stream of random damages.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod harness;
+
+use harness::Specimen;
+
+/// Random damages, the same in each run.
+const ROUNDS: u64 = 4000;
+
+fn random_bytes(seed: u64) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[5]
+    };
+    let len = 4 + usize::from(draw()) / 4;
+    (0..len).map(|_| draw()).collect()
+}
+
+#[test]
+fn random_damage_is_survived() {
+    let specimen = Specimen::new();
+    (1..=ROUNDS).for_each(|seed| specimen.try_damage(&random_bytes(seed)));
+}
+
+#[test]
+fn the_corpus_is_survived() {
+    let specimen = Specimen::new();
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/damage/corpus");
+    let mut tried = 0;
+    for entry in std::fs::read_dir(folder).unwrap() {
+        specimen.try_damage(&std::fs::read(entry.unwrap().path()).unwrap());
+        tried += 1;
+    }
+    assert!(tried > 0, "no corpus");
+}
