@@ -95,6 +95,12 @@ fn damaged(holder: Window, offset: usize, expected: &'static str) -> Error {
     Error::Damaged { object: view::id_at(holder.base()), offset: offset as u32, expected }
 }
 
+/// Whether entry `index` names its target.
+#[inline]
+pub(crate) fn is_named(holder: Window, index: u32) -> bool {
+    place(index).is_some_and(|at| holder.load(at + FLAGS) & u64::from(fot_flags::NAME) != 0)
+}
+
 /// Maps the target of entry `index`, resolving a name now.
 ///
 /// # Errors

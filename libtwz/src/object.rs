@@ -187,6 +187,21 @@ pub(crate) fn log_of(window: Window) -> Result<(Log, u64)> {
     Ok((log, window.load(META + offset_of!(ObjectMeta, arena_offset))))
 }
 
+/// Where the root of the object at `window` stands.
+///
+/// # Errors
+/// [`Error::Damaged`].
+pub(crate) fn root_offset(window: Window) -> Result<u32> {
+    if window.word(META).load(Ordering::Acquire) != META_MAGIC {
+        return Err(not_ours(window));
+    }
+    match u32::try_from(window.load(META + offset_of!(ObjectMeta, root_offset))) {
+        Ok(0) => Ok(u32::try_from(FIRST).unwrap_or(u32::MAX)),
+        Ok(root) if (root as usize) < END => Ok(root),
+        _ => Err(not_ours(window)),
+    }
+}
+
 #[cold]
 fn not_ours(window: Window) -> Error {
     #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]

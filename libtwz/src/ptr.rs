@@ -123,7 +123,7 @@ impl<T: Invariant> InvPtr<T> {
     }
 }
 
-/// The `T` at `pointer` as stored in `holder`, with bounds and alignment checked.
+/// The `T` at `pointer` as stored in `holder`, with bounds and alignment checked. Offset 0 of another object is its root.
 ///
 /// # Errors
 /// [`Error::BadPointer`], and what [`translate::lea`] says.
@@ -136,11 +136,23 @@ pub fn at<'a, T: Invariant>(holder: Window, pointer: PersistentPtr) -> Result<&'
     // One unsigned compare: page 0 wraps around to a large number.
     let in_bounds = offset.wrapping_sub(FIRST) <= SLOT_MASK + 1 - FIRST - size_of::<T>();
     if !in_bounds || address & (align_of::<T>() - 1) != 0 {
-        return Err(leads_nowhere(holder, pointer));
+        return at_root(holder, pointer);
     }
     // SAFETY: T2: the address is in a slot of ours; in bounds and aligned by the check; any bits are a T (Invariant),
     // which programs change through interior mutability only. Slots stay mapped (`view::unmap` is unsafe).
     Ok(unsafe { &*(address as *const T) })
+}
+
+/// A pointer with an FOT index and offset 0 leads to the target's root, wherever that stands: for targets that are not known
+/// when the pointer is made (names).
+#[cold]
+#[inline(never)]
+fn at_root<'a, T: Invariant>(holder: Window, pointer: PersistentPtr) -> Result<&'a T> {
+    if pointer.offset() != 0 || pointer.index() == 0 {
+        return Err(leads_nowhere(holder, pointer));
+    }
+    let target = Window::around(translate::lea_foreign(holder, pointer)?)?;
+    at(target, PersistentPtr::new(0, crate::object::root_offset(target)?))
 }
 
 #[cold]

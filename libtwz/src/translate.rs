@@ -17,9 +17,11 @@
 
 use crate::error::{Error, Result};
 use crate::fot;
+use crate::lock::Lock;
 use crate::sys::{Platform, Seam};
 use crate::view;
 use crate::window::{SLOT_MASK, SLOT_SHIFT, Window};
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use twz_abi::PersistentPtr;
 
@@ -126,6 +128,9 @@ pub fn resolve(holder: Window, index: u32) -> Result<Window> {
     let cached = (index as usize) < ROW_ENTRIES;
     let row = row_entry(holder, index as usize);
     loop {
+        if cached && fot::is_named(holder, index) {
+            note_name(holder, index); // before the name is looked up, so that `names_changed` cannot miss it
+        }
         view::note_row(holder.slot()); // before the count is read, so that `forget_all` cannot miss the row
         let before = row.load(Ordering::Acquire); // T1: before the FOT entry
         let target = fot::target(holder, index)?;
@@ -137,6 +142,28 @@ pub fn resolve(holder: Window, index: u32) -> Result<Window> {
             return Ok(target);
         }
     }
+}
+
+/// Cached translations that came from names.
+static NAMED: Lock<Vec<(usize, u32)>> = Lock::new(Vec::new());
+
+fn note_name(holder: Window, index: u32) {
+    let mut named = NAMED.lock();
+    let key = (holder.slot(), index);
+    if !named.contains(&key) {
+        named.push(key);
+    }
+}
+
+/// Drops every cached translation that came from a name, in every program; after any name was changed.
+pub(crate) fn names_changed() {
+    let named = core::mem::take(&mut *NAMED.lock());
+    for (slot, index) in named {
+        if let Some(window) = Window::of_slot(slot) {
+            forget(window, index);
+        }
+    }
+    changed_for_all();
 }
 
 /// Empties the cached translation of FOT entry `index` of the object at `holder`, after the entry was changed.

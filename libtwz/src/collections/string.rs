@@ -87,6 +87,23 @@ impl String {
         })
     }
 
+    /// Gives the block back as a part of `tx`; the text is empty then.
+    ///
+    /// # Errors
+    /// As [`String::set`].
+    pub fn release(&self, tx: &Tx) -> Result<()> {
+        inside(tx, |tx| {
+            if !self.bytes.is_null() {
+                let old = translate::lea(home_of(self)?, self.bytes.raw())?;
+                // SAFETY: allocated by `grow` with this capacity; the pointer goes in the same transaction.
+                unsafe { tx.free_raw(old, self.capacity.get() as usize, 8) }?;
+            }
+            tx.put_value(core::ptr::from_ref(&self.bytes).addr(), &0_u64)?;
+            tx.put(&self.capacity, 0)?;
+            tx.put(&self.len, 0)
+        })
+    }
+
     fn do_set(&self, tx: &Tx, text: &[u8]) -> Result<()> {
         let len = u32::try_from(text.len()).map_err(|_| Error::TooLarge { bytes: text.len() as u64 })?;
         let address = if len <= self.capacity.get() && !self.bytes.is_null() {

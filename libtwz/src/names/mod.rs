@@ -1,9 +1,233 @@
-//! Names.
-use crate::error::{Error, Result};
-use crate::window::Window;
-use twz_abi::ObjectId;
+//! Names for objects: a hierarchy of directories, and resolvers for names in FOT entries.
+//!
+//! # Contract
+//! - A [`Namespace`] is a root directory; paths are UNIX-like (`/a/b`, `..`, links). Directories are objects, so who may use one
+//!   is a matter of rights to it. Reading takes no lock and needs no right to write.
+//! - Each change is one transaction, durable when it returns.
+//! - Names in FOT entries are resolved when a pointer is first followed. A change of any name by this program drops all
+//!   translations that came from names; other programs see it by the shared epoch (`translate`).
 
-/// Resolves a named FOT entry of `holder`.
-pub(crate) fn resolve_entry(_holder: Window, _target: ObjectId) -> Result<ObjectId> {
-    Err(Error::NoSuchName)
+mod directory;
+mod resolver;
+
+pub use directory::{Directory, Entry, NAME_MAX};
+pub use resolver::{Resolver, content_name, point_by_name};
+
+pub(crate) use resolver::resolve_entry;
+
+use crate::error::{Error, Result};
+use crate::object::Object;
+use crate::sys::{Platform, Seam};
+use crate::translate;
+use crate::{ObjectId, Rights};
+use alloc::string::String;
+use alloc::vec::Vec;
+use directory::check_name;
+
+/// Links followed in one path before they are taken for a cycle.
+const LINKS_MAX: u32 = 40;
+
+/// A hierarchy of names.
+#[derive(Clone, Copy, Debug)]
+pub struct Namespace {
+    root: ObjectId,
+    /// What directories are opened with.
+    rights: Rights,
+}
+
+/// Where a path ends.
+struct Place<'p> {
+    directory: ObjectId,
+    /// The last part; `None` when the path is the directory itself.
+    name: Option<&'p str>,
+}
+
+impl Namespace {
+    /// The machine's namespace; makes an empty one if there is none.
+    ///
+    /// # Errors
+    /// What creating an object says.
+    pub fn root() -> Result<Self> {
+        Platform::start()?;
+        match Platform::root() {
+            Some(root) => Ok(Self::at(root)),
+            None => {
+                let made = Self::create(Rights::READ)?;
+                Platform::set_root(made.root)?;
+                Ok(made)
+            }
+        }
+    }
+
+    /// An empty namespace of its own, whose directories everybody has `default_rights` to.
+    ///
+    /// # Errors
+    /// What creating an object says.
+    pub fn create(default_rights: Rights) -> Result<Self> {
+        Ok(Self::at(Directory::create(ObjectId::NULL, default_rights)?.id()))
+    }
+
+    /// The namespace whose root directory is `root`.
+    #[must_use]
+    pub const fn at(root: ObjectId) -> Self {
+        Self { root, rights: Rights::READ.union(Rights::WRITE) }
+    }
+
+    /// The namespace whose root directory is `root`, for those who may only read it. Directories are not recovered by readers: after
+    /// a power failure, somebody with the right to write opens them first.
+    #[must_use]
+    pub const fn read_only(root: ObjectId) -> Self {
+        Self { root, rights: Rights::READ }
+    }
+
+    fn open(&self, id: ObjectId) -> Result<Object<Directory>> {
+        Object::open_with(id, self.rights)
+    }
+
+    /// Its root directory.
+    #[must_use]
+    pub const fn id(&self) -> ObjectId {
+        self.root
+    }
+
+    /// The object that `path` leads to, through links; a directory is an object, too.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchName`], [`Error::BadName`], what opening a directory says.
+    pub fn lookup(&self, path: &str) -> Result<ObjectId> {
+        self.lookup_from(self.root, path, LINKS_MAX)
+    }
+
+    /// What `path` leads to, without following a link at its end.
+    ///
+    /// # Errors
+    /// As [`Namespace::lookup`].
+    pub fn entry(&self, path: &str) -> Result<Entry> {
+        let place = self.place(self.root, path, LINKS_MAX)?;
+        match place.name {
+            Some(name) => self.open(place.directory)?.get(name, self.rights),
+            None => Ok(Entry::Directory(place.directory)),
+        }
+    }
+
+    fn lookup_from(&self, start: ObjectId, path: &str, links: u32) -> Result<ObjectId> {
+        let place = self.place(start, path, links)?;
+        let Some(name) = place.name else { return Ok(place.directory) };
+        match self.open(place.directory)?.get(name, self.rights)? {
+            Entry::Object(id) | Entry::Directory(id) => Ok(id),
+            Entry::Link(text) if links > 0 => self.lookup_from(place.directory, &text, links - 1),
+            Entry::Link(_) => Err(Error::BadName),
+        }
+    }
+
+    /// The directory that holds the last part of `path`, and that part.
+    fn place<'p>(&self, start: ObjectId, path: &'p str, links: u32) -> Result<Place<'p>> {
+        let mut directory = if path.starts_with('/') { self.root } else { start };
+        let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".").peekable();
+        if path.is_empty() {
+            return Err(Error::BadName);
+        }
+        while let Some(part) = parts.next() {
+            if part == ".." {
+                // Above the root of this namespace there is nothing.
+                directory = if directory == self.root { directory } else { self.open(directory)?.parent() };
+                continue;
+            }
+            check_name(part)?;
+            if parts.peek().is_none() {
+                return Ok(Place { directory, name: Some(part) });
+            }
+            directory = match self.open(directory)?.get(part, self.rights)? {
+                Entry::Directory(id) => id,
+                Entry::Link(text) if links > 0 => self.lookup_from(directory, &text, links - 1)?,
+                Entry::Link(_) | Entry::Object(_) => return Err(Error::NoSuchName),
+            };
+        }
+        Ok(Place { directory, name: None })
+    }
+
+    fn change<R>(
+        &self,
+        path: &str,
+        change: impl FnOnce(&crate::Tx, &Directory, &str) -> Result<R>,
+    ) -> Result<R> {
+        let place = self.place(self.root, path, LINKS_MAX)?;
+        let name = place.name.ok_or(Error::BadName)?;
+        let directory = Object::<Directory>::open(place.directory)?;
+        let result = directory.tx(|tx| change(tx, &directory, name));
+        translate::names_changed(); // also after a failure: a reader may have seen what was put back
+        result
+    }
+
+    /// Gives `object` a name; it may have several.
+    ///
+    /// # Errors
+    /// [`Error::NameExists`], as [`Namespace::lookup`], what the transaction says.
+    pub fn bind(&self, path: &str, object: ObjectId) -> Result<()> {
+        self.change(path, |tx, directory, name| directory.add(tx, name, &Entry::Object(object)))
+    }
+
+    /// Gives `object` a name, taking it from what had it; returns that.
+    ///
+    /// # Errors
+    /// As [`Namespace::bind`]; [`Error::NameExists`] when a directory has it.
+    pub fn rebind(&self, path: &str, object: ObjectId) -> Result<Option<Entry>> {
+        self.change(path, |tx, directory, name| {
+            let before = match directory.get(name, self.rights) {
+                Ok(Entry::Directory(_)) => return Err(Error::NameExists),
+                Ok(_) => Some(directory.remove(tx, name)?),
+                Err(Error::NoSuchName) => None,
+                Err(error) => return Err(error),
+            };
+            tx.apply()?;
+            directory.add(tx, name, &Entry::Object(object))?;
+            Ok(before)
+        })
+    }
+
+    /// Makes `path` lead where `target` leads, whenever it is followed; `target` need not exist.
+    ///
+    /// # Errors
+    /// As [`Namespace::bind`].
+    pub fn link(&self, path: &str, target: &str) -> Result<()> {
+        self.change(path, |tx, directory, name| directory.add(tx, name, &Entry::Link(target.into())))
+    }
+
+    /// Makes a directory, which everybody has `default_rights` to.
+    ///
+    /// # Errors
+    /// As [`Namespace::bind`].
+    pub fn make_dir(&self, path: &str, default_rights: Rights) -> Result<ObjectId> {
+        let parent = self.place(self.root, path, LINKS_MAX)?.directory;
+        let made = Directory::create(parent, default_rights)?.id();
+        self.change(path, |tx, directory, name| directory.add(tx, name, &Entry::Directory(made)))
+            .inspect_err(|_| {
+                // Nobody knows it; that it cannot be deleted either is the lesser error.
+                let _ = Platform::delete(made);
+            })?;
+        Ok(made)
+    }
+
+    /// Takes a name out; the object stays. Returns what it led to.
+    ///
+    /// # Errors
+    /// As [`Namespace::lookup`]; [`Error::NameExists`] for a directory that is not empty.
+    pub fn unbind(&self, path: &str) -> Result<Entry> {
+        self.change(path, |tx, directory, name| {
+            if let Entry::Directory(id) = directory.get(name, self.rights)?
+                && !self.open(id)?.is_empty()
+            {
+                return Err(Error::NameExists);
+            }
+            directory.remove(tx, name)
+        })
+    }
+
+    /// The names in a directory with what they lead to, in order.
+    ///
+    /// # Errors
+    /// As [`Namespace::lookup`].
+    pub fn list(&self, path: &str) -> Result<Vec<(String, Entry)>> {
+        self.open(self.lookup(path)?)?.list(self.rights)
+    }
 }

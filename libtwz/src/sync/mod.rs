@@ -1,5 +1,26 @@
-//! Concurrency primitives that stand in objects.
+//! Concurrency primitives that stand in objects, and wait with the platform's `thread_sync`.
+//!
+//! # Contract
+//! - Each is a word or a few in an object, works for all threads of all programs that map it writable, and starts as zeroes.
+//! - What was held when the power failed is free: words carry the boot's number.
+//! - The algorithms are generic over [`Word`], and `tests/loom.rs` runs these same ones through all interleavings.
 
+mod barrier;
+mod channel;
+mod condvar;
+mod mutex;
+mod once;
 mod raw;
+mod rwlock;
+mod version;
+mod word;
 
+pub use barrier::Barrier;
+pub use channel::Channel;
+pub use condvar::Condvar;
+pub use mutex::{Mutex, MutexGuard};
+pub use once::Once;
 pub use raw::RawMutex;
+pub use rwlock::{RawRwLock, ReadGuard, RwLock, WriteGuard};
+pub use version::Version;
+pub use word::Word;

@@ -1,4 +1,4 @@
-//! The lock word that everything in `sync` and the transactions stand on.
+//! The mutex that everything in `sync` and the transactions stand on.
 //!
 //! ```text
 //!  63            32 31 30                0
@@ -10,19 +10,21 @@
 //! - Stands in an object and excludes all threads of all programs that map it.
 //! - A word of an earlier boot is free: its holder died with the power (W, too: its sleepers did).
 //! - A freed word keeps the boot's number, so that the first holder of each boot is known (and recovers).
-//! - W says that somebody may sleep on the low half; whoever frees the word then wakes one.
+//! - W says that somebody may sleep; whoever frees the word then wakes one.
+//! - A program that ends while it holds a lock leaves it held until the next boot.
 
+use super::word::{LOW, Word, low};
 use crate::error::{Error, Result};
 use crate::invariant::{Invariant, SEED, mix_text};
 use crate::sys::{Platform, Seam, Woken};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 
 /// A lock without data; see the module.
 #[derive(Debug, Default)]
 #[repr(transparent)]
-pub struct RawMutex {
-    word: AtomicU64,
+pub struct RawMutex<W = AtomicU64> {
+    word: W,
 }
 
 // SAFETY: eight bytes, every pattern is a value (at worst: held by a thread that is not there).
@@ -32,17 +34,8 @@ unsafe impl Invariant for RawMutex {
 
 const WAITERS: u64 = 1 << 31;
 const HOLDER: u64 = WAITERS - 1;
-const LOW: u64 = 0xffff_ffff;
 /// Tries before sleeping: a holder's critical section is shorter than a sleep.
 const SPINS: u32 = 64;
-
-fn generation() -> u64 {
-    u64::from(Platform::boot_generation()) << 32
-}
-
-fn me() -> u64 {
-    u64::from(Platform::thread_id()) & HOLDER
-}
 
 /// Whether a lock was taken for the first time in this boot: time to recover what it guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,15 +47,17 @@ impl RawMutex {
     pub const fn new() -> Self {
         Self { word: AtomicU64::new(0) }
     }
+}
 
-    /// The half that is slept on: little-endian, so it comes first.
-    fn low(&self) -> &AtomicU32 {
-        // SAFETY: the first half of our own word, aligned to 8.
-        unsafe { &*core::ptr::from_ref(&self.word).cast::<AtomicU32>() }
+impl<W: Word> RawMutex<W> {
+    /// A free one on a word of another kind, which is 0.
+    #[doc(hidden)]
+    pub const fn on(word: W) -> Self {
+        Self { word }
     }
 
-    fn is_free(word: u64) -> bool {
-        word & HOLDER == 0 || word & !LOW != generation()
+    fn is_free(&self, word: u64) -> bool {
+        word & HOLDER == 0 || word & !LOW != self.word.generation()
     }
 
     /// Takes the lock if it is free.
@@ -74,21 +69,18 @@ impl RawMutex {
     /// Takes the lock if it is free, and says whether it is the first time in this boot.
     #[inline]
     pub(crate) fn try_take(&self) -> Option<First> {
-        let generation = generation();
-        let word = self.word.load(Ordering::Relaxed);
+        let word = self.word.load();
+        let generation = self.word.generation();
         let first = word & !LOW != generation;
         let waiters = if first { 0 } else { word & WAITERS };
-        let mine = generation | waiters | me();
-        (Self::is_free(word)
-            && self.word.compare_exchange(word, mine, Ordering::Acquire, Ordering::Relaxed).is_ok())
-        .then_some(First(first))
+        let mine = generation | waiters | self.word.me();
+        (self.is_free(word) && self.word.replace(word, mine)).then_some(First(first))
     }
 
     /// Whether the calling thread holds it.
     #[must_use]
     pub fn is_mine(&self) -> bool {
-        let word = self.word.load(Ordering::Relaxed);
-        word & !WAITERS == generation() | me()
+        self.word.load() & !WAITERS == self.word.generation() | self.word.me()
     }
 
     /// Takes the lock, sleeping while another thread has it.
@@ -132,28 +124,20 @@ impl RawMutex {
             core::hint::spin_loop();
         }
         loop {
-            let word = self.word.load(Ordering::Relaxed);
-            if Self::is_free(word) {
+            let word = self.word.load();
+            let generation = self.word.generation();
+            if self.is_free(word) {
                 // Whoever slept cannot know whether others do: it takes the word with W.
-                let mine = generation() | WAITERS | me();
-                if self.word.compare_exchange(word, mine, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-                    return Ok(First(word & !LOW != generation()));
+                if self.word.replace(word, generation | WAITERS | self.word.me()) {
+                    return Ok(First(word & !LOW != generation));
                 }
                 continue;
             }
             let waiting = word | WAITERS;
-            if word != waiting
-                && self.word.compare_exchange(word, waiting, Ordering::Relaxed, Ordering::Relaxed).is_err()
-            {
+            if word != waiting && !self.word.replace(word, waiting) {
                 continue;
             }
-            let left = match until {
-                None => None,
-                Some(until) => Some(until.checked_sub(Platform::monotonic()).ok_or(Error::TimedOut)?),
-            };
-            #[allow(clippy::cast_possible_truncation, reason = "the low half is what is slept on")]
-            let expected = waiting as u32;
-            if Platform::wait(self.low(), expected, left) == Woken::TimedOut {
+            if self.word.wait(low(waiting), left(until)?) == Woken::TimedOut {
                 return Err(Error::TimedOut);
             }
         }
@@ -162,8 +146,16 @@ impl RawMutex {
     /// Frees the lock; the caller holds it.
     #[inline]
     pub fn unlock(&self) {
-        if self.word.swap(generation(), Ordering::Release) & WAITERS != 0 {
-            Platform::wake(self.low(), 1);
+        if self.word.swap(self.word.generation()) & WAITERS != 0 {
+            self.word.wake(1);
         }
+    }
+}
+
+/// What is left until a moment.
+pub(super) fn left(until: Option<Duration>) -> Result<Option<Duration>> {
+    match until {
+        None => Ok(None),
+        Some(until) => until.checked_sub(Platform::monotonic()).ok_or(Error::TimedOut).map(Some),
     }
 }

@@ -1,0 +1,210 @@
+//! A directory: names to objects, directories and links, in one object (and those chained to it).
+//!
+//! ```text
+//! Directory (root of its object)
+//!   version   readers look without a lock, and look again if a writer came between
+//!   parent    ID of the directory above; the root's own for the root
+//!   names     hash of the name -> first record with that hash
+//! Record
+//!   next      another record with the same hash
+//!   kind      1 object, 2 directory, 3 link
+//!   target    ID (link: unused)
+//!   name, text of a link
+//! ```
+
+use crate::collections::{HashMap, String};
+use crate::error::{Error, Result};
+use crate::invariant::Invariant;
+use crate::object::{Object, ObjectBuilder};
+use crate::ptr::{GlobalPtr, InvPtr};
+use crate::sync::Version;
+use crate::tx::Tx;
+use crate::{ObjectId, PCell, Rights};
+use alloc::string::String as Text;
+use alloc::vec::Vec;
+
+/// Longest name in bytes.
+pub const NAME_MAX: usize = 255;
+/// Records with one hash before they are taken for a cycle.
+const CHAIN_MAX: usize = 1000;
+
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+const KIND_OBJECT: u64 = 1;
+const KIND_DIRECTORY: u64 = 2;
+const KIND_LINK: u64 = 3;
+
+/// What a name leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// An object.
+    Object(ObjectId),
+    /// A directory.
+    Directory(ObjectId),
+    /// Another path.
+    Link(Text),
+}
+
+/// The root of a directory's object.
+#[derive(Debug, Invariant)]
+#[repr(C)]
+pub struct Directory {
+    version: Version,
+    parent: PCell<ObjectId>,
+    names: HashMap<u64, GlobalPtr<Record>>,
+}
+
+#[derive(Debug, Invariant)]
+#[repr(C)]
+struct Record {
+    next: InvPtr<Record>,
+    kind: PCell<u64>,
+    target: PCell<ObjectId>,
+    name: String,
+    text: String,
+}
+
+impl Directory {
+    /// Makes an empty directory below `parent` (NULL: a root). Nothing leads to it yet.
+    pub(super) fn create(parent: ObjectId, default_rights: Rights) -> Result<Object<Self>> {
+        let directory = Self { version: Version::new(), parent: PCell::new(parent), names: HashMap::new() };
+        let made = ObjectBuilder::new().default_rights(default_rights).build(directory)?;
+        if parent.is_null() {
+            made.tx(|tx| tx.set(&made.parent, made.id()))?;
+        }
+        Ok(made)
+    }
+
+    /// The directory above.
+    pub(super) fn parent(&self) -> ObjectId {
+        self.parent.get()
+    }
+
+    /// What `name` leads to; `rights` to ask for where records stand in other objects.
+    pub(super) fn get(&self, name: &str, rights: Rights) -> Result<Entry> {
+        self.version
+            .read(|| self.find(name, rights)?.map(Record::entry).transpose()?.ok_or(Error::NoSuchName))
+    }
+
+    fn find(&self, name: &str, rights: Rights) -> Result<Option<&Record>> {
+        let Some(first) = self.names.get(&hash(name))? else { return Ok(None) };
+        let mut at = Some(first.resolve(rights)?);
+        for _ in 0..CHAIN_MAX {
+            let Some(record) = at else { return Ok(None) };
+            if record.name.get()? == name {
+                return Ok(Some(record));
+            }
+            at = record.next.get()?;
+        }
+        Err(Error::Damaged { object: first.id(), offset: 0, expected: "a chain of records without a cycle" })
+    }
+
+    /// Gives a name that is not there.
+    pub(super) fn add(&self, tx: &Tx, name: &str, entry: &Entry) -> Result<()> {
+        if self.find(name, READ_WRITE)?.is_some() {
+            return Err(Error::NameExists);
+        }
+        let (kind, target, text) = match entry {
+            Entry::Object(id) => (KIND_OBJECT, *id, ""),
+            Entry::Directory(id) => (KIND_DIRECTORY, *id, ""),
+            Entry::Link(text) => (KIND_LINK, ObjectId::NULL, text.as_str()),
+        };
+        let record = tx.alloc(Record {
+            next: InvPtr::null(),
+            kind: PCell::new(kind),
+            target: PCell::new(target),
+            name: String::new(),
+            text: String::new(),
+        })?;
+        record.name.set_in(tx, name)?;
+        record.text.set_in(tx, text)?;
+        if let Some(first) = self.names.get(&hash(name))? {
+            tx.point(&record.next, Some(first.resolve(READ_WRITE)?))?;
+        }
+        self.version.write(|| self.names.insert_in(tx, hash(name), GlobalPtr::to(record)?))?;
+        Ok(())
+    }
+
+    /// Takes a name out, and returns what it led to.
+    pub(super) fn remove(&self, tx: &Tx, name: &str) -> Result<Entry> {
+        let gone = self.find(name, READ_WRITE)?.ok_or(Error::NoSuchName)?;
+        let entry = gone.entry()?;
+        self.version.write(|| {
+            let first = self.names.get(&hash(name))?.ok_or(Error::NoSuchName)?;
+            let first = first.resolve(READ_WRITE)?;
+            if core::ptr::eq(first, gone) {
+                match gone.next.get()? {
+                    Some(next) => self.names.insert_in(tx, hash(name), GlobalPtr::to(next)?)?,
+                    None => self.names.remove_in(tx, &hash(name))?,
+                };
+                return Ok(());
+            }
+            let mut before = first;
+            for _ in 0..CHAIN_MAX {
+                match before.next.get()? {
+                    Some(next) if core::ptr::eq(next, gone) => {
+                        return tx.point(&before.next, gone.next.get()?);
+                    }
+                    Some(next) => before = next,
+                    None => return Err(Error::NoSuchName),
+                }
+            }
+            Err(Error::NoSuchName)
+        })?;
+        gone.name.release(tx)?;
+        gone.text.release(tx)?;
+        // SAFETY: allocated by `add`; the chain and the map do not lead to it any more. A reader that is looking at it looks again,
+        // since the version changed.
+        unsafe { tx.free(gone) }?;
+        Ok(entry)
+    }
+
+    /// All names with what they lead to, in order.
+    pub(super) fn list(&self, rights: Rights) -> Result<Vec<(Text, Entry)>> {
+        self.version.read(|| {
+            let mut all = Vec::new();
+            for item in self.names.iter() {
+                let (_, first) = item?;
+                let mut at = Some(first.resolve(rights)?);
+                for _ in 0..CHAIN_MAX {
+                    let Some(record) = at else { break };
+                    all.push((record.name.get()?, record.entry()?));
+                    at = record.next.get()?;
+                }
+            }
+            all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+            Ok(all)
+        })
+    }
+
+    /// Whether no name is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+impl Record {
+    fn entry(&self) -> Result<Entry> {
+        match self.kind.get() {
+            KIND_OBJECT => Ok(Entry::Object(self.target.get())),
+            KIND_DIRECTORY => Ok(Entry::Directory(self.target.get())),
+            KIND_LINK => Ok(Entry::Link(self.text.get()?)),
+            _ => Err(Error::Damaged {
+                object: crate::view::id_at(core::ptr::from_ref(self).addr()),
+                offset: 0,
+                expected: "a record that is an object, a directory or a link",
+            }),
+        }
+    }
+}
+
+/// Hash of a name (FNV-1a); who can write the directory can make collisions, and only makes it slow.
+fn hash(name: &str) -> u64 {
+    name.bytes()
+        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+/// Whether `name` may be given.
+pub(super) fn check_name(name: &str) -> Result<()> {
+    let bad = name.is_empty() || name.len() > NAME_MAX || name == "." || name == "..";
+    if bad || name.contains(['/', '\0']) { Err(Error::BadName) } else { Ok(()) }
+}

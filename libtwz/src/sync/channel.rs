@@ -1,0 +1,141 @@
+//! A bounded channel in an object: any number of senders and receivers, in any program that maps it.
+//!
+//! A message is sent when [`Channel::send`] returns, durably: places are written before the counter that shows them (two fences).
+
+use super::condvar::Condvar;
+use super::mutex::{Mutex, MutexGuard};
+use crate::cell::PCell;
+use crate::error::{Error, Result};
+use crate::invariant::Invariant;
+use crate::persist;
+
+/// A channel of at most `N` messages that wait.
+#[derive(Debug, Invariant)]
+#[repr(C)]
+pub struct Channel<T: Invariant + Copy, const N: usize> {
+    state: Mutex<Counters>,
+    not_empty: Condvar,
+    not_full: Condvar,
+    places: [PCell<T>; N],
+}
+
+#[derive(Debug, Default, Invariant)]
+#[repr(C)]
+struct Counters {
+    /// Messages ever sent.
+    sent: PCell<u64>,
+    /// Messages ever received.
+    received: PCell<u64>,
+    /// Nonzero: nothing more is sent.
+    closed: PCell<u64>,
+}
+
+impl Counters {
+    fn waiting(&self) -> u64 {
+        self.sent.get().wrapping_sub(self.received.get())
+    }
+}
+
+impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
+    /// An empty channel; `blank` fills its places.
+    #[must_use]
+    pub fn new(blank: T) -> Self {
+        Self {
+            state: Mutex::new(Counters::default()),
+            not_empty: Condvar::new(),
+            not_full: Condvar::new(),
+            places: core::array::from_fn(|_| PCell::new(blank)),
+        }
+    }
+
+    fn place(&self, number: u64) -> Result<&PCell<T>> {
+        let index = usize::try_from(number % (N.max(1) as u64)).unwrap_or(0);
+        self.places.get(index).ok_or(Error::TooLarge { bytes: 0 })
+    }
+
+    /// Sends a message, waiting for a place.
+    ///
+    /// # Errors
+    /// [`Error::Closed`].
+    pub fn send(&self, message: T) -> Result<()> {
+        let state = self.state.lock()?;
+        while state.waiting() >= N as u64 && state.closed.get() == 0 {
+            self.not_full.wait(&state)?;
+        }
+        self.put(&state, message)
+    }
+
+    /// Sends a message if there is a place.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`], [`Error::Closed`].
+    pub fn try_send(&self, message: T) -> Result<()> {
+        let state = self.state.lock()?;
+        if state.waiting() >= N as u64 && state.closed.get() == 0 {
+            return Err(Error::WouldBlock);
+        }
+        self.put(&state, message)
+    }
+
+    fn put(&self, state: &MutexGuard<'_, Counters>, message: T) -> Result<()> {
+        if state.closed.get() != 0 {
+            return Err(Error::Closed);
+        }
+        let place = self.place(state.sent.get())?;
+        place.set_without_log(message);
+        persist::persist(place.as_ptr().addr(), size_of::<T>());
+        store(&state.sent, state.sent.get().wrapping_add(1)); // commit point
+        self.not_empty.notify_one();
+        Ok(())
+    }
+
+    /// Receives the oldest message, waiting for one.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when it is closed and empty.
+    pub fn receive(&self) -> Result<T> {
+        let state = self.state.lock()?;
+        while state.waiting() == 0 && state.closed.get() == 0 {
+            self.not_empty.wait(&state)?;
+        }
+        self.take(&state)?.ok_or(Error::Closed)
+    }
+
+    /// Receives the oldest message if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when it is closed and empty; [`Error::WouldBlock`].
+    pub fn try_receive(&self) -> Result<T> {
+        let state = self.state.lock()?;
+        let closed = state.closed.get() != 0;
+        self.take(&state)?.ok_or(if closed { Error::Closed } else { Error::WouldBlock })
+    }
+
+    fn take(&self, state: &MutexGuard<'_, Counters>) -> Result<Option<T>> {
+        if state.waiting() == 0 {
+            return Ok(None);
+        }
+        let received = state.received.get();
+        let message = self.place(received)?.get();
+        store(&state.received, received.wrapping_add(1));
+        self.not_full.notify_one();
+        Ok(Some(message))
+    }
+
+    /// Lets nothing more be sent; what was sent can be received.
+    ///
+    /// # Errors
+    /// As [`Mutex::lock`].
+    pub fn close(&self) -> Result<()> {
+        let state = self.state.lock()?;
+        store(&state.closed, 1);
+        self.not_empty.notify_all();
+        self.not_full.notify_all();
+        Ok(())
+    }
+}
+
+fn store(cell: &PCell<u64>, value: u64) {
+    cell.set_without_log(value);
+    persist::persist(cell.as_ptr().addr(), 8);
+}

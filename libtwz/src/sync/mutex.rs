@@ -1,0 +1,75 @@
+//! A value that one thread at a time may use.
+
+use super::raw::RawMutex;
+use crate::error::{Error, Result};
+use crate::invariant::Invariant;
+use core::ops::Deref;
+use core::time::Duration;
+
+/// A lock and what it guards. What it guards is changed through cells and transactions, as everything in objects.
+#[derive(Debug, Default, Invariant)]
+#[repr(C)]
+pub struct Mutex<T: Invariant> {
+    raw: RawMutex,
+    value: T,
+}
+
+/// Holding a [`Mutex`]; frees it when dropped.
+#[derive(Debug)]
+pub struct MutexGuard<'a, T: Invariant> {
+    mutex: &'a Mutex<T>,
+}
+
+impl<T: Invariant> Mutex<T> {
+    /// A free lock around `value`.
+    #[must_use]
+    pub const fn new(value: T) -> Self {
+        Self { raw: RawMutex::new(), value }
+    }
+
+    /// Takes the lock, sleeping while another thread has it.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when the caller holds it.
+    pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
+        self.raw.lock()?;
+        Ok(MutexGuard { mutex: self })
+    }
+
+    /// Takes the lock if that needs no waiting.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`].
+    pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
+        if self.raw.try_lock() { Ok(MutexGuard { mutex: self }) } else { Err(Error::WouldBlock) }
+    }
+
+    /// Takes the lock, waiting for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; [`Error::WouldBlock`] when the caller holds it.
+    pub fn lock_for(&self, limit: Duration) -> Result<MutexGuard<'_, T>> {
+        self.raw.lock_for(limit)?;
+        Ok(MutexGuard { mutex: self })
+    }
+}
+
+impl<'a, T: Invariant> MutexGuard<'a, T> {
+    /// The lock that is held.
+    pub(super) fn raw(&self) -> &'a RawMutex {
+        &self.mutex.raw
+    }
+}
+
+impl<T: Invariant> Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.mutex.value
+    }
+}
+
+impl<T: Invariant> Drop for MutexGuard<'_, T> {
+    fn drop(&mut self) {
+        self.mutex.raw.unlock();
+    }
+}

@@ -1,0 +1,138 @@
+//! The namespace, and pointers by name.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::names::{Entry, Namespace, Resolver, content_name, point_by_name};
+use libtwz::prelude::*;
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Number {
+    value: PCell<u64>,
+    other: InvPtr<Number>,
+}
+
+fn number(value: u64) -> Object<Number> {
+    ObjectBuilder::new().build(Number { value: PCell::new(value), other: InvPtr::null() }).unwrap()
+}
+
+#[test]
+fn paths_lead_where_they_should() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let (a, b) = (number(1), number(2));
+    names.make_dir("/lib", Rights::READ).unwrap();
+    names.make_dir("/lib/deep", Rights::READ).unwrap();
+    names.bind("/lib/a", a.id()).unwrap();
+    names.bind("/lib/deep/b", b.id()).unwrap();
+    names.link("/short", "lib/deep").unwrap();
+    names.link("/lib/deep/up", "../a").unwrap();
+    names.link("/loop", "/loop").unwrap();
+    assert_eq!(names.lookup("/lib/a"), Ok(a.id()));
+    assert_eq!(Namespace::read_only(names.id()).lookup("/lib/a"), Ok(a.id()));
+    assert_eq!(names.lookup("/short/b"), Ok(b.id()));
+    assert_eq!(names.lookup("lib//deep/./../deep/up"), Ok(a.id()));
+    assert_eq!(names.lookup("/../../lib/a"), Ok(a.id()), "nothing above the root");
+    assert_eq!(names.lookup("/loop"), Err(Error::BadName));
+    assert_eq!(names.lookup("/lib/missing"), Err(Error::NoSuchName));
+    assert_eq!(names.lookup("/lib/a/x"), Err(Error::NoSuchName));
+    assert_eq!(names.entry("/short"), Ok(Entry::Link("lib/deep".into())));
+    assert_eq!(names.bind("/lib/a", b.id()), Err(Error::NameExists));
+    assert_eq!(names.unbind("/lib"), Err(Error::NameExists), "not empty");
+    let listed: Vec<String> = names.list("/lib").unwrap().into_iter().map(|(name, _)| name).collect();
+    assert_eq!(listed, ["a", "deep"]);
+    assert_eq!(names.rebind("/lib/a", b.id()), Ok(Some(Entry::Object(a.id()))));
+    assert_eq!(names.unbind("/lib/a"), Ok(Entry::Object(b.id())));
+    assert_eq!(names.lookup("/lib/a"), Err(Error::NoSuchName));
+    for bad in ["", "/x\0y", &"n".repeat(256)] {
+        assert_eq!(names.bind(bad, a.id()), Err(Error::BadName), "{bad:?}");
+    }
+}
+
+#[test]
+fn many_names_in_one_directory() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let a = number(1);
+    let free = libtwz::Object::<libtwz::names::Directory>::open(names.id()).unwrap();
+    for round in 0..2 {
+        for i in 0..300 {
+            names.bind(&format!("name number {i}"), a.id()).unwrap();
+        }
+        assert_eq!(names.list("/").unwrap().len(), 300);
+        for i in 0..300 {
+            assert_eq!(names.unbind(&format!("/name number {i}")), Ok(Entry::Object(a.id())));
+        }
+        assert!(names.list("/").unwrap().is_empty(), "round {round}");
+    }
+    let census = free.census().unwrap();
+    assert!(census.free_bytes > census.bytes / 2, "records are given back: {census:?}");
+}
+
+#[test]
+fn readers_see_names_while_writers_work() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let (a, b) = (number(1), number(2));
+    names.bind("/fixed", a.id()).unwrap();
+    names.bind("/moving", a.id()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in 0..150 {
+                names.bind(&format!("/n{i}"), b.id()).unwrap();
+                names.rebind("/moving", if i % 2 == 0 { b.id() } else { a.id() }).unwrap();
+            }
+        });
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for _ in 0..300 {
+                    assert_eq!(names.lookup("/fixed"), Ok(a.id()));
+                }
+            });
+        }
+    });
+    assert_eq!(names.list("/").unwrap().len(), 152);
+}
+
+#[test]
+fn a_pointer_by_name_follows_the_name() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let resolver = Resolver::paths(names).unwrap();
+    let (old, new, holder) = (number(10), number(20), number(0));
+    holder
+        .tx(|tx| point_by_name(tx, &holder.other, "/bin/it", Some(&resolver), Rights::READ | Rights::WRITE))
+        .unwrap();
+    assert_eq!(holder.other.resolve().map(drop), Err(Error::NoSuchName), "resolved late");
+    names.make_dir("/bin", Rights::READ).unwrap();
+    names.bind("/bin/it", old.id()).unwrap();
+    for _ in 0..2 {
+        assert_eq!(holder.other.resolve().unwrap().value.get(), 10);
+    }
+    names.rebind("/bin/it", new.id()).unwrap();
+    assert_eq!(holder.other.resolve().unwrap().value.get(), 20);
+    names.unbind("/bin/it").unwrap();
+    assert!(holder.other.resolve().is_err());
+}
+
+#[test]
+fn the_default_resolver_uses_the_machines_root() {
+    let names = Namespace::root().unwrap();
+    let (target, holder) = (number(30), number(0));
+    names.bind("/default-target", target.id()).unwrap();
+    holder.tx(|tx| point_by_name(tx, &holder.other, "/default-target", None, Rights::READ)).unwrap();
+    assert_eq!(holder.other.resolve().unwrap().value.get(), 30);
+}
+
+#[test]
+fn tables_and_contents_resolve_too() {
+    let table = Namespace::create(Rights::READ).unwrap();
+    let (by_table, by_content) = (Resolver::table(table).unwrap(), Resolver::contents(table).unwrap());
+    let (target, holder) = (number(40), number(0));
+    let name = content_name(target.id(), size_of::<Number>()).unwrap();
+    table.bind(&name, target.id()).unwrap();
+    for resolver in [&by_table, &by_content] {
+        holder.tx(|tx| point_by_name(tx, &holder.other, &name, Some(resolver), Rights::READ)).unwrap();
+        assert_eq!(holder.other.resolve().unwrap().value.get(), 40);
+    }
+    target.tx(|tx| tx.set(&target.value, 41)).unwrap();
+    let again = number(0);
+    again.tx(|tx| point_by_name(tx, &again.other, &name, Some(&by_content), Rights::READ)).unwrap();
+    assert_eq!(again.other.resolve().map(drop), Err(Error::NoSuchName), "other contents now");
+}

@@ -1,0 +1,131 @@
+//! The primitives in objects, between threads of this process.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::prelude::*;
+use libtwz::sync::{Barrier, Channel, Condvar, Mutex, Once, RwLock, Version};
+use std::time::Duration;
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Shared {
+    mutex: Mutex<PCell<u64>>,
+    rwlock: RwLock<[PCell<u64>; 2]>,
+    condvar: Condvar,
+    once: Once,
+    barrier: Barrier,
+    version: Version,
+    pair: [PCell<u64>; 2],
+    channel: Channel<u64, 8>,
+}
+
+fn shared() -> Object<Shared> {
+    let shared = Shared {
+        mutex: Mutex::new(PCell::new(0)),
+        rwlock: RwLock::new([PCell::new(0), PCell::new(0)]),
+        condvar: Condvar::new(),
+        once: Once::new(),
+        barrier: Barrier::new(4),
+        version: Version::new(),
+        pair: [PCell::new(0), PCell::new(0)],
+        channel: Channel::new(0),
+    };
+    ObjectBuilder::new().build(shared).unwrap()
+}
+
+#[test]
+fn nothing_is_lost_under_locks() {
+    let o = shared();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                for _ in 0..2000 {
+                    let value = o.mutex.lock().unwrap();
+                    value.set_without_log(value.get() + 1);
+                    drop(value);
+                    let pair = o.rwlock.write();
+                    pair[0].set_without_log(pair[0].get() + 1);
+                    pair[1].set_without_log(pair[1].get() + 1);
+                    drop(pair);
+                    let pair = o.rwlock.read();
+                    assert_eq!(pair[0].get(), pair[1].get());
+                }
+            });
+        }
+    });
+    assert_eq!(o.mutex.lock().unwrap().get(), 8000);
+    assert_eq!(o.rwlock.read()[0].get(), 8000);
+}
+
+#[test]
+fn a_lock_is_not_taken_twice() {
+    let o = shared();
+    let held = o.mutex.lock().unwrap();
+    assert_eq!(o.mutex.lock().map(drop).unwrap_err(), Error::WouldBlock);
+    let waited = std::thread::scope(|scope| {
+        scope.spawn(|| o.mutex.lock_for(Duration::from_millis(20)).map(drop)).join().unwrap()
+    });
+    assert_eq!(waited, Err(Error::TimedOut));
+    assert_eq!(o.condvar.wait_for(&held, Duration::from_millis(5)), Err(Error::TimedOut));
+    let reader = o.rwlock.read();
+    assert!(o.rwlock.try_write().is_err());
+    assert!(o.rwlock.try_read().is_ok());
+    drop(reader);
+    assert!(o.rwlock.try_write().is_ok());
+}
+
+#[test]
+fn messages_arrive_once_and_in_order() {
+    let o = shared();
+    let received: Vec<u64> = std::thread::scope(|scope| {
+        let senders: Vec<_> = (0..2_u64)
+            .map(|s| scope.spawn(move || (0..500).for_each(|i| o.channel.send(s * 1000 + i).unwrap())))
+            .collect();
+        let receiver = scope.spawn(|| std::iter::from_fn(|| o.channel.receive().ok()).collect());
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        o.channel.close().unwrap();
+        receiver.join().unwrap()
+    });
+    for s in 0..2 {
+        assert!(received.iter().copied().filter(|m| m / 1000 == s).eq(s * 1000..s * 1000 + 500));
+    }
+    assert_eq!(o.channel.send(1), Err(Error::Closed));
+    assert_eq!(o.channel.try_receive(), Err(Error::Closed));
+}
+
+#[test]
+fn once_retries_after_a_failure() {
+    let o = shared();
+    assert_eq!(o.once.call_once(|| Err(Error::Aborted)), Err(Error::Aborted));
+    assert!(!o.once.is_done());
+    o.once.call_once(|| Ok(())).unwrap();
+    o.once.call_once(|| Err(Error::Aborted)).unwrap();
+    assert!(o.once.is_done());
+}
+
+#[test]
+fn a_barrier_lets_all_through_at_once() {
+    let o = shared();
+    let leaders: usize = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| (0..50).filter(|_| o.barrier.wait()).count())).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(leaders, 50);
+}
+
+#[test]
+fn readers_of_a_version_see_no_half() {
+    let o = shared();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for i in 0..20_000 {
+                o.version.write(|| o.pair.iter().for_each(|cell| cell.set_without_log(i)));
+            }
+        });
+        for _ in 0..2000 {
+            let (a, b) = o.version.read(|| Ok((o.pair[0].get(), o.pair[1].get()))).unwrap();
+            assert_eq!(a, b);
+        }
+    });
+}
