@@ -107,6 +107,8 @@ fn probe(program: &std::path::Path, arguments: &[&str], seconds: u64) -> Result<
     if output.status == 0 {
         return Ok(());
     }
-    let said = output.stderr.lines().last().unwrap_or("it said nothing").to_owned();
-    Err(format!("{} {}: {said}", program.display(), arguments.join(" ")))
+    // `doctor` ends with its verdict, `testbed` with an error.
+    let said = output.stderr.lines().chain(output.stdout.lines()).last().unwrap_or("it said nothing");
+    let words: Vec<&str> = said.split_whitespace().collect();
+    Err(words.join(" "))
 }

@@ -107,8 +107,7 @@ impl Machine {
     pub fn run_all(&self, jobs: &[Job]) -> Vec<Output> {
         match self.place {
             Place::Local => jobs.iter().map(|job| self.run_here(job)).collect(),
-            Place::Testbed { align } => self.run_in_testbed(jobs, &["--cpu", "amd", "--align", align]),
-            Place::TestbedIntel => self.run_in_testbed(jobs, &["--cpu", "intel", "--align", "4K"]),
+            Place::Testbed { .. } | Place::TestbedIntel => self.run_in_testbed(jobs),
         }
     }
 
@@ -129,25 +128,46 @@ impl Machine {
         command
     }
 
-    fn run_in_testbed(&self, jobs: &[Job], options: &[&str]) -> Vec<Output> {
+    /// Boots the testbed for a shell script, and cuts the power as soon as it prints a line that contains `marker`; what it
+    /// printed until then.
+    ///
+    /// # Panics
+    /// If the machine does not come up, or the script ends before.
+    pub fn run_until_power_cut(&self, script: &str, marker: &str) -> String {
+        let output = self.testbed(&["--power-cut", marker], &["sh", "-c", script]);
+        output.expect_status(137);
+        output.stdout
+    }
+
+    fn run_in_testbed(&self, jobs: &[Job]) -> Vec<Output> {
         let script = self.directory.path().join("jobs.sh");
         std::fs::write(&script, batch_script(jobs)).expect("there is room for temporary files");
-        let mut command = Command::new(binary("testbed"));
-        command.args(options).args(["--mem", "1G", "--timeout", &TESTBED_LIMIT.as_secs().to_string()]);
-        if self.place != Place::TestbedIntel {
-            command.arg("--pmem").arg(self.directory.path().join("nv.img"));
-        }
-        command.arg("--bin-dir").arg(crate::binary_directory());
-        command.arg("--file").arg(format!("{}:/twz/jobs.sh", script.display()));
-        for (path, name) in &self.files {
-            command.arg("--file").arg(format!("{}:/root/{name}", path.display()));
-        }
-        command.args(["--", "sh", "/twz/jobs.sh"]);
-        let output = start(command).wait(TESTBED_LIMIT + Duration::from_secs(30));
+        let script = format!("{}:/twz/jobs.sh", script.display());
+        let output = self.testbed(&["--file", &script], &["sh", "/twz/jobs.sh"]);
         output.expect_status(0);
         parse_batch(&output.stdout, jobs.len()).unwrap_or_else(|| {
             panic!("the testbed's answer is garbled:\n{}\n{}", output.stdout, output.stderr)
         })
+    }
+
+    /// One boot of the testbed's machine.
+    fn testbed(&self, options: &[&str], words: &[&str]) -> Output {
+        let mut command = Command::new(binary("testbed"));
+        match self.place {
+            Place::Testbed { align } => {
+                command.args(["--cpu", "amd", "--mem", "1G", "--align", align, "--pmem"]);
+                command.arg(self.directory.path().join("nv.img"));
+            }
+            Place::TestbedIntel => drop(command.args(["--cpu", "intel"])),
+            Place::Local => panic!("this host has no power switch"),
+        }
+        command.args(["--timeout", &TESTBED_LIMIT.as_secs().to_string()]).args(options);
+        command.arg("--bin-dir").arg(crate::binary_directory());
+        for (path, name) in &self.files {
+            command.arg("--file").arg(format!("{}:/root/{name}", path.display()));
+        }
+        command.arg("--").args(words);
+        start(command).wait(TESTBED_LIMIT + Duration::from_secs(30))
     }
 }
 

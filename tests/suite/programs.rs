@@ -11,16 +11,19 @@ tests_on!(
     super::Place::Local,
     counter_goes_on_where_it_was,
     every_fault_ends_in_its_own_status,
-    harts_come_up
+    harts_come_up,
+    options_come_from_files,
+    counting_goes_on_after_kill_9,
 );
 tests_on!(
     testbed,
     super::SMALL,
     counter_goes_on_where_it_was,
     every_fault_ends_in_its_own_status,
-    harts_come_up
+    harts_come_up,
+    counting_goes_on_after_a_power_cut,
 );
-tests_on!(testbed_2m, super::LARGE, counter_goes_on_where_it_was);
+tests_on!(testbed_2m, super::LARGE, counter_goes_on_where_it_was, counting_goes_on_after_a_power_cut);
 tests_on!(intel, super::Place::TestbedIntel, counter_counts_within_one_boot);
 
 /// What the counter says on standard output.
@@ -123,4 +126,65 @@ fn harts_come_up(place: Place) {
     ]);
     let said: Vec<&str> = outputs.iter().map(counted).collect();
     assert_eq!(said, ["counter: 0", "counter: 1"]);
+}
+
+fn options_come_from_files(place: Place) {
+    let Some(mut machine) = Machine::new(place) else { return };
+    let files = tempfile::tempdir().unwrap();
+    let (image, config) = (files.path().join("image"), files.path().join("c.toml"));
+    std::fs::write(&image, images::DEFAULT).unwrap();
+    let text = "pmem = \"pool.img\"\ncreate = \"16M\"\nharts = 2\nmem = \"32M\"\nimage = \"image\"\nprogram = [\"echo\"]\n";
+    std::fs::write(&config, text).unwrap();
+    machine.add_file(&image, "image");
+    machine.add_file(&config, "c.toml");
+    let outputs = machine.run_all(&[
+        Job::new(&["twzvmm", "--config", "c.toml"]),
+        Job::new(&["twzvmm", "--config", "c.toml", "--", "counter"]),
+        Job::new(&["twzvmm", "--config", "c.toml", "--pmem", "other.img", "--", "counter"]),
+        Job::new(&["twzvmm", "--pmem", "pool.img", "--", "counter"]),
+    ]);
+    let said: Vec<&str> = outputs.iter().map(counted).collect();
+    assert_eq!(
+        said,
+        ["echo: ready", "counter: 0", "counter: 0", "counter: 1"],
+        "the command line wins over the file"
+    );
+}
+
+/// How often the counter is started before something ends it.
+const COUNTING: &str = "while twzvmm --pmem $POOL --create 16M -- counter; do :; done";
+
+/// `counter: N` was printed before N + 1 was stored: the next number is one of the two, and never less.
+fn check_next(printed: &str, next: &Output) {
+    let number = |line: &str| line.strip_prefix("counter: ").and_then(|number| number.parse::<u64>().ok());
+    let last =
+        printed.lines().rev().find_map(number).unwrap_or_else(|| panic!("nothing was counted: {printed}"));
+    let next = number(counted(next)).unwrap_or_else(|| panic!("not a count: {next:?}"));
+    assert!(next == last || next == last + 1, "{next} after {last}");
+}
+
+fn counting_goes_on_after_a_power_cut(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    for marker in ["counter: 2", "counter: 5"] {
+        let printed = machine.run_until_power_cut(&COUNTING.replace("$POOL", &pool), marker);
+        check_next(&printed, &machine.run(&["twzvmm", "--pmem", &pool, "--", "counter"]));
+    }
+}
+
+/// Kills `twzvmm` at moments spread over its life; the pool opens each time, with nothing lost that was printed.
+fn counting_goes_on_after_kill_9(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let script = "for delay in 0.05 0.1 0.15 0.2 0.25 0.3 0.4; do \
+                    twzvmm --pmem pool.img --create 16M -- counter & \
+                    sleep $delay; kill -KILL $!; wait $!; \
+                    twzvmm --pmem pool.img --create 16M -- counter; \
+                  done";
+    let output = machine.run(&["sh", "-c", script]);
+    let numbers: Vec<u64> =
+        output.stdout.lines().map(|line| line["counter: ".len()..].parse().unwrap()).collect();
+    assert!(numbers.len() >= 7, "{output:?}");
+    // One that was killed has printed its number, but perhaps not raised it.
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] || pair[1] == pair[0] + 1), "{numbers:?}");
+    assert!(numbers.last() >= Some(&6), "{numbers:?}");
 }
