@@ -120,20 +120,21 @@ fn a_damaged_leaf_costs_a_page() {
         let at = block * PAGE + 6 * 8;
         let before = sim.load(at);
         sim.store(at, before ^ 1 << 50);
-        if let Ok(report) = fsck(&&sim, false, &mut quiet) {
-            if report.problems.len() == 1 && report.problems[0].object == Some(id) {
-                assert!(fsck(&&sim, true, &mut quiet).unwrap().clean);
-                let pool = Pool::load(&sim).unwrap();
-                let object = pool.open_object(id).unwrap();
-                let lost = (0..20u64).filter(|page| {
-                    let mut word = [0; 8];
-                    object.read(page * 3 * PAGE, &mut word).unwrap();
-                    word != page.to_le_bytes()
-                });
-                assert!(lost.count() <= 1);
-                found = true;
-                break;
-            }
+        if let Ok(report) = fsck(&&sim, false, &mut quiet)
+            && report.problems.len() == 1
+            && report.problems[0].object == Some(id)
+        {
+            assert!(fsck(&&sim, true, &mut quiet).unwrap().clean);
+            let pool = Pool::load(&sim).unwrap();
+            let object = pool.open_object(id).unwrap();
+            let lost = (0..20u64).filter(|page| {
+                let mut word = [0; 8];
+                object.read(page * 3 * PAGE, &mut word).unwrap();
+                word != page.to_le_bytes()
+            });
+            assert!(lost.count() <= 1);
+            found = true;
+            break;
         }
         sim.store(at, before);
     }
