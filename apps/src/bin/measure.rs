@@ -30,6 +30,10 @@ fn main(mut args: Args) -> Result<(), ErrorCode> {
     // How many operations a round has, in percent of the usual number: slow hosts take fewer.
     let percent = args.nth(1).and_then(|text| text.parse().ok()).unwrap_or(100_u64);
     let scale = |count: u64| (count * percent / 100).max(8);
+    // One operation alone, a given number of times, so that the host can count what it takes.
+    if let Some(name) = args.next() {
+        return alone(name, args.next().and_then(|text| text.parse().ok()).unwrap_or(0));
+    }
 
     measure("syscall", scale(20_000), |count| {
         for _ in 0..count {
@@ -55,6 +59,45 @@ fn main(mut args: Args) -> Result<(), ErrorCode> {
     })?;
     measure_wake(scale(1_000))?;
     measure_view_switch(scale(2_000))
+}
+
+/// Does an operation `count` times, and nothing else.
+fn alone(name: &str, count: u64) -> Result<(), ErrorCode> {
+    match name {
+        "syscall" => (0..count).try_for_each(|_| syscall::thread_self().map(drop)),
+        "page_fault" => {
+            let object = scratch()?;
+            let base = view::map(SLOTS, object, READ_WRITE).ok_or(ErrorCode::BadArgument)? as u64;
+            for chunk in 0..count {
+                // A page in each 2 MiB, so that nothing around it was backed before.
+                let word = (base + DATA_OFFSET + chunk * (2 << 20)) as *mut u64;
+                // SAFETY: as in `touch`.
+                unsafe { word.write_volatile(1) };
+            }
+            Ok(())
+        }
+        "slot_fault" => {
+            let object = scratch()?;
+            (0..count).for_each(|slot| touch(view::map(SLOTS + slot, object, READ_WRITE)));
+            Ok(())
+        }
+        "yield_switch" => {
+            let stop = Arc::new(AtomicU32::new(0));
+            let seen = Arc::clone(&stop);
+            let partner = thread::spawn(move || {
+                while seen.load(Ordering::SeqCst) == 0 {
+                    syscall::thread_yield();
+                }
+            })?;
+            (0..count).for_each(|_| syscall::thread_yield());
+            stop.store(1, Ordering::SeqCst);
+            partner.join().map_err(|_| ErrorCode::NoThread)
+        }
+        "thread" => {
+            (0..count).try_for_each(|_| thread::spawn(|| ())?.join().map_err(|_| ErrorCode::NoThread))
+        }
+        _ => Err(ErrorCode::BadArgument),
+    }
 }
 
 /// Runs `work` for `count` operations in each round and prints the median time of one operation.

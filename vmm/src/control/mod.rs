@@ -46,6 +46,9 @@ pub struct Stats {
     pub vmm: HartCounters,
     /// The VMM's own by hart.
     pub harts: Vec<HartCounters>,
+    /// KVM's own, all vCPUs together, as it names them; empty where it has none.
+    #[serde(default)]
+    pub kvm: BTreeMap<String, u64>,
 }
 
 /// What the VMM counts of a hart.

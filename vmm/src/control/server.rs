@@ -151,7 +151,7 @@ mod tests {
         fn stats(&self) -> Stats {
             let mut vmm = HartCounters::default();
             vmm.exits.insert("halt".into(), 3);
-            Stats { uptime_ns: 7, kernel: None, harts: vec![vmm.clone()], vmm }
+            Stats { uptime_ns: 7, harts: vec![vmm.clone()], vmm, ..Stats::default() }
         }
 
         fn trace(&self, after: &[u64]) -> Trace {

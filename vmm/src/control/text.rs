@@ -17,7 +17,8 @@ impl fmt::Display for Stats {
         section(f, "exits", &self.vmm.exits)?;
         section(f, "hypercalls", &self.vmm.hypercalls)?;
         writeln!(f, "  {:<20} {:>14}", "(failed)", self.vmm.failed_hypercalls)?;
-        section(f, "injected", &self.vmm.injected)
+        section(f, "injected", &self.vmm.injected)?;
+        section(f, "KVM", &self.kvm)
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the control socket may know of a running machine.
 
 use super::Shared;
+use super::kvm_stats::KvmStats;
 use super::stats::{Event, Happening, HartStats};
 use crate::control::{HartCounters, Source, Stats, Trace, TraceEvent, TraceWhat};
 use std::collections::BTreeMap;
@@ -19,7 +20,11 @@ impl Source for Inspector {
         let mut vmm = HartCounters::default();
         harts.iter().for_each(|hart| vmm.add(hart));
         let uptime_ns = u64::try_from(self.0.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        Stats { uptime_ns, kernel: self.0.kernel_counters(), vmm, harts }
+        let mut kvm = BTreeMap::new();
+        for (name, count) in self.0.kvm_stats.iter().flat_map(KvmStats::read) {
+            *kvm.entry(name).or_default() += count;
+        }
+        Stats { uptime_ns, kernel: self.0.kernel_counters(), vmm, harts, kvm }
     }
 
     fn trace(&self, after: &[u64]) -> Trace {

@@ -9,6 +9,7 @@ mod events;
 mod hart;
 mod hypercall;
 mod inspect;
+mod kvm_stats;
 mod layout;
 mod monitor;
 mod program;
@@ -17,12 +18,14 @@ mod stats;
 mod vcpu;
 mod wake;
 
+use crate::control::Source;
 use console::Console;
 use ept_contexts::{Ram, Root, Window};
 use hart::{Hart, HartShared, Timer};
 use images::Image;
 use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
 use kvm_ioctls::{Cap, Kvm, VcpuFd};
+use kvm_stats::KvmStats;
 use layout::Facts;
 use monitor::Monitor;
 use pool::{ObjectSpec, Pool};
@@ -142,6 +145,7 @@ struct Shared {
     monitor: Monitor,
     console: Console,
     harts: Vec<HartShared>,
+    kvm_stats: Vec<KvmStats>,
     alarm: Timer,
     started: Instant,
     first_user: OnceLock<Duration>,
@@ -280,6 +284,7 @@ impl Machine {
         let harts = (0..config.harts).map(|_| HartShared::new(started)).collect::<Result<Vec<_>, _>>();
         let shared = Arc::new(Shared {
             ram_bytes: config.memory,
+            kvm_stats: vcpus.iter().filter_map(KvmStats::of).collect(),
             free_start: laid_out.free_start,
             memory,
             monitor,
@@ -331,6 +336,7 @@ impl Machine {
         let ram_start = shared.memory.get_host_address(GuestAddress(0)).map_or(0, |address| address as u64);
         let report = Report {
             startup_ns: shared.first_user.get().copied().map(report::nanoseconds),
+            stats: Source::stats(&Inspector(Arc::clone(&shared))),
             memory: Memory::measure(ram_start..ram_start + shared.ram_bytes, pool_path),
         };
         Ok((ending, report))

@@ -1,5 +1,6 @@
 //! What a run cost: written as JSON by `twzvmm --report FILE`, for benchmarks and for the curious.
 
+use crate::control::Stats;
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +12,8 @@ pub struct Report {
     pub startup_ns: Option<u64>,
     /// Resident bytes of the process by what they are for, when the machine had ended.
     pub memory: Memory,
+    /// What was counted.
+    pub stats: Stats,
 }
 
 /// Resident memory in bytes.

@@ -1,0 +1,109 @@
+//! What KVM itself counts of a vCPU: exits that never reach us, instructions that it interpreted, faults that it settled.
+//!
+//! `KVM_GET_STATS_FD` gives a file that describes itself (Linux's Documentation/virt/kvm/api.rst, §4.134):
+//! ```text
+//! header       flags u32, name_size u32, num_desc u32, id_offset u32, desc_offset u32, data_offset u32
+//! descriptors  flags u32, exponent i16, size u16, offset u32, bucket_size u32, name [name_size], num_desc times
+//! data         `size` words of 64 bits for each descriptor, at data_offset + offset
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::{AsRawFd, FromRawFd};
+use std::os::unix::fs::FileExt;
+use vmm_sys_util::ioctl::ioctl;
+use vmm_sys_util::ioctl_io_nr;
+
+ioctl_io_nr!(KVM_GET_STATS_FD, 0xAE, 0xce);
+
+/// Most of a statistics file that is read; KVM's have a few KiB.
+const FILE_LIMIT: usize = 1 << 16;
+/// Bytes of a descriptor before its name.
+const DESCRIPTOR_BYTES: usize = 16;
+
+/// The statistics of one vCPU.
+#[derive(Debug)]
+pub(super) struct KvmStats {
+    file: File,
+    /// Name and offset in the file of each plain counter.
+    counters: Vec<(String, u64)>,
+}
+
+impl KvmStats {
+    /// Opens the statistics of a vCPU; `None` where KVM has none.
+    pub(super) fn of(vcpu: &impl AsRawFd) -> Option<Self> {
+        // SAFETY: the ioctl takes no argument and returns a new descriptor.
+        let fd = unsafe { ioctl(vcpu, KVM_GET_STATS_FD()) };
+        if fd < 0 {
+            return None;
+        }
+        // SAFETY: the descriptor is new and ours.
+        let file = unsafe { File::from_raw_fd(fd) };
+        let mut bytes = vec![0; FILE_LIMIT];
+        let length = file.read_at(&mut bytes, 0).ok()?;
+        let counters = parse(bytes.get(..length)?)?;
+        Some(Self { file, counters })
+    }
+
+    /// The counters now.
+    pub(super) fn read(&self) -> BTreeMap<String, u64> {
+        let value = |(name, offset): &(String, u64)| {
+            let mut word = [0; 8];
+            self.file.read_exact_at(&mut word, *offset).ok()?;
+            Some((name.clone(), u64::from_le_bytes(word)))
+        };
+        self.counters.iter().filter_map(value).collect()
+    }
+}
+
+/// Names and offsets of the counters that are a single word.
+fn parse(file: &[u8]) -> Option<Vec<(String, u64)>> {
+    let word = |at: usize| Some(u32::from_le_bytes(file.get(at..at + 4)?.try_into().ok()?));
+    let (name_size, count) = (word(4)? as usize, word(8)? as usize);
+    let (descriptors, data) = (word(16)? as usize, u64::from(word(20)?));
+    let mut counters = Vec::new();
+    for number in 0..count {
+        let at = number.checked_mul(DESCRIPTOR_BYTES + name_size)?.checked_add(descriptors)?;
+        let name = file.get(at + DESCRIPTOR_BYTES..at + DESCRIPTOR_BYTES + name_size)?;
+        let size = u16::from_le_bytes(file.get(at + 6..at + 8)?.try_into().ok()?);
+        if size == 1 {
+            let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+            counters
+                .push((String::from_utf8_lossy(&name[..end]).into_owned(), data + u64::from(word(at + 8)?)));
+        }
+    }
+    Some(counters)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse;
+
+    fn file() -> Vec<u8> {
+        let mut file = Vec::new();
+        for word in [0_u32, 8, 2, 24, 24, 24 + 2 * 24] {
+            file.extend(word.to_le_bytes());
+        }
+        for (size, offset, name) in [(1_u16, 0_u32, b"exits\0\0\0"), (4, 8, b"hist\0\0\0\0")] {
+            file.extend([0; 6]);
+            file.extend(size.to_le_bytes());
+            file.extend(offset.to_le_bytes());
+            file.extend([0; 4]);
+            file.extend(name);
+        }
+        file
+    }
+
+    #[test]
+    fn finds_plain_counters() {
+        assert_eq!(parse(&file()), Some(vec![("exits".to_string(), 72)]));
+    }
+
+    #[test]
+    fn a_cut_file_is_none() {
+        let whole = file();
+        for length in 0..whole.len() {
+            assert_eq!(parse(&whole[..length]), None, "{length} bytes");
+        }
+    }
+}
