@@ -45,7 +45,7 @@ impl Kernel {
     pub(crate) fn fault(&mut self, mailbox: Mailbox, thread: u32, info: FaultInfo) {
         if self.deliver(mailbox, thread, &info).is_some() {
             self.counters().handled_faults += 1;
-            self.enqueue_front(thread);
+            self.go_on(thread);
             return;
         }
         self.counters().fatal_faults += 1;
@@ -125,7 +125,7 @@ impl Kernel {
         (frame.rcx, frame.r11) = (frame.rip, frame.rflags);
         frame.rip = handler;
         frame.vector = 0;
-        self.enqueue_front(thread);
+        self.go_on(thread);
     }
 }
 

@@ -59,6 +59,8 @@ pub(crate) struct Kernel {
     pub(crate) map_buckets: [Option<u32>; MAP_BUCKETS],
     pub(crate) wait_buckets: [Option<u32>; WAIT_BUCKETS],
     pub(crate) queue: RunQueue,
+    /// The thread that entered the kernel and goes on when the entry ends; it is in no queue meanwhile.
+    pub(crate) continuing: Option<u32>,
     /// Threads that wait for console input, as a list.
     pub(crate) console_readers: Option<u32>,
     /// Threads that sleep with a deadline, as a list, and when the alarm rings.
@@ -84,6 +86,7 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     map_buckets: [None; MAP_BUCKETS],
     wait_buckets: [None; WAIT_BUCKETS],
     queue: RunQueue::EMPTY,
+    continuing: None,
     console_readers: None,
     timed_sleepers: None,
     alarm: 0,
@@ -161,8 +164,8 @@ extern "C" fn trap_from_ring3(frame: *const TrapFrame) -> *const TrapFrame {
     let mut kernel = KERNEL.lock(mailbox);
     kernel.catch_up(hart);
     kernel.trap(mailbox, thread, address);
-    if kernel.goes_on(thread) {
-        // Everything is loaded already.
+    if kernel.continuing == Some(thread) && kernel.stays(hart, thread) {
+        kernel.continuing = None;
         kernel.enters_ring3(hart);
         return frame;
     }
@@ -172,6 +175,9 @@ extern "C" fn trap_from_ring3(frame: *const TrapFrame) -> *const TrapFrame {
 /// Picks the next thread and makes the hart ready to return to it; sleeps while there is none.
 fn run(mut kernel: Guard<'_, Kernel>, hart: u32, mailbox: Mailbox) -> *const TrapFrame {
     loop {
+        if let Some(thread) = kernel.continuing.take() {
+            kernel.enqueue_front(thread);
+        }
         if let Some(thread) = kernel.next_thread(hart) {
             let frame = kernel.prepare(hart, mailbox, thread);
             if cpu::is_user_address(kernel.threads[thread].frame.rip) {
@@ -238,7 +244,7 @@ impl Kernel {
             }
             KICK_VECTOR => {
                 self.counters().kicks += 1;
-                self.enqueue_front(thread);
+                self.go_on(thread);
                 self.wake_console_readers(mailbox);
                 self.expire(mailbox);
             }
@@ -262,7 +268,7 @@ impl Kernel {
         };
         let (rip, space) = (frame.rip, self.threads[thread].space);
         match self.resolve(mailbox, space, address, access) {
-            Ok(()) => self.enqueue_front(thread),
+            Ok(()) => self.go_on(thread),
             Err(mut info) => {
                 info.instruction = rip;
                 self.fault(mailbox, thread, info);
@@ -285,7 +291,7 @@ impl Kernel {
         }
         let context = self.spaces[self.threads[thread].space].context;
         self.forget_pages(mailbox, context);
-        self.enqueue_front(thread);
+        self.go_on(thread);
     }
 
     /// A hart's record.

@@ -20,14 +20,11 @@ pub(crate) struct RunQueue {
     tail: [Option<u32>; PRIORITIES],
     /// Priorities whose queue is not empty, a bit each.
     waiting: u32,
-    /// The thread that [`Kernel::enqueue_front`] put there, until the queue changes otherwise.
-    front: Option<u32>,
 }
 
 impl RunQueue {
     /// Nobody waits.
-    pub(crate) const EMPTY: Self =
-        Self { head: [None; PRIORITIES], tail: [None; PRIORITIES], waiting: 0, front: None };
+    pub(crate) const EMPTY: Self = Self { head: [None; PRIORITIES], tail: [None; PRIORITIES], waiting: 0 };
 }
 
 impl Kernel {
@@ -43,7 +40,6 @@ impl Kernel {
         }
         self.queue.tail[level] = Some(thread);
         self.queue.waiting |= 1 << level;
-        self.queue.front = None;
 
         // An idle hart is best; else the one that runs the least important thread, if that is less important than this one; else one
         // that the thread is confined to, so that it takes turns there.
@@ -62,24 +58,23 @@ impl Kernel {
         }
     }
 
-    /// The thread that this hart was running is first in its queue and nobody more important waits: takes it out again and goes on with it,
-    /// as after almost every system call.
-    pub(crate) fn goes_on(&mut self, thread: u32) -> bool {
-        let top = u32::BITS - self.queue.waiting.leading_zeros();
-        let Some(level) = (top as usize).checked_sub(1) else { return false };
-        if self.queue.head[level] != Some(thread) || self.queue.front != Some(thread) {
+    /// The running `thread` has no reason to stop: it goes on when the entry ends, unless somebody more important waits.
+    pub(crate) fn go_on(&mut self, thread: u32) {
+        self.continuing = Some(thread);
+    }
+
+    /// Whether `thread`, which this hart has been running, can go on with everything loaded as it is; after almost every entry it can.
+    pub(crate) fn stays(&mut self, hart: u32, thread: u32) -> bool {
+        let state = self.hart_ref(hart);
+        // Those of its own priority get their turn when the slice is over, so one must be running.
+        let rivals = self.queue.waiting >> state.priority;
+        if rivals > 1 || (rivals == 1 && !state.timer_armed) {
             return false;
         }
         let running = &self.threads[thread];
-        let (after, hart) = (running.next, running.hart);
-        let may_stay = cpu::is_user_address(running.frame.rip) && running.affinity >> hart & 1 == 1;
-        // If others of its priority wait, a slice must be running, so that they get their turn.
-        if !may_stay || (after.is_some() && !self.hart(hart).timer_armed) {
-            return false;
-        }
-        self.threads[thread].state = State::Running;
-        self.unlink(level, None, thread, after);
-        true
+        cpu::is_user_address(running.frame.rip)
+            && running.affinity >> hart & 1 == 1
+            && running.priority == self.hart_ref(hart).priority
     }
 
     /// Puts the thread that this hart was running first in its queue, so that it goes on at once unless somebody more important waits.
@@ -90,7 +85,6 @@ impl Kernel {
         self.queue.head[level] = Some(thread);
         self.queue.tail[level] = self.queue.tail[level].or(Some(thread));
         self.queue.waiting |= 1 << level;
-        self.queue.front = Some(thread);
     }
 
     /// Takes the most important thread that may run on `hart`.
@@ -113,7 +107,6 @@ impl Kernel {
     }
 
     fn unlink(&mut self, level: usize, before: Option<u32>, thread: u32, after: Option<u32>) {
-        self.queue.front = None;
         match before {
             Some(before) => self.threads[before].next = after,
             None => self.queue.head[level] = after,

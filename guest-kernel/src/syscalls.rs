@@ -64,14 +64,15 @@ impl Kernel {
     /// Executes the call that `thread` made.
     pub(crate) fn syscall(&mut self, mailbox: Mailbox, thread: u32) {
         self.counters().syscalls += 1;
-        let frame = &self.threads[thread].frame;
+        let calling = &self.threads[thread];
+        let (frame, space) = (&calling.frame, calling.space);
         let (number, arguments) =
             (frame.rax, [frame.rdi, frame.rsi, frame.rdx, frame.r10, frame.r8, frame.r9]);
         if number < FIRST {
             return self.low_syscall(mailbox, thread);
         }
-        let space = self.threads[thread].space;
-        let (view, context) = (self.spaces[space].view, self.spaces[space].context);
+        let within = &self.spaces[space];
+        let (view, context) = (within.view, within.context);
         let caller = Caller { mailbox, thread, space, view, context };
         let outcome = match Syscall::try_from(number) {
             Ok(call) => self.execute(caller, call, arguments),
@@ -84,9 +85,9 @@ impl Kernel {
                     Ok((first, second)) => (frame.rax, frame.rdx, frame.r8) = (0, first, second),
                     Err(error) => frame.rax = error as u64,
                 }
-                self.enqueue_front(thread);
+                self.go_on(thread);
             }
-            Outcome::Continue => self.enqueue_front(thread),
+            Outcome::Continue => self.go_on(thread),
             Outcome::Yield => {
                 self.threads[thread].frame.rax = 0;
                 self.enqueue(mailbox, thread);
