@@ -303,6 +303,18 @@ impl Mapped {
         self.check()
     }
 
+    pub(crate) const fn is_device(&self) -> bool {
+        self.is_device
+    }
+
+    /// Makes a file `size` bytes long; the mapping stays as it is.
+    pub(crate) fn extend(&self, size: u64) -> Result<()> {
+        if self.is_device {
+            return Ok(());
+        }
+        rustix::fs::ftruncate(&self.fd, size).map_err(Self::io(&self.path, "lengthen"))
+    }
+
     fn allocate(&self, at: u64, len: u64) -> Result<()> {
         match rustix::fs::fallocate(&self.fd, FallocateFlags::empty(), at, len) {
             // Filesystems that cannot promise blocks leave the risk of a full disk to the store.

@@ -222,26 +222,8 @@ impl<M: Medium> ObjectRef<M> {
     /// # Errors
     /// [`Error::BadRange`], [`Error::Damaged`].
     pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<()> {
-        check_range(offset, into.len() as u64)?;
         let content = self.opened.lock();
-        let map = Map::parse(&content.record.map, self.opened.at)?;
-        let mut done = 0;
-        while done < into.len() {
-            let at = offset + done as u64;
-            let run = self.core.reader().find(&map, at / PAGE)?;
-            let left = index(run.end() * PAGE - at).min(into.len() - done);
-            let part = &mut into[done..done + left];
-            match run.pool_page {
-                Some(start) => {
-                    let from = start * PAGE + (at - run.object_page * PAGE);
-                    self.core.check_data(from, left as u64)?;
-                    self.core.pmem.read(from, part);
-                }
-                None => part.fill(0),
-            }
-            done += left;
-        }
-        Ok(())
+        self.core.read(&Map::parse(&content.record.map, self.opened.at)?, offset, into)
     }
 
     /// Stores bytes into the object, durably, making pages as needed. Not atomic: for tools, not for programs.
@@ -291,6 +273,28 @@ fn continues(last: &Extent, next: &Extent) -> bool {
 }
 
 impl<M: Medium> Core<M> {
+    /// Copies bytes out of the object that `map` describes.
+    pub(crate) fn read(&self, map: &Map, offset: u64, into: &mut [u8]) -> Result<()> {
+        check_range(offset, into.len() as u64)?;
+        let mut done = 0;
+        while done < into.len() {
+            let at = offset + done as u64;
+            let run = self.reader().find(map, at / PAGE)?;
+            let left = index(run.end() * PAGE - at).min(into.len() - done);
+            let part = &mut into[done..done + left];
+            match run.pool_page {
+                Some(start) => {
+                    let from = start * PAGE + (at - run.object_page * PAGE);
+                    self.check_data(from, left as u64)?;
+                    self.pmem.read(from, part);
+                }
+                None => part.fill(0),
+            }
+            done += left;
+        }
+        Ok(())
+    }
+
     /// A map that was checked when the pool was opened may have been damaged since: never touch metadata through it.
     fn check_data(&self, at: u64, len: u64) -> Result<()> {
         let inside = len <= self.pmem.len() && at <= self.pmem.len() - len;

@@ -327,7 +327,13 @@ impl<M: Medium> Core<M> {
     }
 
     /// Makes the map of `runs` in a record that does not exist yet, then the record.
-    fn fill_record(&self, state: &mut State, birth: Birth, runs: &[Run], ties: &[ObjectId]) -> Result<()> {
+    pub(crate) fn fill_record(
+        &self,
+        state: &mut State,
+        birth: Birth,
+        runs: &[Run],
+        ties: &[ObjectId],
+    ) -> Result<()> {
         let State { space, meta, .. } = &mut *state;
         let map = Editor { reader: self.reader(), space, meta }.build(runs)?;
         let made = self.create_record(state, birth, map.to_raw(), ties);

@@ -120,10 +120,8 @@ fn a_damaged_leaf_costs_a_page() {
         let at = block * PAGE + 6 * 8;
         let before = sim.load(at);
         sim.store(at, before ^ 1 << 50);
-        if let Ok(report) = fsck(&&sim, false, &mut quiet)
-            && report.problems.len() == 1
-            && report.problems[0].object == Some(id)
-        {
+        let report = fsck(&&sim, false, &mut quiet).unwrap();
+        if report.problems.len() == 1 && report.problems[0].object == Some(id) {
             assert!(fsck(&&sim, true, &mut quiet).unwrap().clean);
             let pool = Pool::load(&sim).unwrap();
             let object = pool.open_object(id).unwrap();
