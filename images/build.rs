@@ -6,7 +6,7 @@
 #[path = "src/format.rs"]
 mod format;
 
-use format::{Entry, HEADER_BYTES, Header, MAGIC, NAME_BYTES, kind};
+use format::{DIGEST_OFFSET, Entry, HEADER_BYTES, Header, MAGIC, NAME_BYTES, kind};
 use object::read::elf::{ElfFile64, ProgramHeader as _};
 use object::{LittleEndian, Object, elf};
 use serde::Deserialize;
@@ -163,9 +163,11 @@ fn pack(entries: &[(u32, String, Vec<u8>)]) -> Vec<u8> {
         magic: MAGIC,
         abi_version: twz_abi::ABI_VERSION,
         entry_count: u32::try_from(entries.len()).expect("few entries"),
-        digest: *blake3::hash(&image[HEADER_BYTES..]).as_bytes(),
+        digest: [0; 32],
     };
     image[..HEADER_BYTES].copy_from_slice(header.as_bytes());
+    let digest = format::digest(&image);
+    image[DIGEST_OFFSET..HEADER_BYTES].copy_from_slice(&digest);
     image
 }
 

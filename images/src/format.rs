@@ -3,7 +3,7 @@
 //   0x00  magic "TWZIMG01"
 //   0x08  ABI version, u32
 //   0x0c  number of entries, u32
-//   0x10  Blake3 digest of everything from 0x30 on
+//   0x10  Blake3 digest of everything before and behind it
 //   0x30  entries, 96 bytes each: kind u32, name length u32, name [u8; 48], offset u64, bytes u64, reserved [u8; 24]
 //   …     contents, each at a multiple of 4096
 //
@@ -17,11 +17,22 @@ pub(crate) const NAME_BYTES: usize = 48;
 /// Bytes before the entries.
 pub(crate) const HEADER_BYTES: usize = 0x30;
 
+/// Where the digest stands; it ends the header.
+pub(crate) const DIGEST_OFFSET: usize = 0x10;
+
 /// What an entry holds.
 pub(crate) mod kind {
     pub(crate) const KERNEL: u32 = 1;
     pub(crate) const INIT: u32 = 2;
     pub(crate) const PROGRAM: u32 = 3;
+}
+
+/// The digest of an image that is at least a header long: of all but the digest itself.
+pub(crate) fn digest(image: &[u8]) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&image[..DIGEST_OFFSET]);
+    hasher.update(&image[HEADER_BYTES..]);
+    *hasher.finalize().as_bytes()
 }
 
 /// Start of an image.
@@ -51,3 +62,5 @@ pub(crate) struct Entry {
 }
 
 const _: () = assert!(size_of::<Header>() == HEADER_BYTES && size_of::<Entry>() == 96);
+const _: () =
+    assert!(std::mem::offset_of!(Header, digest) == DIGEST_OFFSET && DIGEST_OFFSET + 32 == HEADER_BYTES);

@@ -8,7 +8,7 @@
 
 mod format;
 
-use format::{Entry, HEADER_BYTES, Header, MAGIC, NAME_BYTES, kind};
+use format::{Entry, Header, MAGIC, NAME_BYTES, kind};
 use std::mem::offset_of;
 use twz_abi::program::{PROGRAM_MAGIC, ProgramHeader};
 use zerocopy::FromBytes;
@@ -74,7 +74,7 @@ impl<'a> Image<'a> {
         if header.abi_version != twz_abi::ABI_VERSION {
             return Err(ImageError::Version { found: header.abi_version });
         }
-        if *blake3::hash(&bytes[HEADER_BYTES..]).as_bytes() != header.digest {
+        if format::digest(bytes) != header.digest {
             return Err(damaged("its digest does not match"));
         }
         let mut image = Self { kernel: &[], init: "", programs: Vec::new() };
