@@ -176,7 +176,7 @@ extern "C" fn trap_from_ring3(frame: *const TrapFrame) -> *const TrapFrame {
 fn run(mut kernel: Guard<'_, Kernel>, hart: u32, mailbox: Mailbox) -> *const TrapFrame {
     loop {
         if let Some(thread) = kernel.continuing.take() {
-            kernel.enqueue_front(thread);
+            kernel.put_back(mailbox, thread);
         }
         if let Some(thread) = kernel.next_thread(hart) {
             let frame = kernel.prepare(hart, mailbox, thread);

@@ -30,8 +30,7 @@ impl RunQueue {
 impl Kernel {
     /// Puts a thread at the end of its queue and sees to it that a hart looks.
     pub(crate) fn enqueue(&mut self, mailbox: Mailbox, thread: u32) {
-        let (priority, affinity) = (self.threads[thread].priority, self.threads[thread].affinity);
-        let level = priority as usize;
+        let level = self.threads[thread].priority as usize;
         self.threads[thread].state = State::Ready;
         self.threads[thread].next = None;
         match self.queue.tail[level] {
@@ -41,8 +40,13 @@ impl Kernel {
         self.queue.tail[level] = Some(thread);
         self.queue.waiting |= 1 << level;
 
-        // An idle hart is best; else the one that runs the least important thread, if that is less important than this one; else one
-        // that the thread is confined to, so that it takes turns there.
+        self.call_hart(mailbox, thread);
+    }
+
+    /// Makes a hart look at the queue because of `thread`. An idle hart is best; else the one that runs the least important thread, if that is
+    /// less important than this one; else one that the thread is confined to, so that it takes turns there.
+    fn call_hart(&mut self, mailbox: Mailbox, thread: u32) {
+        let (priority, affinity) = (self.threads[thread].priority, self.threads[thread].affinity);
         let here = mailbox.hart();
         let allowed = |hart: &u32| affinity >> *hart & 1 == 1;
         let harts = || (0..self.hart_count()).filter(allowed);
@@ -77,14 +81,20 @@ impl Kernel {
             && running.priority == self.hart_ref(hart).priority
     }
 
-    /// Puts the thread that this hart was running first in its queue, so that it goes on at once unless somebody more important waits.
-    pub(crate) fn enqueue_front(&mut self, thread: u32) {
+    /// Puts the thread that this hart was running first in its queue, so that it goes on at once unless somebody more important waits or it
+    /// may no longer run here; then an idle hart is told.
+    pub(crate) fn put_back(&mut self, mailbox: Mailbox, thread: u32) {
         let level = self.threads[thread].priority as usize;
+        let affinity = self.threads[thread].affinity;
         self.threads[thread].state = State::Ready;
         self.threads[thread].next = self.queue.head[level];
         self.queue.head[level] = Some(thread);
         self.queue.tail[level] = self.queue.tail[level].or(Some(thread));
         self.queue.waiting |= 1 << level;
+        let may_stay = affinity >> mailbox.hart() & 1 == 1 && self.queue.waiting >> (level + 1) == 0;
+        if !may_stay {
+            self.call_hart(mailbox, thread);
+        }
     }
 
     /// Takes the most important thread that may run on `hart`.

@@ -11,7 +11,7 @@
 
 use super::hypercall::Caller;
 use super::stats::{Exit, HartStats};
-use super::wake::{self, Doorbell, STOP};
+use super::wake::{self, Doorbell};
 use super::{Ending, Shared, vcpu};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::os::fd::{AsRawFd, RawFd};
@@ -131,10 +131,13 @@ impl Hart {
             }
             Ok(VcpuExit::Hlt) => {
                 self.count(Exit::Halt);
-                let reasons = bell.sleep();
+                // A vector that could not be injected before the HLT is a reason that was taken already: it must not be slept over.
+                if self.waiting.is_empty() {
+                    bell.sleep();
+                }
                 self.vcpu.set_kvm_immediate_exit(0);
                 // The kernel looks at everything after HLT by itself; nothing has to be injected.
-                self.note(reasons & STOP);
+                self.waiting.clear();
             }
             Ok(VcpuExit::IrqWindowOpen) => self.count(Exit::InterruptWindow),
             Ok(VcpuExit::Intr) => self.interrupted(bell),
