@@ -18,10 +18,12 @@ use crate::format::records::{Class, NameRecord, ObjectRecord, TieRecord, free, r
 use crate::format::superblock::Superblock;
 use crate::format::{Kind, PAGE, SEGMENT_PAGES, Seal, TABLE_IDENTITY, TABLE_LINK};
 use crate::map::{Map, Reader};
+use crate::medium::{Mapped, OpenOptions};
 use crate::meta::{Meta, is_reserved, table_word};
 use crate::object_id::id_of_bits;
 use crate::space::{Pages, Space};
 use std::collections::HashSet;
+use std::path::Path;
 use twz_abi::ObjectId;
 
 /// Something wrong.
@@ -95,6 +97,19 @@ pub fn fsck<M: Medium>(pmem: &M, repair: bool, progress: &mut dyn FnMut(u64, u64
             report.clean = Pool::load(pmem).is_ok();
             return Ok(report);
         }
+    }
+    Ok(report)
+}
+
+/// [`fsck`] of the pool at `path`, which nobody may have open.
+///
+/// # Errors
+/// As [`fsck`], and as [`Pool::open`] for what concerns the file.
+pub fn fsck_path(path: &Path, repair: bool, progress: &mut dyn FnMut(u64, u64)) -> Result<FsckReport> {
+    let mapped = Mapped::open(path, &OpenOptions { relaxed: true })?;
+    let report = fsck(&mapped, repair, progress)?;
+    if repair {
+        mapped.sync()?;
     }
     Ok(report)
 }

@@ -47,7 +47,7 @@ mod writer;
 pub use crate::core::{Pool, Usage};
 pub use error::{Error, Result};
 pub use format::records::MAX_NAME;
-pub use fsck::{FsckReport, Problem, fsck};
+pub use fsck::{FsckReport, Problem, fsck, fsck_path};
 pub use graph::Graph;
 pub use grow::grow;
 pub use medium::{Backing, CreateOptions, Durability, Mapped, Medium, OpenOptions};
