@@ -69,6 +69,8 @@ pub(crate) struct Kernel {
     pub(crate) counter_page: Option<CounterPage>,
     /// Last serial number given to a thread or a space.
     pub(crate) next_serial: u64,
+    /// Calls that may have made the second stage refuse what the tables allow: copies, trims, writes to pages that were shared.
+    pub(crate) page_changes: u64,
     boot_table: Option<Table>,
     harts: [Hart; MAX_HARTS as usize],
     hart_count: u32,
@@ -92,6 +94,7 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     alarm: 0,
     counter_page: None,
     next_serial: 0,
+    page_changes: 0,
     boot_table: None,
     harts: [const {
         Hart {
@@ -267,8 +270,13 @@ impl Kernel {
             Rights::READ
         };
         let (rip, space) = (frame.rip, self.threads[thread].space);
+        let changes = self.page_changes;
         match self.resolve(mailbox, space, address, access) {
-            Ok(()) => self.go_on(thread),
+            Ok(()) => {
+                // Its own repetition is no reason to be patient with it.
+                self.threads[thread].refused.2 += self.page_changes - changes;
+                self.go_on(thread);
+            }
             Err(mut info) => {
                 info.instruction = rip;
                 self.fault(mailbox, thread, info);
@@ -277,13 +285,16 @@ impl Kernel {
     }
 
     /// The second stage stopped `thread` where the first did not. The instruction is repeated after the tables were emptied, which
-    /// ends in a precise answer; an instruction that keeps being refused stands on memory that failed.
+    /// ends in a precise answer; an instruction that keeps being refused, while nobody changes pages, stands on memory that failed.
     fn refused(&mut self, mailbox: Mailbox, thread: u32) {
         self.counters().refusals += 1;
+        let changes = self.page_changes;
         let stopped = &mut self.threads[thread];
         let rip = stopped.frame.rip;
-        let times = if stopped.refused.0 == rip { stopped.refused.1 + 1 } else { 1 };
-        stopped.refused = (rip, times);
+        let (last_rip, last_times, last_changes) = stopped.refused;
+        let is_repeated = last_rip == rip && last_changes == changes;
+        let times = if is_repeated { last_times + 1 } else { 1 };
+        stopped.refused = (rip, times, changes);
         if times > REFUSALS_MAX {
             let cause = FaultCause::MachineCheck as u32;
             self.fault(mailbox, thread, FaultInfo { cause, instruction: rip, ..FaultInfo::default() });

@@ -99,6 +99,9 @@ impl Kernel {
     fn execute(&mut self, caller: Caller, call: Syscall, a: [u64; 6]) -> Outcome {
         let Caller { mailbox, thread, context, .. } = caller;
         let object = |at: usize| ObjectId { lo: a[at], hi: a[at + 1] };
+        if matches!(call, Syscall::ObjectCreate | Syscall::ObjectCopy | Syscall::ObjectTrim) {
+            self.page_changes += 1;
+        }
         match call {
             Syscall::ThreadExit => {
                 self.end_thread(mailbox, thread, End::Exit(status(a[0])));

@@ -90,8 +90,8 @@ pub(crate) struct Thread {
     /// Address of its `ThreadState`; 0 for none.
     state_address: u64,
     name: [u8; THREAD_NAME_MAX],
-    /// The last instruction that the second stage refused, and how often in a row.
-    pub(crate) refused: (u64, u32),
+    /// The last instruction that the second stage refused, how often in a row, and `Kernel::page_changes` then.
+    pub(crate) refused: (u64, u32, u64),
     fpu: FpuArea,
 }
 
@@ -125,7 +125,7 @@ impl Thread {
             fault_stack: spec.fault_stack,
             state_address: spec.state,
             name: spec.name,
-            refused: (0, 0),
+            refused: (0, 0, 0),
             fpu: FpuArea::new(),
         }
     }
