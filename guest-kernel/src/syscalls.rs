@@ -201,6 +201,9 @@ impl Kernel {
             let at = (index * size_of::<SlotRange>()) as u64;
             let address = ranges.checked_add(at).ok_or(ErrorCode::BadAddress)?;
             self.copy_in(caller.mailbox, caller.space, address, range.as_mut_bytes())?;
+            if range.first.checked_add(range.count).is_none_or(|end| end > view::SLOT_COUNT) {
+                return Err(ErrorCode::BadArgument);
+            }
             self.invalidate(caller.mailbox, caller.view, range);
         }
         Ok(())
