@@ -13,7 +13,7 @@ use crate::memory::table::{Table, bits};
 use crate::objects::{MAP_BUCKETS, ObjectMap};
 use crate::sched::RunQueue;
 use crate::space::{Mapping, Space};
-use crate::sync::{WAIT_BUCKETS, Wait};
+use crate::sync::{WAIT_BUCKETS, Wait, WaitBucket};
 use crate::thread::Thread;
 use crate::tlb::{self, PcidCache};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +57,7 @@ pub(crate) struct Kernel {
     pub(crate) mappings: Slab<Mapping>,
     pub(crate) waits: Slab<Wait>,
     pub(crate) map_buckets: [Option<u32>; MAP_BUCKETS],
-    pub(crate) wait_buckets: [Option<u32>; WAIT_BUCKETS],
+    pub(crate) wait_buckets: [WaitBucket; WAIT_BUCKETS],
     pub(crate) queue: RunQueue,
     /// The thread that entered the kernel and goes on when the entry ends; it is in no queue meanwhile.
     pub(crate) continuing: Option<u32>,
@@ -86,7 +86,7 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     mappings: Slab::new(),
     waits: Slab::new(),
     map_buckets: [None; MAP_BUCKETS],
-    wait_buckets: [None; WAIT_BUCKETS],
+    wait_buckets: [WaitBucket::EMPTY; WAIT_BUCKETS],
     queue: RunQueue::EMPTY,
     continuing: None,
     console_readers: None,
