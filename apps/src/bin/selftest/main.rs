@@ -2,7 +2,7 @@
 //! names them.
 //!
 //! # Contract
-//! - A line for each test: `ok NAME` or `FAILED NAME: why`; the last line counts. Exit status 0 only if all passed.
+//! - A line for each test: `ok NAME MILLISECONDS ms` or `FAILED NAME: why`; the last line counts. Exit status 0 only if all passed.
 //! - A test depends on no other. What it needs several harts for, it does on one, too, as far as that makes sense.
 //! - Each test compares with what only a working kernel gives; it fails when the feature is broken.
 #![no_std]
@@ -80,10 +80,11 @@ fn main(args: Args) -> u8 {
     let chosen = |name: &str| wanted().next().is_none() || wanted().any(|prefix| name.starts_with(prefix));
     let (mut passed, mut failed) = (0, 0);
     for (name, run) in tests().filter(|(name, _)| chosen(name)) {
+        let begun = now();
         match run() {
             Ok(()) => {
                 passed += 1;
-                println!("ok {name}");
+                println!("ok {name} {} ms", (now() - begun) / 1_000_000);
             }
             Err(reason) => {
                 failed += 1;
