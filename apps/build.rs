@@ -21,6 +21,8 @@ fn main() {
         "-Wl,--no-eh-frame-hdr",
         "-Wl,--gc-sections",
         "-Wl,--defsym=rust_eh_personality=0",
+        // The precompiled `alloc` names it; nothing unwinds.
+        "-Wl,--defsym=_Unwind_Resume=0",
     ];
     for argument in arguments {
         println!("cargo:rustc-link-arg-bins={argument}");

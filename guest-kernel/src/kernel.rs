@@ -13,7 +13,7 @@ use crate::memory::table::{Table, bits};
 use crate::objects::{MAP_BUCKETS, ObjectMap};
 use crate::sched::RunQueue;
 use crate::space::{Mapping, Space};
-use crate::sync::{WAIT_BUCKETS, Wait};
+use crate::sync::{WAIT_BUCKETS, Wait, WaitBucket};
 use crate::thread::Thread;
 use crate::tlb::{self, PcidCache};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -57,7 +57,7 @@ pub(crate) struct Kernel {
     pub(crate) mappings: Slab<Mapping>,
     pub(crate) waits: Slab<Wait>,
     pub(crate) map_buckets: [Option<u32>; MAP_BUCKETS],
-    pub(crate) wait_buckets: [Option<u32>; WAIT_BUCKETS],
+    pub(crate) wait_buckets: [WaitBucket; WAIT_BUCKETS],
     pub(crate) queue: RunQueue,
     /// The thread that entered the kernel and goes on when the entry ends; it is in no queue meanwhile.
     pub(crate) continuing: Option<u32>,
@@ -69,6 +69,8 @@ pub(crate) struct Kernel {
     pub(crate) counter_page: Option<CounterPage>,
     /// Last serial number given to a thread or a space.
     pub(crate) next_serial: u64,
+    /// Calls that may have made the second stage refuse what the tables allow: copies, trims, writes to pages that were shared.
+    pub(crate) page_changes: u64,
     boot_table: Option<Table>,
     harts: [Hart; MAX_HARTS as usize],
     hart_count: u32,
@@ -84,7 +86,7 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     mappings: Slab::new(),
     waits: Slab::new(),
     map_buckets: [None; MAP_BUCKETS],
-    wait_buckets: [None; WAIT_BUCKETS],
+    wait_buckets: [WaitBucket::EMPTY; WAIT_BUCKETS],
     queue: RunQueue::EMPTY,
     continuing: None,
     console_readers: None,
@@ -92,6 +94,7 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     alarm: 0,
     counter_page: None,
     next_serial: 0,
+    page_changes: 0,
     boot_table: None,
     harts: [const {
         Hart {
@@ -267,8 +270,13 @@ impl Kernel {
             Rights::READ
         };
         let (rip, space) = (frame.rip, self.threads[thread].space);
+        let changes = self.page_changes;
         match self.resolve(mailbox, space, address, access) {
-            Ok(()) => self.go_on(thread),
+            Ok(()) => {
+                // Its own repetition is no reason to be patient with it.
+                self.threads[thread].refused.2 += self.page_changes - changes;
+                self.go_on(thread);
+            }
             Err(mut info) => {
                 info.instruction = rip;
                 self.fault(mailbox, thread, info);
@@ -277,13 +285,16 @@ impl Kernel {
     }
 
     /// The second stage stopped `thread` where the first did not. The instruction is repeated after the tables were emptied, which
-    /// ends in a precise answer; an instruction that keeps being refused stands on memory that failed.
+    /// ends in a precise answer; an instruction that keeps being refused, while nobody changes pages, stands on memory that failed.
     fn refused(&mut self, mailbox: Mailbox, thread: u32) {
         self.counters().refusals += 1;
+        let changes = self.page_changes;
         let stopped = &mut self.threads[thread];
         let rip = stopped.frame.rip;
-        let times = if stopped.refused.0 == rip { stopped.refused.1 + 1 } else { 1 };
-        stopped.refused = (rip, times);
+        let (last_rip, last_times, last_changes) = stopped.refused;
+        let is_repeated = last_rip == rip && last_changes == changes;
+        let times = if is_repeated { last_times + 1 } else { 1 };
+        stopped.refused = (rip, times, changes);
         if times > REFUSALS_MAX {
             let cause = FaultCause::MachineCheck as u32;
             self.fault(mailbox, thread, FaultInfo { cause, instruction: rip, ..FaultInfo::default() });

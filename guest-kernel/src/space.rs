@@ -225,6 +225,7 @@ impl Kernel {
             return Err(fault(FaultCause::Rights, object));
         }
         self.back(mailbox, map, offset, access).map_err(|error| fault(cause_of(error), object))?;
+        self.page_changes += u64::from(access.contains(Rights::WRITE));
         cpu::invalidate_page(address);
         Ok(())
     }

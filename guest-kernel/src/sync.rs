@@ -24,7 +24,20 @@ pub(crate) struct Wait {
     thread: u32,
     place: Place,
     next_in_bucket: Option<u32>,
+    previous_in_bucket: Option<u32>,
     next_of_thread: Option<u32>,
+}
+
+/// The waits whose places fall together, longest sleep first.
+#[derive(Clone, Copy)]
+pub(crate) struct WaitBucket {
+    head: Option<u32>,
+    tail: Option<u32>,
+}
+
+impl WaitBucket {
+    /// Nobody sleeps.
+    pub(crate) const EMPTY: Self = Self { head: None, tail: None };
 }
 
 /// What a call of `ThreadSync` comes to.
@@ -105,17 +118,24 @@ impl Kernel {
     /// Wakes at most `limit` threads that sleep on a word; returns how many.
     pub(crate) fn wake(&mut self, mailbox: Mailbox, place: Place, limit: u64) -> u64 {
         let mut woken = 0;
-        while woken < limit {
-            // Sleepers are put at the head of the bucket, so the last match has slept longest.
-            let (mut found, mut next) = (None, self.wait_buckets[bucket(place)]);
-            while let Some(index) = next {
-                let wait = &self.waits[index];
-                if wait.place == place {
-                    found = Some(wait.thread);
-                }
-                next = wait.next_in_bucket;
+        // Sleepers are put at the end of the bucket, so who has slept longest comes first.
+        let mut next = self.wait_buckets[bucket(place)].head;
+        while let Some(index) = next
+            && woken < limit
+        {
+            let wait = &self.waits[index];
+            next = wait.next_in_bucket;
+            if wait.place != place {
+                continue;
             }
-            let Some(thread) = found else { break };
+            let thread = wait.thread;
+            // Waking removes all waits of the thread; if it has others, `next` may be one of them.
+            if self.threads[thread].waits != Some(index) || wait.next_of_thread.is_some() {
+                next = self.wait_buckets[bucket(place)].head;
+                while next.is_some_and(|next| self.waits[next].thread == thread) {
+                    next = next.and_then(|next| self.waits[next].next_in_bucket);
+                }
+            }
             self.wake_thread(mailbox, thread);
             woken += 1;
         }
@@ -222,14 +242,20 @@ impl Kernel {
             return Ok(false);
         }
         let bucket = bucket(place);
+        let last = self.wait_buckets[bucket].tail;
         let wait = Wait {
             thread,
             place,
-            next_in_bucket: self.wait_buckets[bucket],
+            next_in_bucket: None,
+            previous_in_bucket: last,
             next_of_thread: self.threads[thread].waits,
         };
         let wait = self.waits.insert(&mut self.frames, wait).map_err(|_| ErrorCode::NoMemory)?;
-        self.wait_buckets[bucket] = Some(wait);
+        match last {
+            Some(last) => self.waits[last].next_in_bucket = Some(wait),
+            None => self.wait_buckets[bucket].head = Some(wait),
+        }
+        self.wait_buckets[bucket].tail = Some(wait);
         self.threads[thread].waits = Some(wait);
         Ok(true)
     }
@@ -238,22 +264,17 @@ impl Kernel {
     fn forget_waits(&mut self, thread: u32) {
         let mut next = self.threads[thread].waits.take();
         while let Some(index) = next {
-            let bucket = bucket(self.waits[index].place);
-            let after = self.waits[index].next_in_bucket;
-            if self.wait_buckets[bucket] == Some(index) {
-                self.wait_buckets[bucket] = after;
-            } else {
-                let mut before = self.wait_buckets[bucket];
-                while let Some(candidate) = before {
-                    let following = self.waits[candidate].next_in_bucket;
-                    if following == Some(index) {
-                        self.waits[candidate].next_in_bucket = after;
-                        break;
-                    }
-                    before = following;
-                }
+            let Some(wait) = self.waits.remove(index) else { return };
+            let bucket = bucket(wait.place);
+            match wait.previous_in_bucket {
+                Some(before) => self.waits[before].next_in_bucket = wait.next_in_bucket,
+                None => self.wait_buckets[bucket].head = wait.next_in_bucket,
             }
-            next = self.waits.remove(index).and_then(|wait| wait.next_of_thread);
+            match wait.next_in_bucket {
+                Some(after) => self.waits[after].previous_in_bucket = wait.previous_in_bucket,
+                None => self.wait_buckets[bucket].tail = wait.previous_in_bucket,
+            }
+            next = wait.next_of_thread;
         }
     }
 }

@@ -99,6 +99,9 @@ impl Kernel {
     fn execute(&mut self, caller: Caller, call: Syscall, a: [u64; 6]) -> Outcome {
         let Caller { mailbox, thread, context, .. } = caller;
         let object = |at: usize| ObjectId { lo: a[at], hi: a[at + 1] };
+        if matches!(call, Syscall::ObjectCreate | Syscall::ObjectCopy | Syscall::ObjectTrim) {
+            self.page_changes += 1;
+        }
         match call {
             Syscall::ThreadExit => {
                 self.end_thread(mailbox, thread, End::Exit(status(a[0])));
@@ -198,6 +201,9 @@ impl Kernel {
             let at = (index * size_of::<SlotRange>()) as u64;
             let address = ranges.checked_add(at).ok_or(ErrorCode::BadAddress)?;
             self.copy_in(caller.mailbox, caller.space, address, range.as_mut_bytes())?;
+            if range.first.checked_add(range.count).is_none_or(|end| end > view::SLOT_COUNT) {
+                return Err(ErrorCode::BadArgument);
+            }
             self.invalidate(caller.mailbox, caller.view, range);
         }
         Ok(())

@@ -90,8 +90,8 @@ pub(crate) struct Thread {
     /// Address of its `ThreadState`; 0 for none.
     state_address: u64,
     name: [u8; THREAD_NAME_MAX],
-    /// The last instruction that the second stage refused, and how often in a row.
-    pub(crate) refused: (u64, u32),
+    /// The last instruction that the second stage refused, how often in a row, and `Kernel::page_changes` then.
+    pub(crate) refused: (u64, u32, u64),
     fpu: FpuArea,
 }
 
@@ -125,7 +125,7 @@ impl Thread {
             fault_stack: spec.fault_stack,
             state_address: spec.state,
             name: spec.name,
-            refused: (0, 0),
+            refused: (0, 0, 0),
             fpu: FpuArea::new(),
         }
     }
@@ -210,6 +210,11 @@ impl Kernel {
                 let number = self.next_serial << INDEX_BITS | u64::from(thread);
                 let made = &mut self.threads[thread];
                 (made.index, made.number) = (thread, number);
+                if let Err(error) = self.announce(mailbox, thread) {
+                    self.threads.remove(thread);
+                    self.leave_space(mailbox, space);
+                    return Err(error);
+                }
                 self.counters().threads_started += 1;
                 self.enqueue(mailbox, thread);
                 Ok(thread)
@@ -219,6 +224,25 @@ impl Kernel {
                 Err(ErrorCode::NoMemory)
             }
         }
+    }
+
+    /// Writes the state of a thread that is about to exist, in its own view. Fails if the state cannot be written.
+    fn announce(&mut self, mailbox: Mailbox, thread: u32) -> Result<(), ErrorCode> {
+        let new = &self.threads[thread];
+        let (address, space, number) = (new.state_address, new.space, new.number);
+        if address == 0 {
+            return Ok(());
+        }
+        let state =
+            ThreadState { phase: ThreadPhase::Started as u32, thread: number, ..ThreadState::default() };
+        let hart = mailbox.hart();
+        let creators = self.hart_ref(hart).space;
+        self.load_space(hart, space);
+        let written = self.copy_out(mailbox, space, address, state.as_bytes());
+        if let Some(creators) = creators {
+            self.load_space(hart, creators);
+        }
+        written
     }
 
     /// The thread with a number that a program gave.

@@ -43,7 +43,7 @@ numbered! {
 }
 
 /// What the handler that a view names is told, and what a console line is made of.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct FaultInfo {
     /// A [`FaultCause`].
