@@ -118,10 +118,13 @@ fn the_time_limit_holds() {
         return;
     }
     let began = Instant::now();
-    let output = run(&["--timeout", "8"], &["sh", "-c", "echo begun; sleep 100"]);
+    let output = run(&["--timeout", "12"], &["sh", "-c", "echo begun; sleep 100"]);
     output.expect_status(124);
-    assert_eq!(output.stdout, "begun\n");
-    assert!(began.elapsed() < Duration::from_secs(30), "{:?}", began.elapsed());
+    // A busy host may not have booted the machine by then; the limit holds all the same.
+    let booted = output.stderr.contains("CMD is still running after 12 s");
+    assert!(booted || output.stderr.contains("the machine is still booting after 12 s"), "{}", output.stderr);
+    assert_eq!(output.stdout, if booted { "begun\n" } else { "" });
+    assert!(began.elapsed() < Duration::from_secs(40), "{:?}", began.elapsed());
 }
 
 #[test]
