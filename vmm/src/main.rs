@@ -61,6 +61,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look into a pool that no machine uses, change it, check and mend it.
+    #[command(subcommand)]
+    Pool(pool_cli::Command),
 }
 
 #[derive(clap::Args)]
@@ -128,6 +131,7 @@ fn main() -> ExitCode {
         Some(Command::Doctor { json }) => doctor(json),
         Some(Command::Stats { control, json }) => stats(&control, json),
         Some(Command::Trace { control, follow, json }) => trace(&control, follow, json),
+        Some(Command::Pool(command)) => pool_cli::run(&command),
         None => run(cli.run, started),
     };
     match done {
