@@ -381,6 +381,74 @@ fn disk_files_are_written_by_each_operation() {
     assert!(pool.contains(id));
 }
 
+/// On a device whose mappings come in 2 MiB steps, every piece of an object is such a step.
+#[test]
+fn large_granules() {
+    const GRANULE: u64 = 2 * MIB;
+    let sim = sim();
+    let pool = Pool::format(&sim, sim_len(&sim), GRANULE).unwrap();
+    let id = pool.create_object(&ObjectSpec::default()).unwrap();
+    let object = pool.open_object(id).unwrap();
+    for offset in [0x1000, 5 * MIB, META_OFFSET - 32, META_OFFSET] {
+        object.write(offset, &offset.to_le_bytes()).unwrap();
+    }
+    let copy = pool.copy_object(id).unwrap();
+    let copied = pool.open_object(copy).unwrap();
+    copied.write(0x2000, b"own").unwrap();
+    pool.copy_range(&object, 0, &copied, 8 * MIB, GRANULE).unwrap();
+    assert!(pool.copy_range(&object, 0, &copied, 4096, 4096).is_err());
+    for extent in object.extents().unwrap().into_iter().chain(copied.extents().unwrap()) {
+        let aligned = [extent.object_offset, extent.pool_offset, extent.len].map(|value| value % GRANULE);
+        assert_eq!(aligned, [0; 3], "{extent:?}");
+    }
+    assert_eq!(read(&pool, copy, 8 * MIB + 0x1000, 8), 0x1000u64.to_le_bytes());
+    assert_eq!(read(&pool, id, 0x2000, 3), [0; 3]);
+    assert!(object.lookup(META_OFFSET).unwrap().unwrap().is_huge());
+    copied.release_replaced();
+    check(&pool);
+    assert!(Pool::format(&sim, sim_len(&sim), 4 * MIB).is_err());
+}
+
+/// The hook runs before pages change their meaning, and can refuse.
+#[test]
+fn copies_ask_the_hook() {
+    use std::sync::{Arc, Mutex};
+    #[derive(Debug, Default)]
+    struct Hook {
+        calls: Mutex<Vec<(&'static str, ObjectId, u64, u64)>>,
+        refuse: std::sync::atomic::AtomicBool,
+    }
+    impl Hook {
+        fn note(&self, what: &'static str, id: ObjectId, offset: u64, len: u64) -> Result<(), Box<str>> {
+            self.calls.lock().unwrap().push((what, id, offset, len));
+            if self.refuse.load(std::sync::atomic::Ordering::Relaxed) { Err("busy".into()) } else { Ok(()) }
+        }
+    }
+    impl pool::ShareHook for Hook {
+        fn before_share(&self, id: ObjectId, offset: u64, len: u64) -> Result<(), Box<str>> {
+            self.note("share", id, offset, len)
+        }
+        fn before_replace(&self, id: ObjectId, offset: u64, len: u64) -> Result<(), Box<str>> {
+            self.note("replace", id, offset, len)
+        }
+    }
+    let sim = sim();
+    let pool = make(&sim);
+    let id = pool.create_object(&ObjectSpec { size: 8 * 4096, ..ObjectSpec::default() }).unwrap();
+    let hook = Arc::new(Hook::default());
+    pool.set_share_hook(Some(hook.clone()));
+    let copy = pool.copy_object(id).unwrap();
+    let (source, target) = (pool.open_object(id).unwrap(), pool.open_object(copy).unwrap());
+    pool.copy_range(&source, 0, &target, 4096, 4096).unwrap();
+    let calls = std::mem::take(&mut *hook.calls.lock().unwrap());
+    assert_eq!(calls, [("share", id, 0, MAX_SIZE), ("share", id, 0, 4096), ("replace", copy, 4096, 4096)]);
+    hook.refuse.store(true, std::sync::atomic::Ordering::Relaxed);
+    let before = pool.fingerprint();
+    assert!(matches!(pool.copy_object(id), Err(Error::NotShared(..))));
+    assert!(pool.copy_range(&source, 0, &target, 4096, 4096).is_err());
+    assert_eq!(pool.fingerprint(), before);
+}
+
 #[test]
 fn several_threads_at_once() {
     let sim = sim();

@@ -66,6 +66,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look into a pool that no machine uses, change it, check and mend it.
+    #[command(subcommand)]
+    Pool(pool_cli::Command),
 }
 
 #[derive(clap::Args)]
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
         Some(Command::Pool { command }) => pool_cli::run(&command),
         Some(Command::Stats { control, json }) => stats(&control, json),
         Some(Command::Trace { control, follow, json }) => trace(&control, follow, json),
+        Some(Command::Pool(command)) => pool_cli::run(&command),
         None => run(cli.run, started),
     };
     match done {

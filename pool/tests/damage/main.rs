@@ -6,8 +6,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod harness;
+mod metadata;
 
 use harness::Specimen;
+use metadata::Nonsense;
 
 /// Random damages, the same in each run.
 const ROUNDS: u64 = 4000;
@@ -31,12 +33,21 @@ fn random_damage_is_survived() {
 }
 
 #[test]
+fn any_object_metadata_and_export_file_is_survived() {
+    let nonsense = Nonsense::new();
+    (1..=ROUNDS / 10).for_each(|seed| nonsense.try_bytes(&random_bytes(seed)));
+    nonsense.try_bytes(&[]);
+}
+
+#[test]
 fn the_corpus_is_survived() {
-    let specimen = Specimen::new();
+    let (specimen, nonsense) = (Specimen::new(), Nonsense::new());
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/damage/corpus");
     let mut tried = 0;
     for entry in std::fs::read_dir(folder).unwrap() {
-        specimen.try_damage(&std::fs::read(entry.unwrap().path()).unwrap());
+        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
+        specimen.try_damage(&bytes);
+        nonsense.try_bytes(&bytes);
         tried += 1;
     }
     assert!(tried > 0, "no corpus");
