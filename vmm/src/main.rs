@@ -34,11 +34,6 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make, inspect, check and change pools; no machine may be using them.
-    Pool {
-        #[command(subcommand)]
-        command: pool_cli::Command,
-    },
     /// Find out what this host's KVM can do, and what to do about it.
     Doctor {
         /// Print the findings as JSON.
@@ -134,7 +129,6 @@ fn main() -> ExitCode {
         .init();
     let done = match cli.command {
         Some(Command::Doctor { json }) => doctor(json),
-        Some(Command::Pool { command }) => pool_cli::run(&command),
         Some(Command::Stats { control, json }) => stats(&control, json),
         Some(Command::Trace { control, follow, json }) => trace(&control, follow, json),
         Some(Command::Pool(command)) => pool_cli::run(&command),
