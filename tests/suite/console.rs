@@ -12,6 +12,7 @@ tests_on!(
     all_that_is_typed_comes_out,
     what_is_typed_comes_out_at_once,
     signals_end_what_sleeps_and_what_computes,
+    a_reader_that_does_not_read_keeps_nothing_alive,
 );
 tests_on!(testbed, super::SMALL, all_that_is_typed_comes_out, signals_are_statuses);
 
@@ -58,6 +59,17 @@ fn signals_end_what_sleeps_and_what_computes(place: Place) {
     }
     let after = machine.run(&["twzvmm", "--pmem", "pool.img", "--", "counter"]);
     assert_eq!(after.expect_status(0).stdout, "counter: 0\n", "the pool lives on");
+}
+
+/// The program waits for room in a pipe that nobody empties; a signal ends the machine all the same.
+fn a_reader_that_does_not_read_keeps_nothing_alive(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let script = "mkfifo out; sleep 30 <out & reader=$!; exec 3>out; \
+        seq 1 200000 | twzvmm --pmem pool.img --create 16M --harts 2 -- echo >&3 & machine=$!; \
+        sleep 3; kill -TERM $machine; began=$(date +%s); wait $machine; echo $?; \
+        took=$(($(date +%s) - began)); [ $took -le 8 ] && echo in time || echo after $took s; kill $reader";
+    let output = machine.run(&["sh", "-c", script]);
+    assert_eq!(output.stdout, "143\nin time\n");
 }
 
 /// The same from a shell, for machines that are not this host.

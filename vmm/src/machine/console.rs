@@ -1,7 +1,11 @@
 //! The console: what programs print and what is typed.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{self, Read, Write};
+use std::mem::ManuallyDrop;
+use std::os::fd::FromRawFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Typed bytes that are kept for the guest before reading stops.
@@ -19,6 +23,9 @@ struct Input {
 #[derive(Default)]
 pub(super) struct Console {
     input: Mutex<Input>,
+    /// One printer at a time.
+    output: Mutex<()>,
+    gave_up: AtomicBool,
 }
 
 /// Bytes taken from the input, and whether there will be no more.
@@ -32,12 +39,33 @@ pub(super) struct Taken {
 }
 
 impl Console {
-    /// Prints what a program wrote. A closed output is the reader's wish, not an error of the program's.
+    /// Prints what a program wrote. A closed output is the reader's wish, not an error of the program's. Waits for a reader that is slow,
+    /// until [`Console::give_up`].
     pub(super) fn print(&self, bytes: &[u8]) {
-        let mut out = io::stdout().lock();
-        if let Err(error) = out.write_all(bytes).and_then(|()| out.flush()) {
-            tracing::debug!(%error, "standard output is gone");
+        // Not through the standard library's buffer, which would wait for ever: a signal must be able to end the wait.
+        // SAFETY: descriptor 1 is open as long as the process, and `ManuallyDrop` keeps this value from closing it.
+        let out = ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDOUT_FILENO) });
+        let _turn = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match (&*out).write(rest) {
+                Ok(count) => rest = &rest[count..],
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    if self.gave_up.load(Ordering::Acquire) {
+                        return;
+                    }
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "standard output is gone");
+                    return;
+                }
+            }
         }
+    }
+
+    /// From now on nobody waits for a reader of the output; who waits already must be interrupted by a signal.
+    pub(super) fn give_up(&self) {
+        self.gave_up.store(true, Ordering::Release);
     }
 
     /// Prints a line of the kernel's on standard error.

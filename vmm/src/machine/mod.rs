@@ -51,6 +51,8 @@ const WINDOW_BYTES: u64 = 64 << 30;
 const WINDOW_BYTES_SHADOW: u64 = 4 << 30;
 /// Object space begins here at the earliest: above everything that a PC has below 4 GiB.
 const WINDOW_BASE: u64 = 4 << 30;
+/// How long the end of the machine waits for a reader of the console.
+const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 /// Pool root that names this boot's session object.
 const SESSION_KEY: &str = "session";
 /// Pool root that names the first context.
@@ -166,6 +168,18 @@ impl Shared {
         if self.ending.set(ending).is_ok() {
             self.ring_all(wake::STOP);
             self.wake_loop();
+        }
+    }
+
+    /// Waits until the harts' threads have seen that the machine ends. One that waits for a reader of the console is given a second.
+    fn wait_for(&self, threads: &[thread::JoinHandle<()>]) {
+        let begun = Instant::now();
+        while !threads.iter().all(thread::JoinHandle::is_finished) {
+            thread::sleep(Duration::from_millis(1));
+            if begun.elapsed() > OUTPUT_GRACE {
+                self.console.give_up();
+            }
+            self.ring_all(wake::STOP);
         }
     }
 
@@ -325,6 +339,7 @@ impl Machine {
         if let Err(error) = events::run(&shared, signals) {
             shared.stop(Ending::Broken(error));
         }
+        shared.wait_for(&threads);
         for thread in threads {
             if thread.join().is_err() {
                 shared.stop(Ending::Broken("a hart's thread panicked".into()));
