@@ -3,6 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
+use std::sync::Arc;
 
 /// What the second stage allows. Execute is not here: KVM gives it with read, and the first stage withholds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,15 +49,21 @@ pub enum AliasError {
     },
 }
 
-/// A reservation of address space; accessible only where something was mapped into it.
+/// A stretch of address space, given back when the last holder drops it. Whoever tells KVM its address holds one.
 #[derive(Debug)]
-pub struct Alias {
+pub struct Reservation {
     start: NonNull<u8>,
     bytes: u64,
 }
 
-// SAFETY: the reservation is plain address space; all changes go through `&mut self`, and nobody dereferences it here.
-unsafe impl Send for Alias {}
+// SAFETY: plain address space, which nobody dereferences here; it changes through `&mut Alias` only.
+unsafe impl Send for Reservation {}
+// SAFETY: as above.
+unsafe impl Sync for Reservation {}
+
+/// A reservation of address space; accessible only where something was mapped into it.
+#[derive(Debug)]
+pub struct Alias(Arc<Reservation>);
 
 impl Alias {
     /// Reserves `bytes`, a multiple of 2 MiB, aligned so that huge pages stay possible.
@@ -76,31 +83,28 @@ impl Alias {
         let aligned = (found as u64).next_multiple_of(ALIGN);
         let start =
             NonNull::new(aligned as *mut u8).ok_or_else(|| failed(io::ErrorKind::OutOfMemory.into()))?;
-        let alias = Self { start, bytes };
         // Give back what alignment left over at both ends.
         let head = aligned - found as u64;
-        alias.release(found as u64, head);
-        alias.release(aligned + bytes, ALIGN - head);
-        Ok(alias)
-    }
-
-    fn release(&self, start: u64, bytes: u64) {
-        if bytes > 0 {
-            // SAFETY: the range belongs to the reservation made in `reserve` and lies outside of what is kept.
-            unsafe { libc::munmap(start as *mut libc::c_void, bytes_of(bytes)) };
-        }
+        release(found as u64, head);
+        release(aligned + bytes, ALIGN - head);
+        Ok(Self(Arc::new(Reservation { start, bytes })))
     }
 
     /// Host address of the first byte, for the memslot.
     #[must_use]
     pub fn address(&self) -> u64 {
-        self.start.as_ptr() as u64
+        self.0.start.as_ptr() as u64
     }
 
     /// Size in bytes.
     #[must_use]
-    pub const fn bytes(&self) -> u64 {
-        self.bytes
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes
+    }
+
+    /// Keeps the address space reserved beyond the alias's own life.
+    pub(crate) fn reservation(&self) -> Arc<Reservation> {
+        Arc::clone(&self.0)
     }
 
     /// Maps `bytes` of `file` from `file_offset` at `start`, in place of what was there. The caller keeps the extent leased (I1).
@@ -156,15 +160,26 @@ impl Alias {
 
     fn inside(&self, start: u64, bytes: u64) -> Result<*mut libc::c_void, AliasError> {
         match start.checked_add(bytes) {
-            Some(end) if end <= self.bytes && bytes > 0 => Ok((self.address() + start) as *mut libc::c_void),
-            _ => Err(AliasError::Outside { start, bytes, size: self.bytes }),
+            Some(end) if end <= self.bytes() && bytes > 0 => {
+                Ok((self.address() + start) as *mut libc::c_void)
+            }
+            _ => Err(AliasError::Outside { start, bytes, size: self.bytes() }),
         }
     }
 }
 
-impl Drop for Alias {
+impl Drop for Reservation {
     fn drop(&mut self) {
-        self.release(self.address(), self.bytes);
+        release(self.start.as_ptr() as u64, self.bytes);
+    }
+}
+
+/// Gives address space of a reservation back.
+fn release(start: u64, bytes: u64) {
+    if bytes > 0 {
+        // SAFETY: called with parts of a reservation only, which nobody uses any more: those that alignment left over, and all of
+        // it when its last holder is gone.
+        unsafe { libc::munmap(start as *mut libc::c_void, bytes_of(bytes)) };
     }
 }
 

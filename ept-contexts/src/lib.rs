@@ -13,9 +13,11 @@
 //! atomicity), and changing memslots costs up to milliseconds. Rights are the protection of the alias.
 
 mod alias;
+mod context;
 mod root;
 mod window;
 
-pub use alias::{Alias, AliasError, Protection};
-pub use root::{Ram, Root, RootError};
+pub use alias::{Alias, AliasError, Protection, Reservation};
+pub use context::{Bound, Context, Narrowing, ShowError, Touched};
+pub use root::{Ram, Root, RootError, WindowSlot};
 pub use window::{CHUNK_SIZE, Chunk, Window};

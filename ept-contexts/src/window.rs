@@ -1,6 +1,7 @@
 //! The guest-physical range of a root that belongs to one context, handed out in 2 MiB chunks.
 
-use crate::alias::{Alias, AliasError};
+use crate::alias::{Alias, AliasError, Reservation};
+use std::sync::Arc;
 
 /// Bytes of a chunk: what one large page covers.
 pub const CHUNK_SIZE: u64 = 2 << 20;
@@ -28,6 +29,12 @@ impl Window {
         let count = u32::try_from(bytes / CHUNK_SIZE).unwrap_or(u32::MAX);
         let alias = Alias::reserve(u64::from(count) * CHUNK_SIZE)?;
         Ok(Self { base, alias, fresh: 0, count, freed: Vec::new() })
+    }
+
+    /// Size in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.alias.bytes()
     }
 
     /// Guest-physical address of its first byte.
@@ -73,6 +80,11 @@ impl Window {
     /// The memory behind the window.
     pub const fn alias(&mut self) -> &mut Alias {
         &mut self.alias
+    }
+
+    /// Keeps the window's address space reserved as long as it is held, also when the window itself is gone.
+    pub(crate) fn reservation(&self) -> Arc<Reservation> {
+        self.alias.reservation()
     }
 
     /// Host address and size, for the memslot.

@@ -37,7 +37,8 @@ pub struct Decision {
 
 impl Decision {
     /// Nothing, for as long as nothing changes.
-    fn nothing() -> Self {
+    #[must_use]
+    pub fn nothing() -> Self {
         Self {
             rights: Rights::empty(),
             gates: Vec::new(),

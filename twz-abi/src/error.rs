@@ -37,6 +37,10 @@ numbered! {
         NoThread = 15,
         /// The object is in use in a way that forbids it.
         Busy = 16,
+        /// The object is no security context, or has no such gate.
+        BadContext = 17,
+        /// The callee of a gate faulted, ended or was taken away before it returned.
+        CalleeFailed = 18,
     }
 }
 
@@ -59,6 +63,8 @@ impl core::fmt::Display for ErrorCode {
             Self::Medium => "the pool's medium failed",
             Self::NoThread => "no such thread",
             Self::Busy => "in use",
+            Self::BadContext => "no security context, or no such gate",
+            Self::CalleeFailed => "the callee of the gate failed",
         })
     }
 }

@@ -23,8 +23,10 @@ pub struct Mailbox {
     pub args: [u64; 8],
     /// Out: results as the [`Op`] says.
     pub rets: [u64; 4],
+    /// Out, at any time: raised whenever a right that was asked for earlier may be gone. Answers to [`Op::Gate`] hold for one value.
+    pub revision: u64,
     /// Reserved, zero.
-    pub reserved: [u64; 115],
+    pub reserved: [u64; 114],
     /// Both ways: bytes as the [`Op`] says.
     pub data: [u8; DATA_SIZE],
 }
@@ -35,7 +37,8 @@ crate::assert_layout!(
     status = 4,
     args = 8,
     rets = 72,
-    reserved = 104,
+    revision = 104,
+    reserved = 112,
     data = 1024
 );
 
@@ -103,7 +106,7 @@ numbered! {
         Bind = 16,
         /// Back part of a bound object. a0: binding; a1: offset; a2: access ([`crate::Rights`] bits); a3:
         /// guest-physical address of the page table for the 2 MiB around the offset, which `twzvmm` fills in.
-        /// r0: guest-physical address for a large page instead, or 0.
+        /// r0: guest-physical address for a large page instead, or 0; r1: the rights that the binding has now.
         Touch = 17,
         /// Drop a binding. a0: binding.
         Unbind = 18,
@@ -125,5 +128,23 @@ numbered! {
         NameRemove = 26,
         /// Give back pages. a0, a1: context; a2, a3: object; a4: first byte; a5: bytes.
         Trim = 27,
+        /// Make a context usable. a0, a1: the context of the thread that asks; a2, a3: the one to enter, to which the former must have
+        /// [`crate::Rights::USE`], unless they are the same. r0: the context's number; r1: the number of its root; r2: its
+        /// [`crate::sec::context_flags`].
+        Enter = 32,
+        /// No thread holds a context any more, and nothing is bound in it. a0: its number.
+        Leave = 33,
+        /// Go on in the root of an entered context: the next instruction of this hart is that behind its last exit from that root, or
+        /// the entry that [`Op::Ready`] named, with the general registers as they are now. a0: the context's number.
+        Switch = 34,
+        /// Ask for a gate. a0, a1: the context of the thread that asks; a2, a3: the callee's; a4: the gate's number. data: a
+        /// [`crate::sec::GateEntry`]. The callee's context is entered as by [`Op::Enter`], with the same results.
+        Gate = 35,
+        /// Take rights back. a0, a1: context; data: a [`crate::sec::RawRevocation`] and, if a2 is 1, a [`crate::sec::RawCap`].
+        Revoke = 36,
+        /// Create a key object. a0, a1: context; data: a [`crate::sec::PublicKeyObject`]. r0, r1: its ID.
+        KeyCreate = 37,
+        /// Take every chunk of a context's window back, because it is full; the kernel has forgotten their addresses. a0: its number.
+        Hide = 38,
     }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use twz_abi::ObjectId;
 use vmm::control;
 use vmm::machine::{Config, Ending, Machine, check_limits};
 use vmm::size;
@@ -49,6 +50,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the security contexts of a running machine, and take rights back.
+    #[command(subcommand)]
+    Ctx(Ctx),
     /// Print what a running machine did last: exits, hypercalls, injected interrupts.
     Trace {
         /// The machine's control socket.
@@ -64,6 +68,46 @@ enum Command {
     /// Look into a pool that no machine uses, change it, check and mend it.
     #[command(subcommand)]
     Pool(pool_cli::Command),
+}
+
+#[derive(Subcommand)]
+enum Ctx {
+    /// List the contexts in use, with placement and counters.
+    Ls {
+        /// The machine's control socket.
+        #[arg(long, value_name = "PATH")]
+        control: PathBuf,
+        /// Print them as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is bound in a context: with which rights, by which capability.
+    Show {
+        /// The machine's control socket.
+        #[arg(long, value_name = "PATH")]
+        control: PathBuf,
+        /// Print it as JSON.
+        #[arg(long)]
+        json: bool,
+        /// The context's ID.
+        #[arg(value_name = "CONTEXT")]
+        id: ObjectId,
+    },
+    /// Take rights back. No access that needed them succeeds after this has returned.
+    Revoke {
+        /// The machine's control socket.
+        #[arg(long, value_name = "PATH")]
+        control: PathBuf,
+        /// All capabilities to this object so far.
+        #[arg(long, value_name = "ID", conflicts_with_all = ["context", "capability"])]
+        object: Option<ObjectId>,
+        /// Everything that this context holds, for good.
+        #[arg(long, value_name = "ID", conflicts_with = "capability")]
+        context: Option<ObjectId>,
+        /// The capability to this object with the given digest, and all parts of it.
+        #[arg(long, value_names = ["TARGET", "DIGEST"], num_args = 2)]
+        capability: Option<Vec<String>>,
+    },
 }
 
 #[derive(clap::Args)]
@@ -132,6 +176,7 @@ fn main() -> ExitCode {
         Some(Command::Stats { control, json }) => stats(&control, json),
         Some(Command::Trace { control, follow, json }) => trace(&control, follow, json),
         Some(Command::Pool(command)) => pool_cli::run(&command),
+        Some(Command::Ctx(command)) => ctx(command),
         None => run(cli.run, started),
     };
     match done {
@@ -159,6 +204,35 @@ fn stats(path: &Path, json: bool) -> Result<ExitCode> {
     let stats = control::ask_stats(path)?;
     let text = if json { serde_json::to_string_pretty(&stats)? + "\n" } else { stats.to_string() };
     print(&text)
+}
+
+fn ctx(command: Ctx) -> Result<ExitCode> {
+    match command {
+        Ctx::Ls { control, json } => {
+            let list = control::ask_contexts(&control)?;
+            print(&if json { serde_json::to_string_pretty(&list)? + "\n" } else { list.to_string() })
+        }
+        Ctx::Show { control, json, id } => {
+            let list = control::ask_contexts(&control)?;
+            let wanted = id.to_string();
+            let Some(context) = list.contexts.iter().find(|context| context.id == wanted) else {
+                bail!("context {id} is not in use");
+            };
+            print(&if json { serde_json::to_string_pretty(context)? + "\n" } else { context.to_string() })
+        }
+        Ctx::Revoke { control, object, context, capability } => {
+            let what = match (object, context, capability.as_deref()) {
+                (Some(id), ..) => control::Revoke::Object { id: id.to_string() },
+                (_, Some(id), _) => control::Revoke::Context { id: id.to_string() },
+                (_, _, Some([target, digest])) => {
+                    control::Revoke::Capability { target: target.clone(), digest: digest.clone() }
+                }
+                _ => bail!("say what to revoke: --object, --context or --capability"),
+            };
+            let done = control::ask_revoke(&control, &what)?;
+            print(&format!("revoked in {} ns\n", done.took_ns))
+        }
+    }
 }
 
 fn trace(path: &Path, follow: bool, json: bool) -> Result<ExitCode> {

@@ -29,6 +29,14 @@ pub enum ClientError {
         /// Why.
         reason: io::Error,
     },
+    /// The machine said no.
+    #[error("the machine at {} refused: {reason}", path.display())]
+    Refused {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
     /// Something else answered.
     #[error("{} answered what is no answer: {reason}", path.display())]
     Answer {
@@ -55,12 +63,21 @@ pub fn ask_trace(path: &Path, after: &[u64]) -> Result<Trace, ClientError> {
     ask(path, &Request::Trace { after: after.to_vec() })
 }
 
-fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, ClientError> {
+pub(super) fn ask<T: DeserializeOwned>(path: &Path, request: &Request) -> Result<T, ClientError> {
     let stream =
         UnixStream::connect(path).map_err(|reason| ClientError::Connect { path: path.to_owned(), reason })?;
     let line =
         exchange(stream, request).map_err(|reason| ClientError::Broken { path: path.to_owned(), reason })?;
+    if let Ok(Refusal { error }) = serde_json::from_str(&line) {
+        return Err(ClientError::Refused { path: path.to_owned(), reason: error });
+    }
     serde_json::from_str(&line).map_err(|reason| ClientError::Answer { path: path.to_owned(), reason })
+}
+
+/// What a machine answers when it does not do what was asked.
+#[derive(serde::Deserialize)]
+struct Refusal {
+    error: String,
 }
 
 fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<String> {

@@ -1,6 +1,7 @@
 //! The control socket: what a running machine tells about itself.
 //!
-//! `twzvmm --control PATH …` listens on a UNIX socket that only its user can open; `twzvmm stats` and `twzvmm trace` ask there.
+//! `twzvmm --control PATH …` listens on a UNIX socket that only its user can open; `twzvmm stats`, `twzvmm trace` and `twzvmm ctx`
+//! ask there.
 //!
 //! # Protocol
 //! One request a connection: a line of JSON ([`Request`]), answered with a line of JSON ([`Stats`], [`Trace`], or `{"error": "…"}`);
@@ -10,12 +11,16 @@
 //! |---|---|
 //! | `{"get":"stats"}` | [`Stats`] |
 //! | `{"get":"trace","after":[0,0]}` | [`Trace`]: events of each hart after the numbers given, missing ones count as 0 |
+//! | `{"get":"contexts"}` | [`ContextList`] |
+//! | `{"get":"revoke","what":{"kind":"object","id":"…"}}` | [`Revoked`], when the revocation is complete |
 
 mod client;
+mod ctx;
 mod server;
 mod text;
 
 pub use client::{ClientError, ask_stats, ask_trace};
+pub use ctx::{BoundInfo, ContextInfo, ContextList, Revoke, Revoked, ask_contexts, ask_revoke};
 pub use server::{ControlError, Server};
 
 use serde::{Deserialize, Serialize};
@@ -32,6 +37,13 @@ pub enum Request {
         /// For each hart, the number of the last event that the asker knows.
         #[serde(default)]
         after: Vec<u64>,
+    },
+    /// Security contexts in use.
+    Contexts,
+    /// Take rights back.
+    Revoke {
+        /// Which.
+        what: Revoke,
     },
 }
 
@@ -131,4 +143,11 @@ pub trait Source: Send + Sync {
     fn stats(&self) -> Stats;
     /// Events of each hart after the given numbers.
     fn trace(&self, after: &[u64]) -> Trace;
+    /// Security contexts in use.
+    fn contexts(&self) -> ContextList;
+    /// Takes rights back; complete when it returns.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    fn revoke(&self, what: &Revoke) -> Result<Revoked, String>;
 }

@@ -132,6 +132,11 @@ fn answer(stream: &UnixStream, source: &dyn Source) -> io::Result<()> {
     let mut reply = match serde_json::from_slice(&line) {
         Ok(Request::Stats) => serde_json::to_string(&source.stats())?,
         Ok(Request::Trace { after }) => serde_json::to_string(&source.trace(&after))?,
+        Ok(Request::Contexts) => serde_json::to_string(&source.contexts())?,
+        Ok(Request::Revoke { what }) => match source.revoke(&what) {
+            Ok(done) => serde_json::to_string(&done)?,
+            Err(error) => serde_json::json!({ "error": error }).to_string(),
+        },
         Err(error) => serde_json::json!({ "error": format!("not a request: {error}") }).to_string(),
     };
     reply.push('\n');
@@ -141,7 +146,10 @@ fn answer(stream: &UnixStream, source: &dyn Source) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{HartCounters, Stats, Trace, TraceEvent, TraceWhat, ask_stats, ask_trace};
+    use super::super::{
+        ClientError, ContextList, HartCounters, Revoke, Revoked, Stats, Trace, TraceEvent, TraceWhat,
+        ask_contexts, ask_revoke, ask_stats, ask_trace,
+    };
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
@@ -158,6 +166,17 @@ mod tests {
             let number = after.first().copied().unwrap_or(0) + 1;
             let what = TraceWhat::Inject { vector: 0x20 };
             Trace { harts: vec![vec![TraceEvent { number, time_ns: 5, what }]] }
+        }
+
+        fn contexts(&self) -> ContextList {
+            ContextList { tables: 5, ..ContextList::default() }
+        }
+
+        fn revoke(&self, what: &Revoke) -> Result<Revoked, String> {
+            match what {
+                Revoke::Object { .. } => Ok(Revoked { took_ns: 9 }),
+                other => Err(format!("not {other:?}")),
+            }
         }
     }
 
@@ -181,6 +200,11 @@ mod tests {
     fn answers_what_the_source_says() {
         let (_place, path, server) = start();
         assert_eq!(ask_stats(&path).expect("stats"), Fixed.stats());
+        assert_eq!(ask_contexts(&path).expect("contexts").tables, 5);
+        let id = "1:2".to_owned();
+        assert_eq!(ask_revoke(&path, &Revoke::Object { id: id.clone() }).expect("revoked").took_ns, 9);
+        let refused = ask_revoke(&path, &Revoke::Context { id });
+        assert!(matches!(refused, Err(ClientError::Refused { .. })), "{refused:?}");
         assert_eq!(ask_trace(&path, &[41]).expect("trace").harts[0][0].number, 42);
         let mode = std::fs::metadata(&path).expect("socket").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);

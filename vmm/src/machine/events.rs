@@ -12,7 +12,8 @@ const STDIN: u32 = 0;
 const SIGNAL: u32 = 1;
 const WAKE: u32 = 2;
 const ALARM: u32 = 3;
-const FIRST_TIMER: u32 = 4;
+const EXPIRY: u32 = 4;
+const FIRST_TIMER: u32 = 5;
 
 /// Signals that end the machine in good order.
 const STOP_SIGNALS: [i32; 3] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP];
@@ -81,6 +82,7 @@ impl MutEventSubscriber for Loop {
         watch(self.signals.as_raw_fd(), SIGNAL);
         watch(shared.wake_loop.as_raw_fd(), WAKE);
         watch(shared.alarm.descriptor(), ALARM);
+        watch(shared.monitor.expiry_timer().descriptor(), EXPIRY);
         for (data, hart) in (FIRST_TIMER..).zip(&shared.harts) {
             watch(hart.timer.descriptor(), data);
         }
@@ -118,6 +120,7 @@ impl MutEventSubscriber for Loop {
                     hart.bell.ring(KICK);
                 }
             }
+            EXPIRY => self.shared.monitor.expire(),
             timer => {
                 if let Some(hart) = self.shared.harts.get((timer - FIRST_TIMER) as usize) {
                     hart.timer.clear();

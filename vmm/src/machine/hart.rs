@@ -10,6 +10,7 @@
 //! ```
 
 use super::hypercall::Caller;
+use super::roots::RootCell;
 use super::stats::{Exit, HartStats};
 use super::wake::{self, Doorbell};
 use super::{Ending, Shared, vcpu};
@@ -95,39 +96,57 @@ impl HartShared {
     }
 }
 
+/// A root that the hart has a vCPU in. The vCPU goes first.
+pub(super) struct Inside {
+    pub(super) vcpu: VcpuFd,
+    pub(super) root: Arc<RootCell>,
+}
+
 /// The thread's own part of a hart.
 pub(super) struct Hart {
     number: u32,
-    vcpu: VcpuFd,
+    /// The root that it is in.
+    inside: Inside,
+    /// The others that it has been in: their vCPUs wait behind their last exit.
+    others: Vec<Inside>,
     shared: Arc<Shared>,
     /// Vectors to inject, highest first when several wait.
     waiting: Vec<u8>,
 }
 
 impl Hart {
-    /// A hart with its first vCPU, which is ready to run.
-    pub(super) fn new(number: u32, vcpu: VcpuFd, shared: Arc<Shared>) -> Self {
-        Self { number, vcpu, shared, waiting: Vec::new() }
+    /// A hart in its first root, with a vCPU that is ready to run.
+    pub(super) fn new(number: u32, inside: Inside, shared: Arc<Shared>) -> Self {
+        Self { number, inside, others: Vec::new(), shared, waiting: Vec::new() }
     }
 
     /// Runs until the machine stops.
     pub(super) fn run(mut self) {
         let shared = Arc::clone(&self.shared);
         let bell = &shared.harts[self.number as usize].bell;
-        let immediate_exit = &raw mut self.vcpu.get_kvm_run().immediate_exit;
-        // SAFETY: the `kvm_run` page is mapped as long as the vCPU, which lives until after `leave`.
-        unsafe { bell.enter(immediate_exit) };
+        self.attend(bell);
         while shared.ending().is_none() {
             self.step(bell);
         }
         bell.leave();
     }
 
+    /// Lets others interrupt the vCPU that the hart is in, until `bell.leave`.
+    fn attend(&mut self, bell: &Doorbell) {
+        self.inside.vcpu.set_kvm_immediate_exit(0);
+        let immediate_exit = &raw mut self.inside.vcpu.get_kvm_run().immediate_exit;
+        // SAFETY: the `kvm_run` page is mapped as long as the vCPU, which lives until after `leave`.
+        unsafe { bell.enter(immediate_exit) };
+    }
+
     fn step(&mut self, bell: &Doorbell) {
         self.inject();
-        match self.vcpu.run() {
+        match self.inside.vcpu.run() {
             Ok(VcpuExit::IoOut(port, _)) if port == u16::from(hypercall::PORT) => {
-                self.shared.hypercall(Caller { hart: self.number });
+                let caller = Caller { hart: self.number, root: self.inside.root.number() };
+                if let Some(root) = self.shared.hypercall(caller) {
+                    self.change_root(bell, root);
+                }
             }
             Ok(VcpuExit::Hlt) => {
                 self.count(Exit::Halt);
@@ -135,7 +154,7 @@ impl Hart {
                 if self.waiting.is_empty() {
                     bell.sleep();
                 }
-                self.vcpu.set_kvm_immediate_exit(0);
+                self.inside.vcpu.set_kvm_immediate_exit(0);
                 // The kernel looks at everything after HLT by itself; nothing has to be injected.
                 self.waiting.clear();
             }
@@ -162,13 +181,50 @@ impl Hart {
         }
     }
 
+    /// Goes on in another root: with the vCPU that waits there, or with a new one. Reasons to look up and waiting vectors belong to the hart,
+    /// so they come along.
+    fn change_root(&mut self, bell: &Doorbell, root: Arc<RootCell>) {
+        if root.number() == self.inside.root.number() {
+            return;
+        }
+        let known = self.others.iter().position(|other| other.root.number() == root.number());
+        let next = match known {
+            Some(index) => self.others.swap_remove(index),
+            None => {
+                self.others.retain(|other| !other.root.is_retired());
+                match self.first_entry(root) {
+                    Ok(inside) => inside,
+                    Err((what, error)) => return self.broken(&format!("entering a root: {what}: {error}")),
+                }
+            }
+        };
+        bell.leave();
+        let left = std::mem::replace(&mut self.inside, next);
+        self.others.push(left);
+        self.attend(bell);
+        // What was rung between leaving and attending has set no flag.
+        let reasons = bell.take();
+        self.note(reasons);
+    }
+
+    fn first_entry(&mut self, root: Arc<RootCell>) -> Result<Inside, (&'static str, String)> {
+        let text = |what| move |error: &dyn std::fmt::Display| (what, error.to_string());
+        let vcpu = root.create_vcpu(self.number).map_err(|error| text("creating a vCPU")(&error))?;
+        vcpu::set_cpuid(&vcpu, self.number, &self.shared.cpuid)
+            .map_err(|error| text("KVM_SET_CPUID2")(&error))?;
+        let entry = self.shared.vcpu_entry.get().copied();
+        let entry = entry.ok_or(("the kernel", "it has not said where other roots begin".to_string()))?;
+        vcpu::imitate(&vcpu, &self.inside.vcpu, entry).map_err(|(what, error)| text(what)(&error))?;
+        Ok(Inside { vcpu, root })
+    }
+
     fn count(&self, exit: Exit) {
         self.shared.harts[self.number as usize].stats.exit(exit);
     }
 
     fn interrupted(&mut self, bell: &Doorbell) {
         self.count(Exit::Interrupted);
-        self.vcpu.set_kvm_immediate_exit(0);
+        self.inside.vcpu.set_kvm_immediate_exit(0);
         self.note(bell.take());
     }
 
@@ -189,7 +245,7 @@ impl Hart {
 
     /// Injects the highest waiting vector if the vCPU can take one now, else asks to be told when it can.
     fn inject(&mut self) {
-        let run = self.vcpu.get_kvm_run();
+        let run = self.inside.vcpu.get_kvm_run();
         let ready = run.ready_for_interrupt_injection != 0 && run.if_flag != 0;
         let more = if ready { self.waiting.len() > 1 } else { !self.waiting.is_empty() };
         run.request_interrupt_window = u8::from(more);
@@ -197,7 +253,7 @@ impl Hart {
             return;
         }
         let Some(vector) = self.waiting.pop() else { return };
-        match vcpu::interrupt(&self.vcpu, vector) {
+        match vcpu::interrupt(&self.inside.vcpu, vector) {
             Ok(()) => self.shared.harts[self.number as usize].stats.inject(vector),
             Err(error) => {
                 tracing::debug!(%error, vector, "not injected yet");
@@ -209,10 +265,10 @@ impl Hart {
     /// The guest touched object space that the alias does not allow. In ring 3 the kernel is told and looks again; in its copy
     /// routine it goes on at the fix-up; elsewhere in ring 0 it is broken.
     fn refused(&mut self) {
-        let Ok(mut regs) = self.vcpu.get_regs() else {
+        let Ok(mut regs) = self.inside.vcpu.get_regs() else {
             return self.broken("the registers cannot be read after a refused access");
         };
-        if self.vcpu.get_kvm_run().if_flag != 0 {
+        if self.inside.vcpu.get_kvm_run().if_flag != 0 {
             self.add(REFUSED_VECTOR);
             return;
         }
@@ -221,7 +277,7 @@ impl Hart {
             && (start..end).contains(&regs.rip)
         {
             regs.rip = target;
-            if self.vcpu.set_regs(&regs).is_ok() {
+            if self.inside.vcpu.set_regs(&regs).is_ok() {
                 return;
             }
         }
@@ -230,13 +286,13 @@ impl Hart {
 
     /// The kernel, or KVM, did what cannot be continued.
     fn broken(&mut self, what: &str) {
-        let place = match self.vcpu.get_regs() {
+        let place = match self.inside.vcpu.get_regs() {
             Ok(regs) => {
                 format!("rip {:#x} rsp {:#x} rax {:#x} rdi {:#x}", regs.rip, regs.rsp, regs.rax, regs.rdi)
             }
             Err(error) => format!("registers unknown: {error}"),
         };
-        let faulting = self.vcpu.get_sregs().map(|sregs| sregs.cr2).unwrap_or_default();
+        let faulting = self.inside.vcpu.get_sregs().map(|sregs| sregs.cr2).unwrap_or_default();
         self.shared.stop(Ending::Broken(format!("hart {}: {what} ({place} cr2 {faulting:#x})", self.number)));
     }
 }

@@ -3,17 +3,23 @@
 //! The mailbox is guest memory: `op`, `args` and `data` are read once, through volatile accessors, and validated before use. The
 //! kernel is not trusted with rights; everything that depends on them goes to the [`Monitor`](super::monitor::Monitor).
 
+use super::monitor::Entered;
+use super::roots::RootCell;
 use super::{Ending, Shared};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-use twz_abi::boot::MAILBOX_GPA;
+use twz_abi::boot::{MAILBOX_GPA, MAX_HARTS};
 use twz_abi::hypercall::{DATA_SIZE, Mailbox, Op};
+use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
 use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
-use vm_memory::{Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 const STATUS_OFFSET: u64 = std::mem::offset_of!(Mailbox, status) as u64;
 const RETS_OFFSET: u64 = std::mem::offset_of!(Mailbox, rets) as u64;
+const REVISION_OFFSET: u64 = std::mem::offset_of!(Mailbox, revision) as u64;
 const DATA_OFFSET: u64 = std::mem::offset_of!(Mailbox, data) as u64;
 
 /// Who calls.
@@ -21,6 +27,8 @@ const DATA_OFFSET: u64 = std::mem::offset_of!(Mailbox, data) as u64;
 pub(super) struct Caller {
     /// The hart's number.
     pub hart: u32,
+    /// The root that it is in.
+    pub root: u64,
 }
 
 impl Caller {
@@ -30,6 +38,9 @@ impl Caller {
 }
 
 type Results = Result<[u64; 4], ErrorCode>;
+
+/// Where a hart goes on after a call: `None` for where it is.
+pub(super) type GoesOn = Option<Arc<RootCell>>;
 
 /// Words that the kernel passed.
 #[derive(FromBytes, IntoBytes, Clone, Copy)]
@@ -42,14 +53,20 @@ struct Request {
 
 impl Shared {
     /// Serves the call that stands in the caller's mailbox.
-    pub(super) fn hypercall(&self, caller: Caller) {
+    pub(super) fn hypercall(&self, caller: Caller) -> GoesOn {
         let began = Instant::now();
         let mut request = Request::new_zeroed();
         let at = GuestAddress(caller.mailbox());
         if let Err(error) = self.memory.read_slice(request.as_mut_bytes(), at) {
-            return self.stop(Ending::Broken(format!("mailbox of hart {}: {error}", caller.hart)));
+            self.stop(Ending::Broken(format!("mailbox of hart {}: {error}", caller.hart)));
+            return None;
         }
+        let mut goes_on = None;
         let result = match Op::try_from(request.op) {
+            Ok(Op::Switch) => self.monitor().switch(caller.hart, request.args[0]).map(|root| {
+                goes_on = Some(root);
+                [0; 4]
+            }),
             Ok(op) => self.serve(caller, op, request.args),
             Err(_) => Err(ErrorCode::NoSuchCall),
         };
@@ -66,11 +83,14 @@ impl Shared {
         if let Err(error) = answered {
             self.stop(Ending::Broken(format!("mailbox of hart {}: {error}", caller.hart)));
         }
+        goes_on
     }
 
     fn serve(&self, caller: Caller, op: Op, a: [u64; 8]) -> Results {
         let id = |at: usize| ObjectId { lo: a[at], hi: a[at + 1] };
         let none = [0; 4];
+        // The kernel says which context asks; it can only be one that is in the root the hart is in.
+        let context = || self.monitor().check_caller(caller.root, id(0)).map(|()| id(0));
         match op {
             Op::Ready => {
                 self.hart_ready(caller.hart, a[0], [a[1], a[2], a[3]], a[4]);
@@ -146,49 +166,72 @@ impl Shared {
             }
             Op::Bind => self
                 .monitor()
-                .bind(id(0), id(2))
+                .bind(context()?, id(2))
                 .map(|(binding, rights)| [binding, u64::from(rights.bits()), 0, 0]),
             Op::Touch => {
                 let access =
                     u32::try_from(a[2]).ok().and_then(Rights::from_bits).ok_or(ErrorCode::BadArgument)?;
                 let table = self.check_table(a[3])?;
-                let touched = self.monitor().touch(a[0], a[1], access)?;
+                let (touched, rights) = self.monitor().touch(caller.root, a[0], a[1], access)?;
+                let rights = u64::from(rights.bits());
                 match touched.large {
-                    Some(address) => Ok([address, 0, 0, 0]),
-                    None => self.fill_table(table, &touched).map(|()| none),
+                    Some(address) => Ok([address, rights, 0, 0]),
+                    None => self.fill_table(table, &touched).map(|()| [0, rights, 0, 0]),
                 }
             }
-            Op::Unbind => self.monitor().unbind(a[0]).map(|()| none),
+            Op::Unbind => self.monitor().unbind(caller.root, a[0]).map(|()| none),
             Op::Create => {
                 let bytes = self.data(caller, size_of::<CreateSpec>() as u64)?;
                 let spec = CreateSpec::read_from_bytes(&bytes).map_err(|_| ErrorCode::BadArgument)?;
-                self.monitor().create(id(0), &spec).map(|id| [id.lo, id.hi, 0, 0])
+                self.monitor().create(context()?, &spec).map(|id| [id.lo, id.hi, 0, 0])
             }
-            Op::Delete => self.monitor().delete(id(0), id(2)).map(|()| none),
+            Op::Delete => self.monitor().delete(context()?, id(2)).map(|()| none),
             Op::Stat => {
-                let stat = self.monitor().stat(id(0), id(2))?;
+                let stat = self.monitor().stat(context()?, id(2))?;
                 self.put_data(caller, stat.as_bytes())?;
                 Ok(none)
             }
             Op::Copy => {
                 let bytes = self.data(caller, size_of::<CopySpec>() as u64)?;
                 let spec = CopySpec::read_from_bytes(&bytes).map_err(|_| ErrorCode::BadArgument)?;
-                self.monitor().copy(id(0), &spec).map(|()| none)
+                self.monitor().copy(context()?, &spec).map(|()| none)
             }
-            Op::Tie => self.monitor().tie(id(0), id(2), id(4)).map(|()| none),
-            Op::Trim => self.monitor().trim(id(0), id(2), a[4], a[5]).map(|()| none),
+            Op::Tie => self.monitor().tie(context()?, id(2), id(4)).map(|()| none),
+            Op::Trim => self.monitor().trim(context()?, id(2), a[4], a[5]).map(|()| none),
             Op::NameGet => {
                 let name = self.name(caller, a[2])?;
-                self.monitor().name_get(id(0), &name).map(|id| [id.lo, id.hi, 0, 0])
+                context().and_then(|_| self.monitor().name_get(&name)).map(|id| [id.lo, id.hi, 0, 0])
             }
             Op::NameSet => {
                 let name = self.name(caller, a[4])?;
-                self.monitor().name_set(id(0), id(2), &name).map(|()| none)
+                self.monitor().name_set(context()?, id(2), &name).map(|()| none)
             }
             Op::NameRemove => {
                 let name = self.name(caller, a[2])?;
-                self.monitor().name_remove(id(0), &name).map(|()| none)
+                context().and_then(|_| self.monitor().name_remove(&name)).map(|()| none)
             }
+            Op::Enter => self.monitor().enter(context()?, id(2)).map(entered_words),
+            Op::Leave => self.monitor().leave(a[0]).map(|()| none),
+            // Served before: it ends elsewhere.
+            Op::Switch => Err(ErrorCode::NoSuchCall),
+            Op::Gate => {
+                let (entered, gate) = self.monitor().gate(context()?, id(2), a[4])?;
+                self.put_data(caller, gate.as_bytes())?;
+                Ok(entered_words(entered))
+            }
+            Op::Revoke => {
+                context()?;
+                let capability = a[2] == 1;
+                let length = size_of::<RawRevocation>() + if capability { size_of::<RawCap>() } else { 0 };
+                let bytes = self.data(caller, length as u64)?;
+                self.monitor().revoke(&bytes, capability).map(|()| none)
+            }
+            Op::KeyCreate => {
+                let bytes = self.data(caller, size_of::<PublicKeyObject>() as u64)?;
+                let public = PublicKeyObject::read_from_bytes(&bytes).map_err(|_| ErrorCode::BadArgument)?;
+                self.monitor().create_key(context()?, &public).map(|id| [id.lo, id.hi, 0, 0])
+            }
+            Op::Hide => self.monitor().hide(caller.root, a[0]).map(|()| none),
         }
     }
 
@@ -226,19 +269,31 @@ impl Shared {
     }
 
     /// Writes the first-stage entries of what was touched into the kernel's table, so that an interpreted ring 0 need not.
-    fn fill_table(&self, table: u64, touched: &super::monitor::Touched) -> Result<(), ErrorCode> {
+    fn fill_table(&self, table: u64, touched: &ept_contexts::Touched) -> Result<(), ErrorCode> {
         const PRESENT_USER_ACCESSED: u64 = 0b10_0101;
         const WRITE_DIRTY: u64 = 0b100_0010;
         let flags = PRESENT_USER_ACCESSED | if touched.writable { WRITE_DIRTY } else { 0 };
         for page in 0..touched.pages {
             let entry = (touched.address + page * PAGE_SIZE) | flags;
             let at = GuestAddress(table + (touched.first_page + page) * 8);
-            self.memory
-                .store(entry, at, std::sync::atomic::Ordering::Release)
-                .map_err(|_| ErrorCode::BadAddress)?;
+            self.memory.store(entry, at, Ordering::Release).map_err(|_| ErrorCode::BadAddress)?;
         }
         Ok(())
     }
+}
+
+/// Writes a new revision into every mailbox, for kernels to see without a call.
+pub(super) fn tell_revision(memory: &GuestMemoryMmap, revision: u64) {
+    for hart in 0..MAX_HARTS {
+        let at = MAILBOX_GPA + u64::from(hart) * PAGE_SIZE + REVISION_OFFSET;
+        if let Err(error) = memory.store(revision, GuestAddress(at), Ordering::SeqCst) {
+            tracing::error!(%error, hart, "a mailbox cannot be written");
+        }
+    }
+}
+
+fn entered_words(entered: Entered) -> [u64; 4] {
+    [u64::from(entered.number), entered.root, u64::from(entered.flags), 0]
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

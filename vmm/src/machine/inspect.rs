@@ -2,11 +2,16 @@
 
 use super::Shared;
 use super::kvm_stats::KvmStats;
+use super::monitor::HostRevocation;
 use super::stats::{Event, Happening, HartStats};
-use crate::control::{HartCounters, Source, Stats, Trace, TraceEvent, TraceWhat};
+use crate::control::{
+    ContextList, HartCounters, Revoke, Revoked, Source, Stats, Trace, TraceEvent, TraceWhat,
+};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
+use twz_abi::ObjectId;
 use twz_abi::counters::Counters;
 use twz_abi::hypercall::Op;
 use vm_memory::{Bytes, GuestAddress};
@@ -34,6 +39,35 @@ impl Source for Inspector {
         };
         Trace { harts: self.0.harts.iter().zip(after).map(events).collect() }
     }
+
+    fn contexts(&self) -> ContextList {
+        self.0.monitor().list()
+    }
+
+    fn revoke(&self, what: &Revoke) -> Result<Revoked, String> {
+        let id = |text: &str| text.parse::<ObjectId>().map_err(|error| format!("{text:?} is {error}"));
+        let what = match what {
+            Revoke::Object { id: text } => HostRevocation::Object(id(text)?),
+            Revoke::Context { id: text } => HostRevocation::Context(id(text)?),
+            Revoke::Capability { target, digest } => HostRevocation::Capability(id(target)?, bytes(digest)?),
+        };
+        let began = Instant::now();
+        self.0.monitor().revoke_by_host(what).map_err(|error| error.to_string())?;
+        Ok(Revoked { took_ns: super::report::nanoseconds(began.elapsed()) })
+    }
+}
+
+/// 32 bytes from 64 hexadecimal digits.
+fn bytes(digits: &str) -> Result<[u8; 32], String> {
+    let wrong = || format!("{digits:?} is not a digest: 64 hexadecimal digits expected");
+    if digits.len() != 64 || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(wrong());
+    }
+    let mut bytes = [0; 32];
+    for (index, byte) in bytes.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&digits[2 * index..2 * index + 2], 16).map_err(|_| wrong())?;
+    }
+    Ok(bytes)
 }
 
 fn counters_of(stats: &HartStats) -> HartCounters {

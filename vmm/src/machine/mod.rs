@@ -14,28 +14,30 @@ mod layout;
 mod monitor;
 mod program;
 mod report;
+mod roots;
 mod stats;
 mod vcpu;
 mod wake;
 
 use crate::control::Source;
 use console::Console;
-use ept_contexts::{Ram, Root, Window};
-use hart::{Hart, HartShared, Timer};
+use ept_contexts::Ram;
+use hart::{Hart, HartShared, Inside, Timer};
 use images::Image;
-use kvm_bindings::KVM_MAX_CPUID_ENTRIES;
-use kvm_ioctls::{Cap, Kvm, VcpuFd};
+use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
+use kvm_ioctls::{Cap, Kvm};
 use kvm_stats::KvmStats;
 use layout::Facts;
-use monitor::Monitor;
+use monitor::{Limits, Monitor, Parts, init_context};
 use pool::{ObjectSpec, Pool};
+use roots::RootMaker;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
+use twz_abi::ObjectId;
 use twz_abi::boot::MAX_HARTS;
-use twz_abi::{ObjectId, Rights};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -49,14 +51,18 @@ pub const MIN_MEMORY: u64 = 16 << 20;
 /// each 4 KiB page there).
 const WINDOW_BYTES: u64 = 64 << 30;
 const WINDOW_BYTES_SHADOW: u64 = 4 << 30;
+/// Likewise, for each context in the shared root; and how many of these there are at most.
+const SHARED_WINDOW_BYTES: u64 = 8 << 30;
+const SHARED_WINDOW_BYTES_SHADOW: u64 = 1 << 30;
+const SHARED_WINDOWS_MAX: u32 = 64;
+/// Contexts that have tables at a time; more take turns.
+const TABLES_MAX: usize = 128;
 /// Object space begins here at the earliest: above everything that a PC has below 4 GiB.
 const WINDOW_BASE: u64 = 4 << 30;
 /// How long the end of the machine waits for a reader of the console.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
 /// Pool root that names this boot's session object.
 const SESSION_KEY: &str = "session";
-/// Pool root that names the first context.
-const CONTEXT_KEY: &str = "init-context";
 /// Guest-physical address of the probe's code; below the kernel, overwritten by nothing that matters.
 const PROBE_GPA: u64 = 0x8000;
 
@@ -118,9 +124,15 @@ pub enum BuildError {
     /// The pool.
     #[error(transparent)]
     Pool(#[from] pool::Error),
-    /// Object space.
+    /// The first context's table.
     #[error(transparent)]
-    Alias(#[from] ept_contexts::AliasError),
+    Place(#[from] monitor::PlaceError),
+    /// The first context was overwritten.
+    #[error("object {context} is the first program's security context, but what stands in it is none")]
+    NoContext {
+        /// Its ID.
+        context: ObjectId,
+    },
     /// A root.
     #[error(transparent)]
     Root(#[from] ept_contexts::RootError),
@@ -152,6 +164,10 @@ struct Shared {
     started: Instant,
     first_user: OnceLock<Duration>,
     fixup: OnceLock<[u64; 3]>,
+    /// First instruction of a vCPU of another root.
+    vcpu_entry: OnceLock<u64>,
+    /// What this host's KVM supports.
+    cpuid: CpuId,
     /// Guest-physical address of the kernel's counters, once it has said so; `None` if what it said cannot be.
     counters: OnceLock<Option<u64>>,
     ending: OnceLock<Ending>,
@@ -202,6 +218,7 @@ impl Shared {
     fn hart_ready(&self, hart: u32, vcpu_entry: u64, fixup: [u64; 3], counters: u64) {
         tracing::debug!(hart, vcpu_entry, counters, "hart ready");
         self.fixup.get_or_init(|| fixup);
+        self.vcpu_entry.get_or_init(|| vcpu_entry);
         self.counters.get_or_init(|| self.check_counters(counters));
     }
 
@@ -224,9 +241,8 @@ impl Shared {
 /// A machine that is ready to run.
 pub struct Machine {
     shared: Arc<Shared>,
-    vcpus: Vec<VcpuFd>,
-    // Fields below only keep alive what the guest uses; dropped after the vCPUs.
-    _root: Root,
+    /// Each hart's first vCPU.
+    insides: Vec<Inside>,
     pool: Arc<Pool>,
     signals: OwnedFd,
 }
@@ -252,14 +268,13 @@ impl Machine {
         let ram_host =
             memory.get_host_address(GuestAddress(0)).map_err(|error| host("finding guest memory")(&error))?;
         let ram = Ram { host_address: ram_host as u64, bytes: config.memory };
-        // SAFETY: the memory is kept in `Shared`, which outlives root and vCPUs (fields of `Machine`, threads are joined); it is
-        // accessed through vm-memory's volatile accessors only.
-        let mut root = unsafe { Root::new(&kvm, ram) }?;
-        let mut vcpus =
-            (0..config.harts).map(|hart| root.create_vcpu(hart)).collect::<Result<Vec<_>, _>>()?;
         let cpuid = kvm
             .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
             .map_err(|error| host("KVM_GET_SUPPORTED_CPUID")(&error))?;
+        let maker = RootMaker::new(kvm, memory.clone(), ram);
+        let first_root = Arc::new(maker.make()?);
+        let mut vcpus =
+            (0..config.harts).map(|hart| first_root.create_vcpu(hart)).collect::<Result<Vec<_>, _>>()?;
         for (hart, vcpu) in (0..).zip(&vcpus) {
             vcpu::set_cpuid(vcpu, hart, &cpuid).map_err(|error| host("KVM_SET_CPUID2")(&error))?;
         }
@@ -273,12 +288,25 @@ impl Machine {
         let pool = Arc::new(pool);
         let session = new_session(&pool)?;
         let context = init_context(&pool)?;
-        let window_bytes = if ring0_native { WINDOW_BYTES } else { WINDOW_BYTES_SHADOW };
         let window_base = WINDOW_BASE.max(config.memory.next_multiple_of(1 << 30));
-        let window = Window::new(window_base, window_bytes)?;
-        let monitor = Monitor::new(Arc::clone(&pool), context, session, window);
-        // SAFETY: the window lives in the monitor, in `Shared`, which outlives root and vCPUs.
-        monitor.with_window(|window| unsafe { root.add_window(window) })?;
+        let limits = limits(ring0_native, window_base, vcpu::address_bits(&cpuid));
+        let mailboxes = memory.clone();
+        let on_revision = Box::new(move |revision| hypercall::tell_revision(&mailboxes, revision));
+        let expiry_timer = Timer::new().map_err(|error| host("making a timer")(&error))?;
+        let harts = config.harts as usize;
+        let monitor = Monitor::new(Parts {
+            pool: Arc::clone(&pool),
+            session,
+            maker,
+            first_root: Arc::clone(&first_root),
+            limits,
+            harts,
+            on_revision,
+            expiry_timer,
+        })?;
+        if monitor.enter_first(context)?.is_none() {
+            return Err(BuildError::NoContext { context });
+        }
         let arguments = match config.arguments.as_slice() {
             [] => vec![name.to_string()],
             given => given.to_vec(),
@@ -286,6 +314,7 @@ impl Machine {
         let init = program::prepare(&pool, &monitor, program, context, &arguments)?;
 
         // 3. The kernel.
+        let window_bytes = limits.own_bytes;
         let facts = Facts { hart_count: config.harts, ring0_native, window_base, window_bytes, init };
         let laid_out = layout::lay_out(&memory, config.image.kernel, &facts)?;
         for &(start, bytes) in &laid_out.read_only {
@@ -308,11 +337,14 @@ impl Machine {
             started,
             first_user: OnceLock::new(),
             fixup: OnceLock::new(),
+            vcpu_entry: OnceLock::new(),
+            cpuid,
             counters: OnceLock::new(),
             ending: OnceLock::new(),
             wake_loop: EventFd::new(EFD_NONBLOCK).map_err(|error| host("making an eventfd")(&error))?,
         });
-        Ok(Self { shared, vcpus, _root: root, pool, signals })
+        let insides = vcpus.into_iter().map(|vcpu| Inside { vcpu, root: Arc::clone(&first_root) }).collect();
+        Ok(Self { shared, insides, pool, signals })
     }
 
     /// Looks into the machine while it runs, for a control socket.
@@ -326,10 +358,10 @@ impl Machine {
     /// # Errors
     /// The pool could not be written out, or a thread could not be started.
     pub fn run(self, pool_path: &Path) -> Result<(Ending, Report), BuildError> {
-        let Self { shared, vcpus, _root, pool, signals } = self;
+        let Self { shared, insides, pool, signals } = self;
         let mut threads = Vec::new();
-        for (number, vcpu) in (0..).zip(vcpus) {
-            let hart = Hart::new(number, vcpu, Arc::clone(&shared));
+        for (number, inside) in (0..).zip(insides) {
+            let hart = Hart::new(number, inside, Arc::clone(&shared));
             let spawned = thread::Builder::new().name(format!("hart {number}")).spawn(|| hart.run());
             match spawned {
                 Ok(thread) => threads.push(thread),
@@ -417,17 +449,14 @@ fn new_session(pool: &Pool) -> Result<ObjectId, pool::Error> {
     Ok(session)
 }
 
-/// The context that the first program runs in, made on the first boot.
-fn init_context(pool: &Pool) -> Result<ObjectId, pool::Error> {
-    if let Some(known) = pool.root_get(CONTEXT_KEY).map(ObjectId::from_u128)
-        && pool.contains(known)
-    {
-        return Ok(known);
-    }
-    let context =
-        pool.create_object(&ObjectSpec { rights: Rights::READ | Rights::USE, ..ObjectSpec::default() })?;
-    pool.root_set(CONTEXT_KEY, context.as_u128())?;
-    Ok(context)
+/// How much object space contexts get on this host.
+fn limits(ring0_native: bool, window_base: u64, address_bits: u32) -> Limits {
+    let own_bytes = if ring0_native { WINDOW_BYTES } else { WINDOW_BYTES_SHADOW };
+    let shared_bytes = if ring0_native { SHARED_WINDOW_BYTES } else { SHARED_WINDOW_BYTES_SHADOW };
+    let end = 1_u64 << address_bits.clamp(36, 47);
+    let fitting = end.saturating_sub(window_base) / shared_bytes;
+    let shared_count = u32::try_from(fitting).unwrap_or(u32::MAX).min(SHARED_WINDOWS_MAX);
+    Limits { window_base, own_bytes, shared_bytes, shared_count, tables: TABLES_MAX }
 }
 
 /// Checks what a command line may ask for.

@@ -3,117 +3,95 @@
 //! # Contract
 //! - The guest names contexts and objects by ID and bindings by number; all of them are claims. A binding is found again only in the
 //!   table of the context that made it.
+//! - Rights are [`Authority`]'s to say. **R1**: whoever uses a decision holds the authority's lock from the decision to the end of what it
+//!   allows, so that a revocation, which takes that lock, finds everything that was allowed before it.
 //! - **I1 leased**: a binding holds an [`ObjectRef`] as long as any alias shows its pages, so the pool cannot reuse them.
-//! - A page is shown writable only if the binding has [`Rights::WRITE`] and no other object shares the page.
 //!
-//! Lock order: `changes`, an object of the pool, then [`Aliases`]. The pool calls back ([`ShareHook`]) with an object locked and the hook locks the
-//! aliases; so nothing here calls the pool about an object while it holds them.
+//! Lock order: authority, `changes`, an object of the pool, contexts. The pool calls back ([`ShareHook`]) with an object locked and the hook
+//! locks the contexts; so nothing here calls the pool while it holds them.
 
 mod contents;
+mod contexts;
+mod facts;
+mod first_boot;
+mod revocation;
 
-use ept_contexts::{Chunk, Protection, Window};
+use super::hart::Timer;
+use super::roots::{RootCell, RootMaker};
+use crate::control::ContextList;
+use contexts::Contexts;
+use ept_contexts::{CHUNK_SIZE, Narrowing, ShowError, Touched};
+use facts::PoolObjects;
 use pool::{Access, Error as PoolError, ObjectRef, ObjectSpec, Pool, ShareHook};
-use std::collections::HashMap;
+use sec::{Authority, AuthorityError, Decision, creation_nonce};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
+use twz_abi::sec::{GateEntry, PublicKeyObject, context_flags, gate_flags};
 use twz_abi::syscall::{CreateSpec, ObjectStat, create_flags};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
+use zerocopy::IntoBytes;
 
-/// Bytes that one first-stage table covers, and one chunk of a window.
-const CHUNK: u64 = ept_contexts::CHUNK_SIZE;
+pub(super) use contexts::{Limits, PlaceError};
+pub(super) use first_boot::init_context;
+pub(super) use revocation::HostRevocation;
+
 /// Growth that a touch suggests to the pool, in bytes; the pool rounds it to its own policy.
 const GROWTH_HINT: u64 = 16 * PAGE_SIZE;
+/// Decisions that are remembered.
+const DECISIONS_MAX: usize = 1 << 16;
 
-/// Part of an object that is now reachable.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Touched {
-    /// Guest-physical address of the whole chunk, when it can be one large page.
-    pub large: Option<u64>,
-    /// Guest-physical address of the first page.
-    pub address: u64,
-    /// Number of that page in its chunk.
-    pub first_page: u64,
-    /// Pages.
-    pub pages: u64,
-    /// Whether stores are possible.
-    pub writable: bool,
-}
-
-/// A stretch of a chunk that the alias shows.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Shown {
-    start: u64,
-    bytes: u64,
-    pool_offset: u64,
-    writable: bool,
-}
-
-impl Shown {
-    fn end(&self) -> u64 {
-        self.start + self.bytes
-    }
-
-    /// What is left of `self` outside of `other`: a piece before, a piece behind.
-    fn without(&self, other: &Self) -> impl Iterator<Item = Self> + use<> {
-        let piece = |start: u64, end: u64| {
-            let pool_offset = self.pool_offset + start.saturating_sub(self.start);
-            (start < end).then(|| Self { start, bytes: end - start, pool_offset, writable: self.writable })
-        };
-        let before = piece(self.start, self.end().min(other.start));
-        let behind = piece(self.start.max(other.end()), self.end());
-        before.into_iter().chain(behind)
-    }
-
-    /// The stretches of `self` (start, bytes) that `shown` does not show in just this way.
-    fn missing_in(&self, shown: &[Self]) -> Vec<(u64, u64)> {
-        let mut missing = vec![*self];
-        for old in shown {
-            // In the same way: the same bytes of the pool at the same place, with the same access.
-            let same = old.writable == self.writable
-                && old.pool_offset.wrapping_sub(old.start) == self.pool_offset.wrapping_sub(self.start);
-            if same {
-                missing = missing.iter().flat_map(|part| part.without(old)).collect();
-            }
-        }
-        missing.iter().map(|part| (part.start, part.bytes)).collect()
-    }
-}
-
-/// An object in a context.
-struct Binding {
-    object: ObjectRef,
-    rights: Rights,
-    /// The window's chunk for each chunk of the object that was touched, and what it shows.
-    chunks: HashMap<u64, (Chunk, Vec<Shown>)>,
-}
-
-/// Bindings and the window they live in; locked by itself, because the pool's hook needs it while the monitor may be locked.
-struct Aliases {
-    window: Window,
-    bindings: Vec<Option<Binding>>,
-    free: Vec<usize>,
-    by_object: HashMap<ObjectId, usize>,
-}
-
-impl std::fmt::Debug for Aliases {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Aliases").field("bindings", &self.bindings.len()).finish_non_exhaustive()
-    }
+/// A context that a kernel may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entered {
+    /// Its number.
+    pub number: u32,
+    /// Its root's.
+    pub root: u64,
+    /// [`context_flags`].
+    pub flags: u32,
 }
 
 /// The monitor of a machine.
 pub(super) struct Monitor {
     pool: Arc<Pool>,
-    context: ObjectId,
     session: ObjectId,
-    aliases: Arc<Mutex<Aliases>>,
+    authority: Mutex<Authority>,
+    contexts: Arc<Mutex<Contexts>>,
     /// Held while an extent is looked up and shown, and while pages are replaced by a copy or a trim: see `contents`.
     changes: Mutex<()>,
+    /// Raised when something was taken away, and what is called then.
+    revision: AtomicU64,
+    on_revision: Box<dyn Fn(u64) + Send + Sync>,
+    /// When the next decision in use ends, in nanoseconds since 1970, and the timer for that moment.
+    expiry: AtomicU64,
+    expiry_timer: Timer,
+}
+
+/// What a monitor is made of.
+pub(super) struct Parts {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// Volatile objects are tied to it.
+    pub session: ObjectId,
+    /// Makes roots.
+    pub maker: RootMaker,
+    /// The root in which all harts begin; the first context entered gets it.
+    pub first_root: Arc<RootCell>,
+    /// How much object space there is.
+    pub limits: Limits,
+    /// Number of harts.
+    pub harts: usize,
+    /// Tells every hart's kernel the new revision.
+    pub on_revision: Box<dyn Fn(u64) + Send + Sync>,
+    /// Not set.
+    pub expiry_timer: Timer,
 }
 
 /// Write-protects or hides pages before the pool changes what they mean.
 #[derive(Debug)]
-struct Hook(Arc<Mutex<Aliases>>);
+struct Hook(Arc<Mutex<Contexts>>);
 
 impl ShareHook for Hook {
     fn before_share(&self, id: ObjectId, offset: u64, len: u64) -> Result<(), Box<str>> {
@@ -125,103 +103,235 @@ impl ShareHook for Hook {
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Narrowing {
-    ReadOnly,
-    Hidden,
-}
-
-fn lock(aliases: &Mutex<Aliases>) -> MutexGuard<'_, Aliases> {
-    aliases.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(contexts: &Mutex<Contexts>) -> MutexGuard<'_, Contexts> {
+    contexts.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Monitor {
-    /// A monitor for one context, whose objects appear in `window`. Volatile objects are tied to `session`.
-    pub(super) fn new(pool: Arc<Pool>, context: ObjectId, session: ObjectId, window: Window) -> Self {
-        let aliases = Aliases { window, bindings: Vec::new(), free: Vec::new(), by_object: HashMap::new() };
-        let aliases = Arc::new(Mutex::new(aliases));
-        pool.set_share_hook(Some(Arc::new(Hook(Arc::clone(&aliases)))));
-        Self { pool, context, session, aliases, changes: Mutex::new(()) }
+    /// A monitor of these parts.
+    ///
+    /// # Errors
+    /// The pool's, when the revocations stored in it cannot be read.
+    pub(super) fn new(parts: Parts) -> Result<Self, PoolError> {
+        let Parts { pool, session, maker, first_root, limits, harts, on_revision, expiry_timer } = parts;
+        let revocations = revocation::load(&pool)?;
+        let contexts = Arc::new(Mutex::new(Contexts::new(maker, first_root, limits, harts)));
+        pool.set_share_hook(Some(Arc::new(Hook(Arc::clone(&contexts)))));
+        Ok(Self {
+            authority: Mutex::new(Authority::new(revocations, DECISIONS_MAX, Rights::all())),
+            pool,
+            session,
+            contexts,
+            changes: Mutex::new(()),
+            revision: AtomicU64::new(0),
+            on_revision,
+            expiry: AtomicU64::new(u64::MAX),
+            expiry_timer,
+        })
     }
 
-    /// Gives the window to `work`, for its memslot.
-    pub(super) fn with_window<R>(&self, work: impl FnOnce(&Window) -> R) -> R {
-        work(&lock(&self.aliases).window)
+    /// Rings when [`Monitor::expire`] is to be called.
+    pub(super) fn expiry_timer(&self) -> &Timer {
+        &self.expiry_timer
     }
 
-    /// Makes `object` reachable in `context`.
-    pub(super) fn bind(&self, context: ObjectId, object: ObjectId) -> Result<(u64, Rights), ErrorCode> {
-        self.check_context(context)?;
-        let mut aliases = lock(&self.aliases);
-        if let Some(&index) = aliases.by_object.get(&object)
-            && let Some(binding) = &aliases.bindings[index]
-        {
-            return Ok((index as u64, binding.rights));
+    /// Makes the first program's context usable.
+    ///
+    /// # Errors
+    /// [`PlaceError`]; the result is `None` if the object is no context.
+    pub(super) fn enter_first(&self, context: ObjectId) -> Result<Option<u32>, PlaceError> {
+        let header = sec::Context::read(&facts::Bytes(&self.pool, context)).ok();
+        header.map(|header| lock(&self.contexts).enter(context, &header)).transpose()
+    }
+
+    /// Makes the context `into` usable, if threads in `context` may enter it.
+    pub(super) fn enter(&self, context: ObjectId, into: ObjectId) -> Result<Entered, ErrorCode> {
+        let mut authority = self.authority();
+        let objects = PoolObjects(&self.pool);
+        if context == into {
+            // The kernel has it already: a thread of it starts another.
+            return lock(&self.contexts)
+                .find(into)
+                .filter(|(_, live)| live.entered)
+                .map(|(number, live)| entered(number, live))
+                .ok_or(ErrorCode::NotPermitted);
         }
-        let rights = self.rights(object)?;
-        let object = self.pool.open_object(object).map_err(|error| code(&error))?;
-        let id = object.id();
-        let binding = Some(Binding { object, rights, chunks: HashMap::new() });
-        let index = match aliases.free.pop() {
-            Some(index) => {
-                aliases.bindings[index] = binding;
-                index
-            }
-            None => {
-                aliases.bindings.push(binding);
-                aliases.bindings.len() - 1
-            }
-        };
-        aliases.by_object.insert(id, index);
-        Ok((index as u64, rights))
+        let header = authority.may_enter(&objects, context, into, now()).map_err(refusal)?;
+        self.enter_as(into, &header)
     }
 
-    /// Backs the page at `offset` of a bound object for `access`, and shows what lies around it.
-    pub(super) fn touch(&self, binding: u64, offset: u64, access: Rights) -> Result<Touched, ErrorCode> {
-        let (object, rights) = {
-            let aliases = lock(&self.aliases);
-            let binding = aliases.get(binding)?;
-            (binding.object.clone(), binding.rights)
+    fn enter_as(&self, into: ObjectId, header: &sec::Context) -> Result<Entered, ErrorCode> {
+        let mut contexts = lock(&self.contexts);
+        let number = contexts.enter(into, header).map_err(|error| {
+            tracing::error!(%error, context = %into, "a context's table cannot be made");
+            ErrorCode::WindowFull
+        })?;
+        contexts.get(number).map(|live| entered(number, live)).ok_or(ErrorCode::BadContext)
+    }
+
+    /// Where gate `number` of the context `into` leads, if threads in `context` may call it; enters that context.
+    pub(super) fn gate(
+        &self,
+        context: ObjectId,
+        into: ObjectId,
+        number: u64,
+    ) -> Result<(Entered, GateEntry), ErrorCode> {
+        let number = u32::try_from(number).map_err(|_| ErrorCode::BadArgument)?;
+        let mut authority = self.authority();
+        let objects = PoolObjects(&self.pool);
+        let gate = authority.may_call(&objects, context, into, number, now()).map_err(refusal)?;
+        let header =
+            sec::Context::read(&facts::Bytes(&self.pool, into)).map_err(|_| ErrorCode::BadContext)?;
+        let entered = self.enter_as(into, &header)?;
+        let entry = GateEntry {
+            flags: gate_flags::VALID,
+            entry: gate.entry,
+            code: gate.code,
+            view: gate.view.unwrap_or(ObjectId::NULL),
+            stacks: gate.stacks,
+            stack_bytes: gate.stack_bytes,
+            stack_count: gate.stack_count,
+        };
+        Ok((entered, entry))
+    }
+
+    /// No thread holds a context any more.
+    pub(super) fn leave(&self, number: u64) -> Result<(), ErrorCode> {
+        lock(&self.contexts).leave(small(number)?)
+    }
+
+    /// The root in which `hart` goes on.
+    pub(super) fn switch(&self, hart: u32, number: u64) -> Result<Arc<RootCell>, ErrorCode> {
+        lock(&self.contexts).switch(hart, small(number)?)
+    }
+
+    /// Empties a context's window for the kernel, which has forgotten what it showed.
+    pub(super) fn hide(&self, root: u64, number: u64) -> Result<(), ErrorCode> {
+        let mut contexts = lock(&self.contexts);
+        let number = small(number)?;
+        match contexts.get(number) {
+            Some(live) if live.root_number() == root => contexts.hide(number),
+            _ => Err(ErrorCode::NotPermitted),
+        }
+    }
+
+    /// What is in use, for people.
+    pub(super) fn list(&self) -> ContextList {
+        let mut contexts = lock(&self.contexts);
+        let counted = contexts.counters();
+        let contexts = contexts.all().map(|(_, live)| live.describe()).collect();
+        ContextList {
+            contexts,
+            entered: counted.entered,
+            evicted_idle: counted.evicted_idle,
+            evicted_in_use: counted.evicted_in_use,
+            windows_emptied: counted.hidden,
+            tables: counted.tables,
+            roots_made: counted.roots,
+        }
+    }
+
+    /// Whether a hart in `root` may speak for `context`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotPermitted`] if not: the context's table is not in that root, or no thread was let into it.
+    pub(super) fn check_caller(&self, root: u64, context: ObjectId) -> Result<(), ErrorCode> {
+        if lock(&self.contexts).is_in(root, context) { Ok(()) } else { Err(ErrorCode::NotPermitted) }
+    }
+
+    /// Makes `object` reachable in `context`. An object that is bound already gets the rights that it has now.
+    pub(super) fn bind(&self, context: ObjectId, object: ObjectId) -> Result<(u64, Rights), ErrorCode> {
+        let mut authority = self.authority();
+        let decision = self.decision(&mut authority, context, object)?;
+        let opened = self.pool.open_object(object).map_err(|error| code(&error))?;
+        let rights = decision.rights;
+        self.watch_clock(&decision);
+        let grant = Arc::new(decision);
+        let mut contexts = lock(&self.contexts); // R1: still under the authority's lock
+        let (number, live) = contexts.find(context).ok_or(ErrorCode::NotPermitted)?;
+        let binding = match live.table.find(object) {
+            Some(binding) => {
+                live.table.set_rights(binding, rights, grant).map_err(|error| {
+                    tracing::error!(%error, "rights cannot be narrowed");
+                    ErrorCode::NoMemory
+                })?;
+                binding
+            }
+            None => live.table.bind(opened, rights, grant),
+        };
+        Ok((join(number, binding), rights))
+    }
+
+    /// Backs the page at `offset` of a bound object for `access`, and shows what lies around it. Returns the binding's rights as well.
+    pub(super) fn touch(
+        &self,
+        root: u64,
+        binding: u64,
+        offset: u64,
+        access: Rights,
+    ) -> Result<(Touched, Rights), ErrorCode> {
+        let (number, binding) = split(binding)?;
+        let permitted = |contexts: &mut Contexts| -> Result<(ObjectRef, Rights), ErrorCode> {
+            let live = contexts.get(number).filter(|live| live.root_number() == root);
+            let (object, rights) =
+                live.and_then(|live| live.table.get(binding)).ok_or(ErrorCode::BadArgument)?;
+            // No hardware withholds reading from what can be written or executed: without the right to read there is nothing to show.
+            let allowed = !access.is_empty() && rights.contains(access | Rights::READ);
+            if allowed { Ok((object.clone(), rights)) } else { Err(ErrorCode::NotPermitted) }
         };
         if !(DATA_OFFSET..MAX_SIZE).contains(&offset) {
             return Err(ErrorCode::BadOffset);
         }
-        if access.is_empty() || !rights.contains(access) {
-            return Err(ErrorCode::NotPermitted);
-        }
+        let (object, _) = permitted(&mut lock(&self.contexts))?;
         let _no_change = self.hold_touches();
         let wanted = if access.contains(Rights::WRITE) { Access::Write } else { Access::Read };
-        // The pool may call the hook in here, which locks the aliases.
+        // The pool may call the hook in here, which locks the contexts.
         let extent = grow(&object, offset, wanted).map_err(|error| code(&error))?;
-        let mut aliases = lock(&self.aliases);
-        aliases.show(&self.pool, binding, &extent)
+        let mut contexts = lock(&self.contexts);
+        // A revocation may have come in between.
+        let (_, rights) = permitted(&mut contexts)?;
+        let live = contexts.get(number).ok_or(ErrorCode::BadArgument)?;
+        let shown = live.table.show(binding, &extent, self.pool.backing().fd);
+        let touched = shown.map_err(|error| match error {
+            ShowError::Full => ErrorCode::WindowFull,
+            ShowError::NotBound | ShowError::NoWindow => ErrorCode::BadArgument,
+            ShowError::Alias(error) => {
+                tracing::error!(%error, "cannot show an extent");
+                ErrorCode::NoMemory
+            }
+        })?;
+        Ok((touched, rights))
     }
 
     /// Drops a binding and everything that it showed.
-    pub(super) fn unbind(&self, binding: u64) -> Result<(), ErrorCode> {
-        let dropped = lock(&self.aliases).remove(binding)?;
-        // The last reference may free the object's pages, which the alias no longer shows.
+    pub(super) fn unbind(&self, root: u64, binding: u64) -> Result<(), ErrorCode> {
+        let (number, binding) = split(binding)?;
+        let dropped = {
+            let mut contexts = lock(&self.contexts);
+            let live = contexts.get(number).filter(|live| live.root_number() == root);
+            live.and_then(|live| live.table.unbind(binding)).ok_or(ErrorCode::BadArgument)?
+        };
+        // The last reference may free the object's pages, which no alias shows any more.
         drop(dropped);
         Ok(())
     }
 
     /// Creates an object for a program.
     pub(super) fn create(&self, context: ObjectId, spec: &CreateSpec) -> Result<ObjectId, ErrorCode> {
-        self.check_context(context)?;
         let rights = spec.rights().ok_or(ErrorCode::BadArgument)?;
         if spec.flags & !create_flags::ALL != 0 || spec.reserved != 0 {
             return Err(ErrorCode::BadArgument);
         }
         let copy_of = (!spec.source.is_null()).then_some(spec.source);
-        if let Some(source) = copy_of {
-            self.require(source, Rights::READ)?;
-        }
-        self.make(spec.key, rights, spec.flags, copy_of).map_err(|error| code(&error))
+        let needed = copy_of.map(|source| (source, Rights::READ));
+        let _held = self.permit(context, needed.as_slice())?;
+        self.make(context, spec.key, rights, spec.flags, copy_of).map_err(|error| code(&error))
     }
 
-    /// Creates an object; a volatile one goes with the session.
+    /// Creates an object, with `context` as its creator; a volatile one goes with the session.
     pub(super) fn make(
         &self,
+        context: ObjectId,
         key: ObjectId,
         rights: Rights,
         flags: u32,
@@ -230,7 +340,10 @@ impl Monitor {
         let is_volatile = flags & create_flags::VOLATILE != 0;
         let session = [self.session];
         let ties: &[ObjectId] = if is_volatile { &session } else { &[] };
-        let spec = ObjectSpec { key, rights, kind: flags, ties, copy_of, ..ObjectSpec::default() };
+        let mut lot = [0; 8];
+        random(&mut lot)?;
+        let nonce = Some(creation_nonce(context, u64::from_le_bytes(lot)));
+        let spec = ObjectSpec { nonce, key, rights, kind: flags, ties, copy_of, ..ObjectSpec::default() };
         let id = self.pool.create_object(&spec)?;
         if is_volatile {
             // Deleted from the start: only the tie keeps it.
@@ -239,25 +352,42 @@ impl Monitor {
         Ok(id)
     }
 
+    /// Creates a key object with this public part, or finds the one that there is: a key has one object.
+    pub(super) fn create_key(
+        &self,
+        context: ObjectId,
+        public: &PublicKeyObject,
+    ) -> Result<ObjectId, ErrorCode> {
+        let public = sec::public_key_from_bytes(public.as_bytes()).map_err(|_| ErrorCode::BadArgument)?;
+        let _held = self.permit(context, &[])?;
+        let nonce = sec::key_nonce(public.kind, &public.key);
+        let id = sec::object_id(nonce, ObjectId::NULL, Rights::READ);
+        if !self.pool.contains(id) {
+            let spec = ObjectSpec { nonce: Some(nonce), rights: Rights::READ, ..ObjectSpec::default() };
+            self.pool.create_object(&spec).map_err(|error| code(&error))?;
+        }
+        let object = self.pool.open_object(id).map_err(|error| code(&error))?;
+        object.write(DATA_OFFSET, public.as_bytes()).map_err(|error| code(&error))?;
+        Ok(id)
+    }
+
     /// Deletes an object for a program.
     pub(super) fn delete(&self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.require(object, Rights::DELETE)?;
+        let mut authority = self.permit(context, &[(object, Rights::DELETE)])?;
         let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
         if stat.kind & create_flags::VOLATILE != 0 {
             return self.pool.untie(object, self.session).map(drop).map_err(|error| code(&error));
         }
-        self.pool.delete_object(object).map_err(|error| code(&error))
-    }
-
-    fn require(&self, object: ObjectId, needed: Rights) -> Result<(), ErrorCode> {
-        if self.rights(object)?.contains(needed) { Ok(()) } else { Err(ErrorCode::NotPermitted) }
+        self.pool.delete_object(object).map_err(|error| code(&error))?;
+        if !self.pool.contains(object) {
+            authority.forget(object);
+        }
+        Ok(())
     }
 
     /// What the directory says, and what `context` may do.
     pub(super) fn stat(&self, context: ObjectId, object: ObjectId) -> Result<ObjectStat, ErrorCode> {
-        self.check_context(context)?;
-        let granted = self.rights(object)?;
+        let granted = self.rights(&mut self.authority(), context, object)?;
         let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
         let opened = self.pool.open_object(object).map_err(|error| code(&error))?;
         let extents = opened.extents().map_err(|error| code(&error))?;
@@ -273,21 +403,18 @@ impl Monitor {
     }
 
     /// Looks a name up.
-    pub(super) fn name_get(&self, context: ObjectId, name: &str) -> Result<ObjectId, ErrorCode> {
-        self.check_context(context)?;
+    pub(super) fn name_get(&self, name: &str) -> Result<ObjectId, ErrorCode> {
         self.pool.name_get(name).ok_or(ErrorCode::NoName)
     }
 
     /// Names an object.
     pub(super) fn name_set(&self, context: ObjectId, object: ObjectId, name: &str) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.rights(object)?;
+        let _held = self.permit(context, &[(object, Rights::empty())])?;
         self.pool.name_set(name, object).map_err(|error| code(&error))
     }
 
     /// Takes a name away.
-    pub(super) fn name_remove(&self, context: ObjectId, name: &str) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
+    pub(super) fn name_remove(&self, name: &str) -> Result<(), ErrorCode> {
         self.pool.name_remove(name).map_err(|error| code(&error))
     }
 
@@ -296,136 +423,113 @@ impl Monitor {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the alias shows the page at `offset` of an object.
+    /// Whether the alias of a context shows the page at `offset` of an object.
     #[cfg(test)]
-    fn shows(&self, object: ObjectId, offset: u64) -> bool {
-        let aliases = lock(&self.aliases);
-        let binding = aliases.by_object.get(&object).and_then(|&index| aliases.bindings[index].as_ref());
-        let chunk = binding.and_then(|binding| binding.chunks.get(&(offset / CHUNK)));
-        chunk.is_some_and(|(_, shown)| {
-            shown.iter().any(|part| (part.start..part.end()).contains(&(offset % CHUNK)))
-        })
+    fn shows(&self, context: ObjectId, object: ObjectId, offset: u64) -> bool {
+        lock(&self.contexts).find(context).is_some_and(|(_, live)| live.table.shows(object, offset))
     }
 
-    fn check_context(&self, context: ObjectId) -> Result<(), ErrorCode> {
-        if context == self.context { Ok(()) } else { Err(ErrorCode::NotPermitted) }
+    fn authority(&self) -> MutexGuard<'_, Authority> {
+        self.authority.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the context may do with an object: the object's default rights.
-    fn rights(&self, object: ObjectId) -> Result<Rights, ErrorCode> {
-        let rights = self.pool.stat_object(object).map_err(|error| code(&error))?.rights;
-        if rights.is_empty() { Err(ErrorCode::NotPermitted) } else { Ok(rights) }
+    /// Whether `context` has these rights to these objects, and at least one to each. While the guard lives nothing is revoked (R1).
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`].
+    fn permit(
+        &self,
+        context: ObjectId,
+        needed: &[(ObjectId, Rights)],
+    ) -> Result<MutexGuard<'_, Authority>, ErrorCode> {
+        let mut authority = self.authority();
+        for &(object, rights) in needed {
+            if !self.rights(&mut authority, context, object)?.contains(rights) {
+                return Err(ErrorCode::NotPermitted);
+            }
+        }
+        Ok(authority)
+    }
+
+    /// What threads in `context` may do with `object`; an error if nothing.
+    fn rights(
+        &self,
+        authority: &mut Authority,
+        context: ObjectId,
+        object: ObjectId,
+    ) -> Result<Rights, ErrorCode> {
+        self.decision(authority, context, object).map(|decision| decision.rights)
+    }
+
+    fn decision(
+        &self,
+        authority: &mut Authority,
+        context: ObjectId,
+        object: ObjectId,
+    ) -> Result<Decision, ErrorCode> {
+        let decided = authority.decide(&PoolObjects(&self.pool), context, object, now());
+        let decision = decided.map_err(|error| match error {
+            // Whoever asks is no context.
+            AuthorityError::NoObject { id } if id == context => ErrorCode::NotPermitted,
+            other => refusal(other),
+        })?;
+        if decision.rights.is_empty() { Err(ErrorCode::NotPermitted) } else { Ok(decision) }
+    }
+}
+
+/// Nanoseconds since 1970; a host clock before that reads as 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// Fills `bytes` with random ones.
+fn random(bytes: &mut [u8]) -> Result<(), PoolError> {
+    getrandom::fill(bytes).map_err(|error| PoolError::Io {
+        action: "get random numbers from",
+        path: "/dev/urandom".into(),
+        source: std::io::Error::other(error.to_string()),
+    })
+}
+
+fn entered(number: u32, live: &contexts::Live) -> Entered {
+    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
+    let flags =
+        flag(live.shared, context_flags::SHARED) | flag(live.undetachable, context_flags::UNDETACHABLE);
+    Entered { number, root: live.root_number(), flags }
+}
+
+/// A binding's number for the guest: the context's above, the binding's own below.
+const fn join(context: u32, binding: u32) -> u64 {
+    (context as u64) << 32 | binding as u64
+}
+
+fn split(binding: u64) -> Result<(u32, u32), ErrorCode> {
+    Ok((small(binding >> 32)?, small(binding & u64::from(u32::MAX))?))
+}
+
+fn small(number: u64) -> Result<u32, ErrorCode> {
+    u32::try_from(number).map_err(|_| ErrorCode::BadArgument)
+}
+
+/// What an authority's refusal means for the guest.
+fn refusal(error: AuthorityError) -> ErrorCode {
+    match error {
+        AuthorityError::NoObject { .. } => ErrorCode::NoObject,
+        AuthorityError::NotAContext { .. } => ErrorCode::BadContext,
+        AuthorityError::MayNotEnter { .. } | AuthorityError::Revocation(_) => ErrorCode::NotPermitted,
     }
 }
 
 /// Touches the page at `offset`. A hole just below what is there is a stack or an FOT growing down: its growth goes below, too.
 fn grow(object: &ObjectRef, offset: u64, access: Access) -> Result<pool::Extent, PoolError> {
     let above = offset - offset % PAGE_SIZE + PAGE_SIZE;
-    let chunk = offset - offset % CHUNK;
-    if above < chunk + CHUNK && object.lookup(offset)?.is_none() && object.lookup(above)?.is_some() {
+    let chunk = offset - offset % CHUNK_SIZE;
+    if above < chunk + CHUNK_SIZE && object.lookup(offset)?.is_none() && object.lookup(above)?.is_some() {
         let below = above.saturating_sub(GROWTH_HINT).max(chunk).max(DATA_OFFSET);
         object.touch(below, above - below, access)?;
     }
     object.touch(offset, GROWTH_HINT, access)
-}
-
-impl Aliases {
-    fn get(&self, binding: u64) -> Result<&Binding, ErrorCode> {
-        let index = usize::try_from(binding).map_err(|_| ErrorCode::BadArgument)?;
-        self.bindings.get(index).and_then(Option::as_ref).ok_or(ErrorCode::BadArgument)
-    }
-
-    /// Shows `extent` in the binding's chunk.
-    fn show(&mut self, pool: &Pool, binding: u64, extent: &pool::Extent) -> Result<Touched, ErrorCode> {
-        let index = usize::try_from(binding).map_err(|_| ErrorCode::BadArgument)?;
-        let Self { window, bindings, .. } = self;
-        let binding = bindings.get_mut(index).and_then(Option::as_mut).ok_or(ErrorCode::BadArgument)?;
-        let number = extent.object_offset / CHUNK;
-        let (chunk, shown) = match binding.chunks.entry(number) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
-                let chunk = window.take().ok_or(ErrorCode::WindowFull)?;
-                entry.insert((chunk, Vec::new()))
-            }
-        };
-        let writable = binding.rights.contains(Rights::WRITE) && !extent.shared;
-        let start = extent.object_offset % CHUNK;
-        let now = Shown { start, bytes: extent.len, pool_offset: extent.pool_offset, writable };
-        let address = window.guest_address(*chunk) + start;
-        let protection = if writable { Protection::ReadWrite } else { Protection::Read };
-        for (part_start, part_bytes) in now.missing_in(shown) {
-            let at = Window::start(*chunk) + part_start;
-            let from = extent.pool_offset + (part_start - start);
-            window.alias().map(at, pool.backing().fd, from, part_bytes, protection).map_err(|error| {
-                tracing::error!(%error, "cannot show an extent");
-                ErrorCode::NoMemory
-            })?;
-        }
-        // What `now` covers is no longer shown the old way; stretches outside of it stay as they are.
-        let mut kept: Vec<Shown> = shown.iter().flat_map(|old| old.without(&now)).collect();
-        kept.push(now);
-        *shown = kept;
-        // Page 0 of an object is never mapped, whatever the pool has there; so the first chunk is no large page either.
-        let hidden = DATA_OFFSET.saturating_sub(extent.object_offset).min(extent.len);
-        let is_large = extent.is_huge() && writable && hidden == 0;
-        Ok(Touched {
-            large: is_large.then_some(address),
-            address: address + hidden,
-            first_page: (start + hidden) / PAGE_SIZE,
-            pages: (extent.len - hidden) / PAGE_SIZE,
-            writable,
-        })
-    }
-
-    fn remove(&mut self, binding: u64) -> Result<Binding, ErrorCode> {
-        let index = usize::try_from(binding).map_err(|_| ErrorCode::BadArgument)?;
-        let removed = self.bindings.get_mut(index).and_then(Option::take).ok_or(ErrorCode::BadArgument)?;
-        self.by_object.remove(&removed.object.id());
-        self.free.push(index);
-        for (chunk, _) in removed.chunks.values() {
-            if let Err(error) = self.window.give_back(*chunk) {
-                tracing::error!(%error, "a chunk of object space is lost");
-            }
-        }
-        Ok(removed)
-    }
-
-    /// Takes write access, or all access, away from a range of an object wherever it is shown.
-    fn narrow(
-        &mut self,
-        id: ObjectId,
-        offset: u64,
-        bytes: u64,
-        how: Narrowing,
-    ) -> Result<(), ept_contexts::AliasError> {
-        let Self { window, bindings, by_object, .. } = self;
-        let Some(binding) = by_object.get(&id).and_then(|&index| bindings[index].as_mut()) else {
-            return Ok(());
-        };
-        let end = offset.saturating_add(bytes);
-        for (number, (chunk, shown)) in &mut binding.chunks {
-            let base = number * CHUNK;
-            let mut kept = Vec::with_capacity(shown.len());
-            for old in shown.drain(..) {
-                let touches = base + old.start < end && offset < base + old.start + old.bytes;
-                if !touches || (how == Narrowing::ReadOnly && !old.writable) {
-                    kept.push(old);
-                    continue;
-                }
-                // The whole stretch: what was not meant is shown again by its next touch.
-                let at = Window::start(*chunk) + old.start;
-                match how {
-                    Narrowing::ReadOnly => {
-                        window.alias().protect(at, old.bytes, Protection::Read)?;
-                        kept.push(Shown { writable: false, ..old });
-                    }
-                    Narrowing::Hidden => window.alias().clear(at, old.bytes)?,
-                }
-            }
-            *shown = kept;
-        }
-        Ok(())
-    }
 }
 
 /// What a pool error means for the guest.
@@ -441,33 +545,5 @@ pub(super) fn code(error: &PoolError) -> ErrorCode {
             tracing::error!(error = %other, "the pool failed");
             ErrorCode::Medium
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Shown;
-
-    fn shown(start: u64, bytes: u64, pool_offset: u64, writable: bool) -> Shown {
-        Shown { start, bytes, pool_offset, writable }
-    }
-
-    #[test]
-    fn only_what_is_new_is_mapped() {
-        let now = shown(0, 10, 100, true);
-        assert_eq!(now.missing_in(&[]), [(0, 10)]);
-        assert_eq!(now.missing_in(&[shown(2, 3, 102, true)]), [(0, 2), (5, 5)]);
-        assert_eq!(now.missing_in(&[shown(0, 20, 100, true)]), []);
-        // Other pages of the pool, or other access: everything anew.
-        assert_eq!(now.missing_in(&[shown(2, 3, 103, true)]), [(0, 10)]);
-        assert_eq!(now.missing_in(&[shown(2, 3, 102, false)]), [(0, 10)]);
-    }
-
-    #[test]
-    fn a_new_stretch_cuts_the_old_one() {
-        let old = shown(0, 10, 100, false);
-        let left: Vec<_> =
-            old.without(&shown(3, 4, 0, true)).map(|s| (s.start, s.bytes, s.pool_offset)).collect();
-        assert_eq!(left, [(0, 3, 100), (7, 3, 107)]);
     }
 }

@@ -76,23 +76,24 @@ pub(super) fn prepare(
 ) -> Result<ThreadStart, ProgramError> {
     let text = import(pool, program)?;
     let read_write = Rights::READ | Rights::WRITE;
-    let make = |rights| monitor.make(ObjectId::NULL, rights, create_flags::VOLATILE, None);
+    // The creator's alone: nobody has default rights to them.
+    let make = || monitor.make(context, ObjectId::NULL, Rights::empty(), create_flags::VOLATILE, None);
 
-    let data = make(read_write)?;
+    let data = make()?;
     let template = usize::try_from(program.header.data_offset - DATA_OFFSET).unwrap_or(usize::MAX);
     let template = program.contents.get(template..).unwrap_or_default();
     pool.open_object(data)?.write(DATA_OFFSET, template)?;
 
-    let args = make(Rights::READ)?;
+    let args = make()?;
     pool.open_object(args)?.write(DATA_OFFSET, &arguments_bytes(pool, arguments)?)?;
 
-    let view = make(read_write)?;
+    let view = make()?;
     let slots = [
         (TEXT_SLOT, text, Rights::READ | Rights::EXEC),
         (DATA_SLOT, data, read_write),
-        (STACK_SLOT, make(read_write)?, read_write),
+        (STACK_SLOT, make()?, read_write),
         (ARGS_SLOT, args, Rights::READ),
-        (HEAP_SLOT, make(read_write)?, read_write),
+        (HEAP_SLOT, make()?, read_write),
         (VIEW_SLOT, view, read_write),
     ];
     let opened = pool.open_object(view)?;

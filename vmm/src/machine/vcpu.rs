@@ -1,6 +1,9 @@
-//! The state of a vCPU before its first instruction, and the two ioctls that kvm-ioctls lacks.
+//! The state of a vCPU before its first instruction, and the ioctls that kvm-ioctls lacks.
 
-use kvm_bindings::{CpuId, kvm_interrupt, kvm_regs, kvm_segment};
+use kvm_bindings::{
+    CpuId, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_interrupt, kvm_msr_entry,
+    kvm_regs, kvm_segment,
+};
 use kvm_ioctls::VcpuFd;
 use std::os::fd::AsRawFd;
 use twz_abi::boot::{STACK_BASE, STACK_STRIDE};
@@ -8,6 +11,8 @@ use vmm_sys_util::ioctl::ioctl_with_ref;
 use vmm_sys_util::ioctl_iow_nr;
 
 ioctl_iow_nr!(KVM_INTERRUPT, 0xAE, 0x86, kvm_interrupt);
+ioctl_iow_nr!(KVM_SET_DEVICE_ATTR, 0xAE, 0xe1, kvm_device_attr);
+ioctl_iow_nr!(KVM_GET_DEVICE_ATTR, 0xAE, 0xe2, kvm_device_attr);
 
 /// PE, MP, ET, NE, WP, AM, PG.
 const CR0: u64 = 0x8005_0033;
@@ -48,6 +53,59 @@ pub(super) fn prepare(
     vcpu.set_regs(&regs).map_err(|error| ("KVM_SET_REGS", error))
 }
 
+/// MSRs of a hart that the kernel sets once, for all of its vCPUs: STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE.
+const COMMON_MSRS: [u32; 5] = [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084, 0xc000_0102];
+
+/// Gives a fresh vCPU of another root the state of the hart's vCPU `model`, at the instruction `entry`. Vector state is the kernel's affair.
+///
+/// # Errors
+/// The call that failed.
+pub(super) fn imitate(
+    vcpu: &VcpuFd,
+    model: &VcpuFd,
+    entry: u64,
+) -> Result<(), (&'static str, kvm_ioctls::Error)> {
+    let sregs = model.get_sregs().map_err(|error| ("KVM_GET_SREGS", error))?;
+    vcpu.set_sregs(&sregs).map_err(|error| ("KVM_SET_SREGS", error))?;
+    // Hosts without XSAVE have neither call, and nothing to copy.
+    if let Ok(xcrs) = model.get_xcrs() {
+        vcpu.set_xcrs(&xcrs).map_err(|error| ("KVM_SET_XCRS", error))?;
+    }
+    for index in COMMON_MSRS {
+        let wanted = [kvm_msr_entry { index, ..kvm_msr_entry::default() }];
+        let Ok(mut msrs) = Msrs::from_entries(&wanted) else { continue };
+        if model.get_msrs(&mut msrs).map_err(|error| ("KVM_GET_MSRS", error))? == 1 {
+            vcpu.set_msrs(&msrs).map_err(|error| ("KVM_SET_MSRS", error))?;
+        }
+    }
+    let regs = model.get_regs().map_err(|error| ("KVM_GET_REGS", error))?;
+    vcpu.set_regs(&kvm_regs { rip: entry, rflags: 2, ..regs }).map_err(|error| ("KVM_SET_REGS", error))?;
+    // Time goes on as it was. A host without the attribute keeps the vCPUs of all VMs on its own TSC.
+    if let Err(error) = copy_tsc_offset(vcpu, model) {
+        tracing::debug!(%error, "the TSC offset cannot be copied");
+    }
+    Ok(())
+}
+
+fn copy_tsc_offset(to: &VcpuFd, from: &VcpuFd) -> std::io::Result<()> {
+    let mut offset = 0_u64;
+    let attribute = kvm_device_attr {
+        group: KVM_VCPU_TSC_CTRL,
+        attr: u64::from(KVM_VCPU_TSC_OFFSET),
+        addr: &raw mut offset as u64,
+        flags: 0,
+    };
+    // SAFETY: `addr` is a u64 of ours, which the call writes.
+    if unsafe { ioctl_with_ref(&Borrowed(from), KVM_GET_DEVICE_ATTR(), &attribute) } != 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: as above; the call reads it.
+    match unsafe { ioctl_with_ref(&Borrowed(to), KVM_SET_DEVICE_ATTR(), &attribute) } {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}
+
 fn segment(selector: u16, kind: u8, code: bool) -> kvm_segment {
     kvm_segment {
         limit: 0xffff_ffff,
@@ -73,6 +131,12 @@ fn for_hart(cpuid: &CpuId, hart: u32) -> CpuId {
         }
     }
     own
+}
+
+/// Bits of a guest-physical address.
+pub(super) fn address_bits(cpuid: &CpuId) -> u32 {
+    let leaf = cpuid.as_slice().iter().find(|entry| entry.function == 0x8000_0008);
+    leaf.map_or(36, |entry| entry.eax & 0xff)
 }
 
 /// Injects an external interrupt.

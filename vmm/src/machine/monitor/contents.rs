@@ -17,9 +17,7 @@ impl Monitor {
     /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::BadOffset`] for ranges that are not whole granules, lie outside of an
     /// object or overlap, [`ErrorCode::PoolFull`].
     pub(in crate::machine) fn copy(&self, context: ObjectId, spec: &CopySpec) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.require(spec.source, Rights::READ)?;
-        self.require(spec.target, Rights::WRITE)?;
+        let _held = self.permit(context, &[(spec.source, Rights::READ), (spec.target, Rights::WRITE)])?;
         self.copy_range(spec)
     }
 
@@ -34,8 +32,7 @@ impl Monitor {
         first: u64,
         bytes: u64,
     ) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
-        self.require(object, Rights::WRITE)?;
+        let _held = self.permit(context, &[(object, Rights::WRITE)])?;
         // A copy of nothing: the session object is empty, and nobody has a right to it.
         self.copy_range(&CopySpec {
             source: self.session,
@@ -67,12 +64,10 @@ impl Monitor {
         object: ObjectId,
         keeper: ObjectId,
     ) -> Result<(), ErrorCode> {
-        self.check_context(context)?;
         if object == keeper {
             return Err(ErrorCode::BadArgument);
         }
-        self.rights(object)?;
-        self.require(keeper, Rights::WRITE)?;
+        let _held = self.permit(context, &[(object, Rights::empty()), (keeper, Rights::WRITE)])?;
         self.pool.tie(object, keeper).map_err(|error| code(&error))
     }
 }
@@ -80,30 +75,64 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ept_contexts::Window;
+    use crate::machine::hart::Timer;
+    use crate::machine::monitor::{Limits, Parts};
+    use crate::machine::roots::RootMaker;
+    use ept_contexts::Ram;
     use pool::ObjectSpec;
     use pool::{CreateOptions, Pool};
     use std::sync::Arc;
     use twz_abi::object::DATA_OFFSET;
+    use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
-    const CONTEXT: ObjectId = ObjectId { lo: 1, hi: 2 };
     const BOTH: Rights = Rights::READ.union(Rights::WRITE);
 
     struct World {
         monitor: Monitor,
         pool: Arc<Pool>,
+        context: ObjectId,
+        root: u64,
         _place: tempfile::TempDir,
     }
 
-    fn world() -> World {
+    /// A monitor with one context; `None` where there is no KVM, since a context's table is one of KVM's.
+    fn world() -> Option<World> {
+        let Ok(kvm) = kvm_ioctls::Kvm::new() else {
+            eprintln!("skipped: this host has no KVM");
+            return None;
+        };
         let place = tempfile::tempdir().expect("a temporary directory");
         let pool =
             Pool::create(&place.path().join("pool"), 64 << 20, &CreateOptions::default()).expect("pool");
         let pool = Arc::new(pool);
         let session = pool.create_object(&ObjectSpec::default()).expect("session");
-        let window = Window::new(4 << 30, 64 << 20).expect("window");
-        let monitor = Monitor::new(Arc::clone(&pool), CONTEXT, session, window);
-        World { monitor, pool, _place: place }
+        let context = super::super::init_context(&pool).expect("context");
+        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 1 << 20)]).expect("guest memory");
+        let host = memory.get_host_address(GuestAddress(0)).expect("guest memory");
+        let ram = Ram { host_address: host as u64, bytes: 1 << 20 };
+        let maker = RootMaker::new(kvm, memory, ram);
+        let first_root = Arc::new(maker.make().expect("root"));
+        let root = first_root.number();
+        let limits = Limits {
+            window_base: 4 << 30,
+            own_bytes: 64 << 20,
+            shared_bytes: 64 << 20,
+            shared_count: 2,
+            tables: 3,
+        };
+        let monitor = Monitor::new(Parts {
+            pool: Arc::clone(&pool),
+            session,
+            maker,
+            first_root,
+            limits,
+            harts: 1,
+            on_revision: Box::new(|_| {}),
+            expiry_timer: Timer::new().expect("timer"),
+        })
+        .expect("monitor");
+        assert!(monitor.enter_first(context).expect("a table").is_some());
+        Some(World { monitor, pool, context, root, _place: place })
     }
 
     impl World {
@@ -127,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_copy_needs_read_and_write_and_changes_only_its_range() {
-        let world = world();
+        let Some(world) = world() else { return };
         let (source, target) = (world.object(Rights::READ, 7), world.object(Rights::WRITE, 9));
         let closed = world.object(Rights::DELETE, 1);
         let monitor = &world.monitor;
@@ -138,11 +167,11 @@ mod tests {
             (ObjectId { lo: 9, hi: 9 }, target, ErrorCode::NoObject),
             (source, ObjectId { lo: 9, hi: 9 }, ErrorCode::NoObject),
         ] {
-            assert_eq!(monitor.copy(CONTEXT, &spec(from, to)), Err(error), "{from} {to}");
+            assert_eq!(monitor.copy(world.context, &spec(from, to)), Err(error), "{from} {to}");
         }
         assert_eq!(monitor.copy(ObjectId::NULL, &spec(source, target)), Err(ErrorCode::NotPermitted));
         assert_eq!(world.bytes(target, 0x5000), [0; 4]);
-        monitor.copy(CONTEXT, &spec(source, target)).expect("copy");
+        monitor.copy(world.context, &spec(source, target)).expect("copy");
         assert_eq!(world.bytes(target, 0x5000), [7; 4]);
         assert_eq!(world.bytes(target, DATA_OFFSET), [9; 4]);
         assert_eq!(world.bytes(target, 0x6000), [0; 4]);
@@ -150,7 +179,7 @@ mod tests {
 
     #[test]
     fn bad_ranges_are_refused() {
-        let world = world();
+        let Some(world) = world() else { return };
         let (source, target) = (world.object(BOTH, 7), world.object(BOTH, 9));
         let good = spec(source, target);
         for bad in [
@@ -162,10 +191,10 @@ mod tests {
             CopySpec { source_offset: u64::MAX - 0xfff, ..good },
             CopySpec { target: source, target_offset: 0x1000, ..good },
         ] {
-            assert_eq!(world.monitor.copy(CONTEXT, &bad), Err(ErrorCode::BadOffset), "{bad:?}");
+            assert_eq!(world.monitor.copy(world.context, &bad), Err(ErrorCode::BadOffset), "{bad:?}");
         }
         for (first, bytes) in [(1, 4096), (0x1000, 1), (1 << 30, 4096), (u64::MAX - 0xfff, 4096)] {
-            let trimmed = world.monitor.trim(CONTEXT, target, first, bytes);
+            let trimmed = world.monitor.trim(world.context, target, first, bytes);
             assert_eq!(trimmed, Err(ErrorCode::BadOffset), "{first:#x} {bytes}");
         }
         assert_eq!(world.bytes(target, DATA_OFFSET), [9; 4]);
@@ -173,50 +202,50 @@ mod tests {
 
     #[test]
     fn a_copy_hides_what_was_shown() {
-        let world = world();
+        let Some(world) = world() else { return };
         let (source, target) = (world.object(BOTH, 7), world.object(BOTH, 9));
-        let (binding, _) = world.monitor.bind(CONTEXT, target).expect("bind");
-        let before = world.monitor.touch(binding, DATA_OFFSET, Rights::WRITE).expect("touch");
+        let (binding, _) = world.monitor.bind(world.context, target).expect("bind");
+        let before = world.monitor.touch(world.root, binding, DATA_OFFSET, Rights::WRITE).expect("touch").0;
         assert!(before.writable);
         let over = CopySpec { target_offset: DATA_OFFSET, ..spec(source, target) };
-        world.monitor.copy(CONTEXT, &over).expect("copy");
-        let shown = world.monitor.shows(target, DATA_OFFSET);
+        world.monitor.copy(world.context, &over).expect("copy");
+        let shown = world.monitor.shows(world.context, target, DATA_OFFSET);
         assert!(!shown, "the replaced page is still in the alias");
-        let after = world.monitor.touch(binding, DATA_OFFSET, Rights::READ).expect("touch");
+        let after = world.monitor.touch(world.root, binding, DATA_OFFSET, Rights::READ).expect("touch").0;
         assert!(!after.writable, "a shared page was shown writable");
     }
 
     #[test]
     fn trimming_gives_pages_back_and_leaves_nothing_behind() {
-        let world = world();
+        let Some(world) = world() else { return };
         let target = world.object(BOTH, 9);
         let objects = world.pool.object_ids().len();
-        let before = world.monitor.stat(CONTEXT, target).expect("stat").allocated_bytes;
+        let before = world.monitor.stat(world.context, target).expect("stat").allocated_bytes;
         assert_eq!(
-            world.monitor.trim(CONTEXT, world.object(Rights::READ, 1), 0x1000, 4096),
+            world.monitor.trim(world.context, world.object(Rights::READ, 1), 0x1000, 4096),
             Err(ErrorCode::NotPermitted)
         );
-        world.monitor.trim(CONTEXT, target, DATA_OFFSET, 4096).expect("trim");
+        world.monitor.trim(world.context, target, DATA_OFFSET, 4096).expect("trim");
         assert_eq!(world.bytes(target, DATA_OFFSET), [0; 4]);
         assert_eq!(world.bytes(target, DATA_OFFSET + 4096), [9; 4]);
-        assert_eq!(world.monitor.stat(CONTEXT, target).expect("stat").allocated_bytes, before - 4096);
+        assert_eq!(world.monitor.stat(world.context, target).expect("stat").allocated_bytes, before - 4096);
         assert_eq!(world.pool.object_ids().len(), objects + 1, "only the read-only one is new");
     }
 
     #[test]
     fn a_tied_object_outlives_its_deletion_until_its_keeper_goes() {
-        let world = world();
+        let Some(world) = world() else { return };
         let monitor = &world.monitor;
         let all = BOTH | Rights::DELETE;
         let (object, keeper) = (world.object(all, 1), world.object(all, 2));
         let read_only = world.object(Rights::READ, 3);
-        assert_eq!(monitor.tie(CONTEXT, object, read_only), Err(ErrorCode::NotPermitted));
-        assert_eq!(monitor.tie(CONTEXT, object, object), Err(ErrorCode::BadArgument));
-        assert_eq!(monitor.tie(CONTEXT, ObjectId { lo: 3, hi: 3 }, keeper), Err(ErrorCode::NoObject));
-        monitor.tie(CONTEXT, object, keeper).expect("tie");
-        monitor.delete(CONTEXT, object).expect("delete");
+        assert_eq!(monitor.tie(world.context, object, read_only), Err(ErrorCode::NotPermitted));
+        assert_eq!(monitor.tie(world.context, object, object), Err(ErrorCode::BadArgument));
+        assert_eq!(monitor.tie(world.context, ObjectId { lo: 3, hi: 3 }, keeper), Err(ErrorCode::NoObject));
+        monitor.tie(world.context, object, keeper).expect("tie");
+        monitor.delete(world.context, object).expect("delete");
         assert!(world.pool.contains(object));
-        monitor.delete(CONTEXT, keeper).expect("delete the keeper");
+        monitor.delete(world.context, keeper).expect("delete the keeper");
         assert!(!world.pool.contains(object));
     }
 }

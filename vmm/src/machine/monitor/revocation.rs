@@ -1,0 +1,196 @@
+//! Taking rights back, and what ends by the clock.
+//!
+//! # Contract
+//! - When a revocation returns, it is durable, no decision made before is given out again, and no alias of any context shows what only such a
+//!   decision allowed. KVM has dropped the second-stage entries by then (MMU notifier), so no access on any hart succeeds.
+//! - **Commit point** of the stored list: the pool root [`LIST_KEY`], which names an object with the whole list.
+//! - The guest learns of it in two ways: a refused access makes the kernel forget its tables of the context, and the *revision* in every
+//!   mailbox, raised before the revocation returns, makes it forget gates.
+
+use super::facts::PoolObjects;
+use super::{ErrorCode, Monitor, lock, now, refusal};
+use pool::{Error as PoolError, ObjectSpec, Pool};
+use sec::{Authority, Decision, Revocation, Revocations};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use twz_abi::ObjectId;
+use twz_abi::object::DATA_OFFSET;
+use twz_abi::sec::{RawCap, RawRevocation, RevocationRecord};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// Pool root that names the object with the list.
+const LIST_KEY: &str = "revocations";
+
+/// The revocations that the pool holds: a count, then as many records.
+///
+/// # Errors
+/// The pool's; [`PoolError::NoSuchObject`] if the list is damaged: forgetting a revocation would give rights back.
+pub(super) fn load(pool: &Pool) -> Result<Revocations, PoolError> {
+    let Some(list) = pool.root_get(LIST_KEY).map(ObjectId::from_u128) else {
+        return Ok(Revocations::default());
+    };
+    let object = pool.open_object(list)?;
+    let mut count = 0_u64;
+    object.read(DATA_OFFSET, count.as_mut_bytes())?;
+    let mut records = Vec::new();
+    for index in 0..count {
+        let mut record = RevocationRecord::new_zeroed();
+        object.read(at(index), record.as_mut_bytes())?;
+        records.push(record);
+    }
+    Revocations::from_records(records).map_err(|_| PoolError::NoSuchObject(list))
+}
+
+/// Writes the list as a new object, and then makes that the list.
+fn store(pool: &Pool, revocations: &Revocations) -> Result<(), PoolError> {
+    let records: Vec<RevocationRecord> = revocations.records().collect();
+    let new = pool.create_object(&ObjectSpec::default())?;
+    let object = pool.open_object(new)?;
+    object.write(DATA_OFFSET, (records.len() as u64).as_bytes())?;
+    object.write(at(0), records.as_bytes())?;
+    let old = pool.root_get(LIST_KEY).map(ObjectId::from_u128);
+    pool.root_set(LIST_KEY, new.as_u128())?;
+    match old {
+        Some(old) => pool.delete_object(old),
+        None => Ok(()),
+    }
+}
+
+const fn at(index: u64) -> u64 {
+    DATA_OFFSET + 64 + index * size_of::<RevocationRecord>() as u64
+}
+
+/// What the host may revoke without a signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::machine) enum HostRevocation {
+    /// All capabilities to an object so far.
+    Object(ObjectId),
+    /// Everything that a context holds.
+    Context(ObjectId),
+    /// One capability, by its target and digest.
+    Capability(ObjectId, [u8; 32]),
+}
+
+impl Monitor {
+    /// Verifies a signed revocation and carries it out.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadArgument`] for bytes that are none, [`ErrorCode::NotPermitted`], [`ErrorCode::NoObject`], [`ErrorCode::Medium`].
+    pub(in crate::machine) fn revoke(&self, bytes: &[u8], with_capability: bool) -> Result<(), ErrorCode> {
+        let (raw, rest) = RawRevocation::read_from_prefix(bytes).map_err(|_| ErrorCode::BadArgument)?;
+        let capability = match with_capability {
+            true => Some(RawCap::read_from_prefix(rest).map_err(|_| ErrorCode::BadArgument)?.0),
+            false => None,
+        };
+        let mut authority = self.authority();
+        let revoked = authority.revoke(&PoolObjects(&self.pool), &raw, capability.as_ref());
+        let revocation = revoked.map_err(|error| {
+            tracing::debug!(%error, "revocation refused");
+            refusal(error)
+        })?;
+        self.carry_out(&mut authority, &revocation)
+    }
+
+    /// Carries a revocation of the host's own out.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoObject`], [`ErrorCode::Busy`] when the list is full, [`ErrorCode::Medium`].
+    pub(in crate::machine) fn revoke_by_host(&self, what: HostRevocation) -> Result<(), ErrorCode> {
+        let mut authority = self.authority();
+        let (target, revocation) = match what {
+            HostRevocation::Object(id) => (id, authority.revocations().by_host_of_object(id)),
+            HostRevocation::Context(id) => (id, Revocation::by_host_of_context(id)),
+            HostRevocation::Capability(id, digest) => {
+                (id, Revocation::by_host_of_capability(id, sec::Digest(digest)))
+            }
+        };
+        if !self.pool.contains(target) {
+            return Err(ErrorCode::NoObject);
+        }
+        authority.revoke_by_host(&revocation).map_err(|_| ErrorCode::Busy)?;
+        self.carry_out(&mut authority, &revocation)
+    }
+
+    fn carry_out(&self, authority: &mut Authority, revocation: &Revocation) -> Result<(), ErrorCode> {
+        // 1. Durable. If that fails it holds for as long as the machine runs, and the caller is told.
+        let stored = store(&self.pool, authority.revocations());
+        // 2. The bindings made under older decisions.
+        let narrowed = self.decide_again(authority, |context, object, decision| {
+            revocation.affects(context, object, decision)
+        });
+        // 3. The gates.
+        self.revise();
+        stored.map_err(|error| super::code(&error)).and(narrowed)
+    }
+
+    /// Decides anew about every binding for which `is_affected` holds, and takes away what it no longer allows.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoMemory`] if the host refused to take something away; everything else was.
+    fn decide_again(
+        &self,
+        authority: &mut Authority,
+        is_affected: impl Fn(ObjectId, ObjectId, &Decision) -> bool,
+    ) -> Result<(), ErrorCode> {
+        let mut affected = Vec::new();
+        for (number, live) in super::lock(&self.contexts).all() {
+            let id = live.id;
+            let bound = live.table.bound().filter(|bound| is_affected(id, bound.object, bound.grant));
+            affected.extend(bound.map(|bound| (number, id, bound.number, bound.object)));
+        }
+        let mut result = Ok(());
+        for (number, context, binding, object) in affected {
+            let decided = authority.decide(&PoolObjects(&self.pool), context, object, now());
+            let decision = decided.unwrap_or_else(|_| Decision::nothing());
+            self.watch_clock(&decision);
+            let (rights, grant) = (decision.rights, Arc::new(decision));
+            let mut contexts = lock(&self.contexts);
+            // The binding may have ended meanwhile, and its number been given to another object.
+            let Some(live) = contexts.get(number).filter(|live| live.id == context) else { continue };
+            if live.table.find(object) == Some(binding)
+                && let Err(error) = live.table.set_rights(binding, rights, grant)
+            {
+                tracing::error!(%error, %context, %object, "a revocation could not take everything away");
+                result = Err(ErrorCode::NoMemory);
+            }
+        }
+        result
+    }
+
+    /// Remembers when a decision ends, for [`Monitor::expire`].
+    pub(super) fn watch_clock(&self, decision: &Decision) {
+        let until = decision.validity.until;
+        if until != u64::MAX && self.expiry.fetch_min(until, Ordering::SeqCst) > until {
+            self.expiry_timer.set(Some(Duration::from_nanos(until.saturating_sub(now()))));
+        }
+    }
+
+    /// Takes away what has expired.
+    pub(in crate::machine) fn expire(&self) {
+        self.expiry_timer.clear();
+        let mut authority = self.authority();
+        let time = now();
+        let expiry = self.expiry.load(Ordering::SeqCst);
+        if expiry > time {
+            // The timer was set for a time that has moved, or rang early: the host's clock was set.
+            if expiry != u64::MAX {
+                self.expiry_timer.set(Some(Duration::from_nanos(expiry - time)));
+            }
+            return;
+        }
+        self.expiry.store(u64::MAX, Ordering::SeqCst);
+        // The others tell their time again.
+        let done = self.decide_again(&mut authority, |_, _, decision| decision.validity.until != u64::MAX);
+        self.revise();
+        if let Err(error) = done {
+            tracing::error!(%error, "what has expired could not be taken away");
+        }
+    }
+
+    /// Tells every hart's kernel that gates may have closed.
+    fn revise(&self) {
+        let revision = self.revision.fetch_add(1, Ordering::SeqCst) + 1;
+        (self.on_revision)(revision);
+    }
+}
