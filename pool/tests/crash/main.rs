@@ -5,7 +5,12 @@
 //! opened and must be exactly as before or after the operation that was cut. Then the same is asked of mutants: the
 //! sequences with one flush, fence or group of stores missing or misplaced. Each of them must fail.
 
-#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 
 mod model;
 mod workload;
@@ -132,12 +137,23 @@ fn operation_at(recorded: &Recorded, event: usize) -> &str {
     &recorded.operations[mark.unwrap_or(0) as usize / 2]
 }
 
+/// No operation flushes a line that has nothing new, or fences when nothing waits.
 #[test]
 fn flushes_and_fences_are_not_wasted() {
-    let recorded = record(5, 200, Looks::Probes);
-    for piece in audit(&recorded.trace) {
-        if piece.mark % 2 == 0 && (piece.redundant_flushes > 0 || piece.redundant_fences > 0) {
-            println!("{}: {piece:?}", recorded.operations[(piece.mark / 2) as usize]);
+    let mut costs: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    for seed in 1..=20 {
+        let recorded = record(seed, 100, Looks::Probes);
+        for piece in audit(&recorded.trace).iter().filter(|piece| piece.mark % 2 == 0 && piece.stores > 0) {
+            let operation = &recorded.operations[(piece.mark / 2) as usize];
+            let wasted = (piece.redundant_flushes, piece.redundant_fences);
+            assert_eq!(wasted, (0, 0), "sequence {seed}, {operation}: redundant flushes, fences");
+            let kind = operation.split([' ', ':']).next().unwrap_or_default();
+            let cost = costs.entry(kind.to_owned()).or_default();
+            *cost = (cost.0 + 1, cost.1 + piece.flushes, cost.2 + piece.fences);
         }
+    }
+    for (kind, (count, flushes, fences)) in costs {
+        let (flushes, fences) = (flushes as f64 / count as f64, fences as f64 / count as f64);
+        println!("pool-flushes: {kind}: {count} times, {flushes:.1} flushes and {fences:.1} fences each");
     }
 }
