@@ -315,3 +315,75 @@ impl Meta {
         (self.record_blocks, self.nodes, shared)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::SEGMENT;
+    use crate::format::records::TieRecord;
+    use crate::space::Pages;
+    use pmem::sim::{Config, Crash, Event, Sim, Site, explore, mutants};
+    use std::collections::BTreeMap;
+    use twz_abi::ObjectId;
+
+    const SEAL: Seal = Seal(7);
+    const RECORD: TieRecord = TieRecord { tied: ObjectId::from_u128(1), holder: ObjectId::from_u128(2) };
+
+    /// The first record after all blocks were used up: a new segment, a new block in it, the record.
+    fn first_record_of_a_segment() -> (Sim, Vec<Event>, Vec<Site>) {
+        let sim = Sim::new(4 * SEGMENT);
+        // Old bytes where the new segment will be.
+        (SEGMENT..SEGMENT + 4 * PAGE).step_by(8).for_each(|at| sim.store(at, 0xdead_dead));
+        format_segment(&sim, SEAL, 0);
+        let mut space = Space::new(4 * SEGMENT);
+        space.claim(Pages::new(0, SEGMENT_PAGES)).unwrap();
+        let mut meta = Meta::default();
+        meta.add_segment(0, &[]);
+        sim.start_recording();
+        let at = meta.take_slot(&sim, SEAL, &mut space, Class::Ties).unwrap();
+        RECORD.create(&sim, SEAL, at);
+        sim.fence();
+        sim.mark(1);
+        let (trace, sites) = (sim.take_trace(), sim.take_sites());
+        sim.rewind(&trace);
+        (sim, trace, sites)
+    }
+
+    /// The chain can be followed, every record in it read; once the operation has returned, its record is there.
+    fn check(sim: &Sim, crash: Crash) -> Result<(), String> {
+        let text = |error: Error| error.to_string();
+        let mut found = Vec::new();
+        let mut next = Some(0);
+        while let Some(segment) = next {
+            let table = Table::load(sim, SEAL, segment).map_err(text)?;
+            for (page, class) in table.records {
+                for slot in 0..class.slots() {
+                    let at = page * PAGE + slot * class.slot_size();
+                    found.extend(TieRecord::load(sim, SEAL, at).map_err(text)?);
+                }
+            }
+            next = table.next;
+        }
+        let right = found == [RECORD] || (found.is_empty() && crash.mark == 0);
+        if right { Ok(()) } else { Err(format!("{} records", found.len())) }
+    }
+
+    #[test]
+    fn a_new_segment_survives_every_crash_and_kills_every_mutant() {
+        let (sim, trace, sites) = first_record_of_a_segment();
+        let report = explore(&sim, &trace, &Config::default(), &mut |sim, crash| check(sim, crash));
+        assert!(report.unwrap().states > 500);
+        let mut places: BTreeMap<(String, &str), (u64, u64)> = BTreeMap::new();
+        for mutant in mutants(&trace, |_| true) {
+            let config = Config { exhaustive: 64, samples: 16, ..Config::default() };
+            let survived = explore(&sim, &mutant.trace, &config, &mut |sim, crash| check(sim, crash)).is_ok();
+            let place = places.entry((sites[mutant.event].to_string(), mutant.kind)).or_default();
+            place.0 += u64::from(!survived);
+            place.1 += u64::from(survived && !mutant.equivalent);
+        }
+        let survivors: Vec<_> =
+            places.iter().filter(|(_, (killed, survived))| *killed == 0 && *survived > 0).collect();
+        assert!(survivors.is_empty(), "{survivors:#?}");
+        assert!(places.len() >= 10, "{places:#?}");
+    }
+}

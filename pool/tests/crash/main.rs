@@ -13,6 +13,7 @@
 )]
 
 mod model;
+mod scripts;
 mod workload;
 
 use model::{Looks, Snapshot};
@@ -65,6 +66,15 @@ fn every_crash_leaves_the_state_before_or_after() {
     assert!(wanted.is_some() || total.states >= 10_000_000, "too few memories were looked at");
 }
 
+#[test]
+fn trees_survive_every_crash() {
+    let recorded = scripts::trees();
+    let config = Config { exhaustive: 512, ..Config::default() };
+    let result =
+        explore(&recorded.sim, &recorded.trace, &config, &mut |sim, crash| check(&recorded, sim, crash));
+    result.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
 /// What became of the mutants of one sort at one place of the program.
 #[derive(Default)]
 struct Verdict {
@@ -74,32 +84,15 @@ struct Verdict {
     example: String,
 }
 
-/// Every flush, fence and group of stores of four sequences is dropped or misplaced in turn. A wrong program does so each time
+/// Every flush, fence and group of stores of five sequences is dropped or misplaced in turn. A wrong program does so each time
 /// it comes to that place, so a sort of mutant at a place of the program counts as killed when one of its runs is.
 #[test]
 fn mutants_are_killed() {
     let mut places: BTreeMap<(String, &str), Verdict> = BTreeMap::new();
     for seed in 1..=4 {
-        let recorded = record(seed, 20, Looks::Everything);
-        // Of the lines of zeroed and copied pages one in eight will do.
-        let wanted = |event: usize| match recorded.trace[event] {
-            Event::Store { at, around: true, .. } => (at / pmem::LINE).is_multiple_of(8),
-            _ => true,
-        };
-        for mutant in &mutants(&recorded.trace, wanted) {
-            let place = (recorded.sites[mutant.event].to_string(), mutant.kind);
-            let verdict = places.entry(place).or_default();
-            if mutant.equivalent {
-                verdict.equivalent += 1;
-            } else if run_mutant(&recorded, mutant).is_err() {
-                verdict.killed += 1;
-            } else {
-                verdict.survived += 1;
-                let operation = operation_at(&recorded, mutant.event);
-                verdict.example = format!("sequence {seed}, {}, in {operation}", mutant.what);
-            }
-        }
+        try_mutants(&record(seed, 20, Looks::Everything), &mut places);
     }
+    try_mutants(&scripts::trees(), &mut places);
     let sum = |count: fn(&Verdict) -> u64| places.values().map(count).sum::<u64>();
     let killed = places.values().filter(|verdict| verdict.killed > 0).count();
     let equivalent = places.values().filter(|verdict| verdict.killed + verdict.survived == 0).count();
@@ -119,6 +112,27 @@ fn mutants_are_killed() {
         .collect();
     assert!(survivors.is_empty(), "mutants survived:\n{}", survivors.join("\n"));
     assert!(killed > 30, "too few places of the program were mutated");
+}
+
+fn try_mutants(recorded: &Recorded, places: &mut BTreeMap<(String, &'static str), Verdict>) {
+    // Of the lines of zeroed and copied pages one in eight will do.
+    let wanted = |event: usize| match recorded.trace[event] {
+        Event::Store { at, around: true, .. } => (at / pmem::LINE).is_multiple_of(8),
+        _ => true,
+    };
+    for mutant in &mutants(&recorded.trace, wanted) {
+        let place = (recorded.sites[mutant.event].to_string(), mutant.kind);
+        let verdict = places.entry(place).or_default();
+        if mutant.equivalent {
+            verdict.equivalent += 1;
+        } else if run_mutant(recorded, mutant).is_err() {
+            verdict.killed += 1;
+        } else {
+            verdict.survived += 1;
+            let operation = operation_at(recorded, mutant.event);
+            verdict.example = format!("{}, in {operation}", mutant.what);
+        }
+    }
 }
 
 fn run_mutant(recorded: &Recorded, mutant: &Mutant) -> Result<Report, Box<Failure>> {
