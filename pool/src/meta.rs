@@ -299,8 +299,9 @@ impl Meta {
         pmem.fence();
         let last = self.segments.last().copied().unwrap_or(0);
         let link = table_word(last, TABLE_LINK);
+        // Fenced with what is about to be written in the segment, before anything refers to that.
         pmem.store(link, seal.word(link, Kind::Next, segment));
-        pmem.persist(link, 8);
+        pmem.flush(link, 8);
         self.add_segment(segment, &[]);
         let blocks = (0..SEGMENT_PAGES).rev().filter(|&block| !is_reserved(block));
         self.loose.extend(blocks.map(|block| segment * SEGMENT_PAGES + block));
@@ -329,7 +330,11 @@ mod tests {
     const SEAL: Seal = Seal(7);
     const RECORD: TieRecord = TieRecord { tied: ObjectId::from_u128(1), holder: ObjectId::from_u128(2) };
 
-    /// The first record after all blocks were used up: a new segment, a new block in it, the record.
+    /// What stands in the node of the test, and where the node's page number is stored.
+    const NODE: u64 = 0x6e6f_6465;
+    const POINTER: u64 = 3 * SEGMENT;
+
+    /// The first node and record after all blocks were used up: a new segment, a new block in it, the record.
     fn first_record_of_a_segment() -> (Sim, Vec<Event>, Vec<Site>) {
         let sim = Sim::new(4 * SEGMENT);
         // Old bytes where the new segment will be.
@@ -340,10 +345,17 @@ mod tests {
         let mut meta = Meta::default();
         meta.add_segment(0, &[]);
         sim.start_recording();
+        // A node, and something that names it once it is durable.
+        let node = meta.take_node(&sim, SEAL, &mut space, Level::Root).unwrap();
+        sim.write_nt(node * PAGE, &NODE.to_le_bytes());
+        sim.fence();
+        sim.store(POINTER, node);
+        sim.persist(POINTER, 8);
+        sim.mark(1);
         let at = meta.take_slot(&sim, SEAL, &mut space, Class::Ties).unwrap();
         RECORD.create(&sim, SEAL, at);
         sim.fence();
-        sim.mark(1);
+        sim.mark(2);
         let (trace, sites) = (sim.take_trace(), sim.take_sites());
         sim.rewind(&trace);
         (sim, trace, sites)
@@ -353,8 +365,10 @@ mod tests {
     fn check(sim: &Sim, crash: Crash) -> Result<(), String> {
         let text = |error: Error| error.to_string();
         let mut found = Vec::new();
+        let mut segments = Vec::new();
         let mut next = Some(0);
         while let Some(segment) = next {
+            segments.push(segment);
             let table = Table::load(sim, SEAL, segment).map_err(text)?;
             for (page, class) in table.records {
                 for slot in 0..class.slots() {
@@ -364,7 +378,14 @@ mod tests {
             }
             next = table.next;
         }
-        let right = found == [RECORD] || (found.is_empty() && crash.mark == 0);
+        let node = sim.load(POINTER);
+        if node != 0 && (!segments.contains(&(node / SEGMENT_PAGES)) || sim.load(node * PAGE) != NODE) {
+            return Err("a node that is named is not there".to_owned());
+        }
+        if node == 0 && crash.mark > 0 {
+            return Err("the node's name is lost".to_owned());
+        }
+        let right = found == [RECORD] || (found.is_empty() && crash.mark < 2);
         if right { Ok(()) } else { Err(format!("{} records", found.len())) }
     }
 

@@ -10,12 +10,11 @@ use zerocopy::{FromZeros, IntoBytes};
 const MIB: u64 = 1 << 20;
 const PAGE: u64 = 4096;
 
+/// A step of a script, and what it is called.
+type Step<'a> = (&'a str, &'a dyn Fn(&Pool<&Sim>, &[ObjectId]));
+
 /// Records `script` on a pool that `setup` prepared. Both get the objects that `setup` made.
-fn record(
-    offsets: Vec<u64>,
-    setup: impl Fn(&Pool<&Sim>) -> Vec<ObjectId>,
-    script: &[(&str, &dyn Fn(&Pool<&Sim>, &[ObjectId]))],
-) -> Recorded {
+fn record(offsets: Vec<u64>, setup: impl Fn(&Pool<&Sim>) -> Vec<ObjectId>, script: &[Step<'_>]) -> Recorded {
     let sim = Sim::new(16 * MIB);
     for at in (2 * MIB..2 * MIB + 64 * PAGE).step_by(8) {
         pmem::Pmem::store(&sim, at, 0xdead_dead_dead_dead);
