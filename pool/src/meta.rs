@@ -299,8 +299,9 @@ impl Meta {
         pmem.fence();
         let last = self.segments.last().copied().unwrap_or(0);
         let link = table_word(last, TABLE_LINK);
+        // Fenced with what is about to be written in the segment, before anything refers to that.
         pmem.store(link, seal.word(link, Kind::Next, segment));
-        pmem.persist(link, 8);
+        pmem.flush(link, 8);
         self.add_segment(segment, &[]);
         let blocks = (0..SEGMENT_PAGES).rev().filter(|&block| !is_reserved(block));
         self.loose.extend(blocks.map(|block| segment * SEGMENT_PAGES + block));
@@ -313,5 +314,97 @@ impl Meta {
         let mut shared: Vec<_> = self.node_references.iter().map(|(&page, &count)| (page, count)).collect();
         shared.sort_unstable();
         (self.record_blocks, self.nodes, shared)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::SEGMENT;
+    use crate::format::records::TieRecord;
+    use crate::space::Pages;
+    use pmem::sim::{Config, Crash, Event, Sim, Site, explore, mutants};
+    use std::collections::BTreeMap;
+    use twz_abi::ObjectId;
+
+    const SEAL: Seal = Seal(7);
+    const RECORD: TieRecord = TieRecord { tied: ObjectId::from_u128(1), holder: ObjectId::from_u128(2) };
+
+    /// What stands in the node of the test, and where the node's page number is stored.
+    const NODE: u64 = 0x6e6f_6465;
+    const POINTER: u64 = 3 * SEGMENT;
+
+    /// The first node and record after all blocks were used up: a new segment, a new block in it, the record.
+    fn first_record_of_a_segment() -> (Sim, Vec<Event>, Vec<Site>) {
+        let sim = Sim::new(4 * SEGMENT);
+        // Old bytes where the new segment will be.
+        (SEGMENT..SEGMENT + 4 * PAGE).step_by(8).for_each(|at| sim.store(at, 0xdead_dead));
+        format_segment(&sim, SEAL, 0);
+        let mut space = Space::new(4 * SEGMENT);
+        space.claim(Pages::new(0, SEGMENT_PAGES)).unwrap();
+        let mut meta = Meta::default();
+        meta.add_segment(0, &[]);
+        sim.start_recording();
+        // A node, and something that names it once it is durable.
+        let node = meta.take_node(&sim, SEAL, &mut space, Level::Root).unwrap();
+        sim.write_nt(node * PAGE, &NODE.to_le_bytes());
+        sim.fence();
+        sim.store(POINTER, node);
+        sim.persist(POINTER, 8);
+        sim.mark(1);
+        let at = meta.take_slot(&sim, SEAL, &mut space, Class::Ties).unwrap();
+        RECORD.create(&sim, SEAL, at);
+        sim.fence();
+        sim.mark(2);
+        let (trace, sites) = (sim.take_trace(), sim.take_sites());
+        sim.rewind(&trace);
+        (sim, trace, sites)
+    }
+
+    /// The chain can be followed, every record in it read; once the operation has returned, its record is there.
+    fn check(sim: &Sim, crash: Crash) -> Result<(), String> {
+        let text = |error: Error| error.to_string();
+        let mut found = Vec::new();
+        let mut segments = Vec::new();
+        let mut next = Some(0);
+        while let Some(segment) = next {
+            segments.push(segment);
+            let table = Table::load(sim, SEAL, segment).map_err(text)?;
+            for (page, class) in table.records {
+                for slot in 0..class.slots() {
+                    let at = page * PAGE + slot * class.slot_size();
+                    found.extend(TieRecord::load(sim, SEAL, at).map_err(text)?);
+                }
+            }
+            next = table.next;
+        }
+        let node = sim.load(POINTER);
+        if node != 0 && (!segments.contains(&(node / SEGMENT_PAGES)) || sim.load(node * PAGE) != NODE) {
+            return Err("a node that is named is not there".to_owned());
+        }
+        if node == 0 && crash.mark > 0 {
+            return Err("the node's name is lost".to_owned());
+        }
+        let right = found == [RECORD] || (found.is_empty() && crash.mark < 2);
+        if right { Ok(()) } else { Err(format!("{} records", found.len())) }
+    }
+
+    #[test]
+    fn a_new_segment_survives_every_crash_and_kills_every_mutant() {
+        let (sim, trace, sites) = first_record_of_a_segment();
+        let report = explore(&sim, &trace, &Config::default(), &mut |sim, crash| check(sim, crash));
+        assert!(report.unwrap().states > 500);
+        let mut places: BTreeMap<(String, &str), (u64, u64)> = BTreeMap::new();
+        for mutant in mutants(&trace, |_| true) {
+            let config = Config { exhaustive: 64, samples: 16, ..Config::default() };
+            let survived = explore(&sim, &mutant.trace, &config, &mut |sim, crash| check(sim, crash)).is_ok();
+            let place = places.entry((sites[mutant.event].to_string(), mutant.kind)).or_default();
+            place.0 += u64::from(!survived);
+            place.1 += u64::from(survived && !mutant.equivalent);
+        }
+        let survivors: Vec<_> =
+            places.iter().filter(|(_, (killed, survived))| *killed == 0 && *survived > 0).collect();
+        assert!(survivors.is_empty(), "{survivors:#?}");
+        assert!(places.len() >= 10, "{places:#?}");
     }
 }

@@ -5,16 +5,21 @@
 //! opened and must be exactly as before or after the operation that was cut. Then the same is asked of mutants: the
 //! sequences with one flush, fence or group of stores missing or misplaced. Each of them must fail.
 
-#![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests")]
+#![allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::unwrap_used,
+    reason = "tests"
+)]
 
 mod model;
+mod scripts;
 mod workload;
 
 use model::{Looks, Snapshot};
 use pmem::sim::{Config, Crash, Event, Failure, Mutant, Report, Sim, audit, explore, mutants};
 use pool::Pool;
 use std::collections::BTreeMap;
-use std::time::Instant;
 use workload::{Recorded, record};
 
 /// Random sequences that are explored: enough for ten million memories, in about a minute. `POOL_CRASH_SEQUENCES` sets
@@ -38,10 +43,16 @@ fn check(recorded: &Recorded, sim: &Sim, crash: Crash) -> Result<(), String> {
     Err(format!("{when} operation {operation} ({what}): {}", found.difference(before, after)))
 }
 
+/// What this thread has had of a core, in seconds: the first number of Linux's schedstat is in ns.
+fn processor_seconds() -> f64 {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    text.split_whitespace().next().unwrap().parse::<f64>().unwrap() / 1e9
+}
+
 #[test]
 fn every_crash_leaves_the_state_before_or_after() {
     let wanted = std::env::var("POOL_CRASH_SEQUENCES").ok().and_then(|text| text.parse().ok());
-    let begin = Instant::now();
+    let begin = processor_seconds();
     let mut total = Report::default();
     let mut operations = 0;
     for seed in 1..=wanted.unwrap_or(SEQUENCES) {
@@ -55,9 +66,18 @@ fn every_crash_leaves_the_state_before_or_after() {
             Err(failure) => panic!("sequence {seed}: {failure}"),
         }
     }
-    let seconds = begin.elapsed().as_secs_f64();
-    println!("pool-crash: {operations} operations, {total:?}, {:.0} states/s", total.states as f64 / seconds);
+    let rate = total.states as f64 / (processor_seconds() - begin);
+    println!("pool-crash: {operations} operations, {total:?}, {rate:.0} states/s of processor time");
     assert!(wanted.is_some() || total.states >= 10_000_000, "too few memories were looked at");
+}
+
+#[test]
+fn trees_survive_every_crash() {
+    let recorded = scripts::trees();
+    let config = Config { exhaustive: 512, ..Config::default() };
+    let result =
+        explore(&recorded.sim, &recorded.trace, &config, &mut |sim, crash| check(&recorded, sim, crash));
+    result.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
 /// What became of the mutants of one sort at one place of the program.
@@ -69,32 +89,15 @@ struct Verdict {
     example: String,
 }
 
-/// Every flush, fence and group of stores of four sequences is dropped or misplaced in turn. A wrong program does so each time
+/// Every flush, fence and group of stores of five sequences is dropped or misplaced in turn. A wrong program does so each time
 /// it comes to that place, so a sort of mutant at a place of the program counts as killed when one of its runs is.
 #[test]
 fn mutants_are_killed() {
     let mut places: BTreeMap<(String, &str), Verdict> = BTreeMap::new();
     for seed in 1..=4 {
-        let recorded = record(seed, 20, Looks::Everything);
-        // Of the lines of zeroed and copied pages one in eight will do.
-        let wanted = |event: usize| match recorded.trace[event] {
-            Event::Store { at, around: true, .. } => (at / pmem::LINE).is_multiple_of(8),
-            _ => true,
-        };
-        for mutant in &mutants(&recorded.trace, wanted) {
-            let place = (recorded.sites[mutant.event].to_string(), mutant.kind);
-            let verdict = places.entry(place).or_default();
-            if mutant.equivalent {
-                verdict.equivalent += 1;
-            } else if run_mutant(&recorded, mutant).is_err() {
-                verdict.killed += 1;
-            } else {
-                verdict.survived += 1;
-                let operation = operation_at(&recorded, mutant.event);
-                verdict.example = format!("sequence {seed}, {}, in {operation}", mutant.what);
-            }
-        }
+        try_mutants(&record(seed, 20, Looks::Everything), &mut places);
     }
+    try_mutants(&scripts::trees(), &mut places);
     let sum = |count: fn(&Verdict) -> u64| places.values().map(count).sum::<u64>();
     let killed = places.values().filter(|verdict| verdict.killed > 0).count();
     let equivalent = places.values().filter(|verdict| verdict.killed + verdict.survived == 0).count();
@@ -116,6 +119,27 @@ fn mutants_are_killed() {
     assert!(killed > 30, "too few places of the program were mutated");
 }
 
+fn try_mutants(recorded: &Recorded, places: &mut BTreeMap<(String, &'static str), Verdict>) {
+    // Of the lines of zeroed and copied pages one in eight will do.
+    let wanted = |event: usize| match recorded.trace[event] {
+        Event::Store { at, around: true, .. } => (at / pmem::LINE).is_multiple_of(8),
+        _ => true,
+    };
+    for mutant in &mutants(&recorded.trace, wanted) {
+        let place = (recorded.sites[mutant.event].to_string(), mutant.kind);
+        let verdict = places.entry(place).or_default();
+        if mutant.equivalent {
+            verdict.equivalent += 1;
+        } else if run_mutant(recorded, mutant).is_err() {
+            verdict.killed += 1;
+        } else {
+            verdict.survived += 1;
+            let operation = operation_at(recorded, mutant.event);
+            verdict.example = format!("{}, in {operation}", mutant.what);
+        }
+    }
+}
+
 fn run_mutant(recorded: &Recorded, mutant: &Mutant) -> Result<Report, Box<Failure>> {
     let before = recorded.trace[..mutant.event].iter().rposition(|event| matches!(event, Event::Mark(_)));
     let config =
@@ -132,12 +156,23 @@ fn operation_at(recorded: &Recorded, event: usize) -> &str {
     &recorded.operations[mark.unwrap_or(0) as usize / 2]
 }
 
+/// No operation flushes a line that has nothing new, or fences when nothing waits.
 #[test]
 fn flushes_and_fences_are_not_wasted() {
-    let recorded = record(5, 200, Looks::Probes);
-    for piece in audit(&recorded.trace) {
-        if piece.mark % 2 == 0 && (piece.redundant_flushes > 0 || piece.redundant_fences > 0) {
-            println!("{}: {piece:?}", recorded.operations[(piece.mark / 2) as usize]);
+    let mut costs: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
+    for seed in 1..=20 {
+        let recorded = record(seed, 100, Looks::Probes);
+        for piece in audit(&recorded.trace).iter().filter(|piece| piece.mark % 2 == 0 && piece.stores > 0) {
+            let operation = &recorded.operations[(piece.mark / 2) as usize];
+            let wasted = (piece.redundant_flushes, piece.redundant_fences);
+            assert_eq!(wasted, (0, 0), "sequence {seed}, {operation}: redundant flushes, fences");
+            let kind = operation.split([' ', ':']).next().unwrap_or_default();
+            let cost = costs.entry(kind.to_owned()).or_default();
+            *cost = (cost.0 + 1, cost.1 + piece.flushes, cost.2 + piece.fences);
         }
+    }
+    for (kind, (count, flushes, fences)) in costs {
+        let (flushes, fences) = (flushes as f64 / count as f64, fences as f64 / count as f64);
+        println!("pool-flushes: {kind}: {count} times, {flushes:.1} flushes and {fences:.1} fences each");
     }
 }

@@ -110,7 +110,7 @@ impl Specimen {
             }
             let before = self.contents.get(&id).expect("no object appears from nowhere");
             for (page, bytes) in &found {
-                assert_eq!(before.get(page), Some(bytes), "object {id}, page {page}");
+                assert!(before.get(page) == Some(bytes), "object {id}, page {page}: not what was written");
             }
             assert!(repaired || found.len() == before.len(), "object {id} lost pages without a word");
         }
