@@ -1,0 +1,333 @@
+//! An attack on the kernel and the VMM, for a bounded time: `hostile [SECONDS [SEED [ATTACK…]]]`; `hostile --list` names the attacks.
+//!
+//! # Contract
+//! - Workers run attacks, several at once, chosen by a generator that begins at SEED. A worker may end as it likes: by a fault, by running
+//!   into garbage, or well.
+//! - A guard runs beside them: it checks an object that no attack knows, and measures how long it waits for its turns. **The attack fails**
+//!   (status 1) if the guard's data changed, if the guard did not get its time, or if a worker that must come back does not.
+//! - The totals are the kernel's own counts. Attacks leave alone what a program may rightly do to itself: its heap, its data, the machine's
+//!   end.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+mod calls;
+mod cpu;
+mod memory;
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use apps::probe;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use twz_rt::abi::ErrorCode;
+use twz_rt::abi::fault::{FaultCause, FaultFrame};
+use twz_rt::abi::object::DATA_OFFSET;
+use twz_rt::abi::syscall::{CreateSpec, create_flags};
+use twz_rt::abi::thread::ThreadPhase;
+use twz_rt::abi::view::SLOT_SIZE;
+use twz_rt::abi::{ObjectId, Rights};
+use twz_rt::fault::register;
+use twz_rt::thread::{Builder, JoinHandle};
+use twz_rt::{Args, fault, println, slots, sync, syscall, view};
+
+twz_rt::entry!(main);
+
+/// One turn of an attack, with a generator of its own. It may end its thread.
+type Attack = fn(&mut Random, &Sandbox);
+
+/// An attack: name, what it does, and whether a worker may fail to come back from it (it runs code that may loop).
+struct Kind {
+    name: &'static str,
+    run: Attack,
+    may_loop: bool,
+}
+
+const fn kind(name: &'static str, run: Attack) -> Kind {
+    Kind { name, run, may_loop: false }
+}
+
+static ATTACKS: &[Kind] = &[
+    kind("random-calls", calls::random_calls),
+    kind("bad-pointers", calls::bad_pointers),
+    kind("vanishing-pointers", calls::vanishing_pointers),
+    kind("thread-specs", calls::thread_specs),
+    kind("fault-returns", calls::fault_returns),
+    kind("low-calls", calls::low_calls),
+    kind("sync-storm", calls::sync_storm),
+    kind("view-rewrites", memory::view_rewrites),
+    kind("slot-edges", memory::slot_edges),
+    kind("object-exhaustion", memory::object_exhaustion),
+    kind("memory-exhaustion", memory::memory_exhaustion),
+    kind("thread-exhaustion", memory::thread_exhaustion),
+    kind("stack-overflow", memory::stack_overflow),
+    kind("copies-under-fire", memory::copies_under_fire),
+    kind("handler-faults", cpu::handler_faults),
+    kind("non-canonical", cpu::non_canonical),
+    kind("flags", cpu::flags),
+    kind("privileged", cpu::privileged),
+    kind("syscall-at-the-end", cpu::syscall_at_the_end),
+    Kind { name: "random-code", run: cpu::random_code, may_loop: true },
+];
+
+/// Workers that attack at the same time.
+const WORKERS: usize = 3;
+/// Turns of an attack that a worker makes, if it lives so long.
+const TURNS: u32 = 4;
+/// How long a worker may take; what is attacked is slow where ring 0 is interpreted or emulated.
+const PATIENCE: u64 = 120_000_000_000;
+/// How long one that may loop gets, and how many of those are left running.
+const LOOP_PATIENCE: u64 = 300_000_000;
+const LOOPS_MAX: usize = 2;
+/// Longest wait of the guard for a turn.
+const GAP_MAX: u64 = 30_000_000_000;
+/// How long the guard sleeps between two checks.
+const GUARD_PAUSE: u64 = 2_000_000;
+/// Words of the guard's object.
+const GUARD_WORDS: u64 = 64 * 512;
+/// In R14: the fault handler is to fault itself.
+const NEST: u64 = 0x6e65_7374_6e65_7374;
+
+/// A generator of numbers (xorshift64*), so that a run can be repeated.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.next() % limit
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        let index = usize::try_from(self.below(from.len() as u64)).unwrap_or(0);
+        from[index]
+    }
+}
+
+/// What a worker may ruin.
+#[derive(Clone, Copy)]
+struct Sandbox {
+    /// An object, mapped for reading, writing and execution.
+    object: ObjectId,
+    slot: u64,
+    /// A slot whose entry changes all the time.
+    wild: u64,
+}
+
+impl Sandbox {
+    fn new() -> Result<Self, ErrorCode> {
+        let object = volatile(Rights::ACCESS | Rights::DELETE)?;
+        let slot = slots::allocate().ok_or(ErrorCode::NoMemory)?;
+        let wild = slots::allocate().ok_or(ErrorCode::NoMemory)?;
+        let _ = view::map(slot, object, Rights::ACCESS);
+        Ok(Self { object, slot, wild })
+    }
+
+    fn base(&self) -> u64 {
+        self.slot * SLOT_SIZE + DATA_OFFSET
+    }
+
+    /// Stores a word in the sandbox's object.
+    fn set(&self, offset: u64, value: u64) {
+        // SAFETY: the sandbox is there to be ruined.
+        let _ = unsafe { probe::store(self.base() + offset, value) };
+    }
+}
+
+/// A new volatile object.
+fn volatile(rights: Rights) -> Result<ObjectId, ErrorCode> {
+    let (default_rights, flags) = (rights.bits(), create_flags::VOLATILE);
+    syscall::object_create(&CreateSpec { default_rights, flags, ..CreateSpec::default() })
+}
+
+/// Faults of all workers: probes go on, steps are taken off, the rest ends its thread.
+fn on_fault(frame: &mut FaultFrame) {
+    const TRAP: u64 = 1 << 8;
+    const ALIGNMENT: u64 = 1 << 18;
+    if frame.registers[register::R8 + 6] == NEST {
+        // SAFETY: faults, which is the purpose.
+        unsafe { core::arch::asm!("ud2") };
+    }
+    let is_flag = [FaultCause::Breakpoint as u32, FaultCause::Alignment as u32].contains(&frame.info.cause);
+    if is_flag && frame.rflags & (TRAP | ALIGNMENT) != 0 {
+        frame.rflags &= !(TRAP | ALIGNMENT);
+    } else if !probe::recover(frame) {
+        syscall::thread_exit(55);
+    }
+}
+
+/// What the guard found.
+struct Watch {
+    checks: u64,
+    longest_gap: u64,
+    changed_words: u64,
+}
+
+static STOP_GUARD: AtomicBool = AtomicBool::new(false);
+
+fn guard(base: u64) -> Watch {
+    let word = |index: u64| {
+        // SAFETY: the guard's object, which no attack knows.
+        unsafe { &*((base + index * 8) as *const AtomicU64) }
+    };
+    let pattern = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5ca1_ab1e;
+    (0..GUARD_WORDS).for_each(|index| word(index).store(pattern(index), Ordering::Relaxed));
+    let mut watch = Watch { checks: 0, longest_gap: 0, changed_words: 0 };
+    let mut last = now();
+    while !STOP_GUARD.load(Ordering::Relaxed) {
+        let wrong =
+            (0..GUARD_WORDS).filter(|&index| word(index).load(Ordering::Relaxed) != pattern(index)).count();
+        watch.changed_words += wrong as u64;
+        watch.checks += 1;
+        let word = core::sync::atomic::AtomicU32::new(0);
+        // Times out; what comes on top of the pause is the wait for its turn.
+        let _ = sync::wait(&word, 0, GUARD_PAUSE);
+        let here = now();
+        watch.longest_gap = watch.longest_gap.max((here - last).saturating_sub(GUARD_PAUSE));
+        last = here;
+    }
+    watch
+}
+
+fn now() -> u64 {
+    syscall::clock().map_or(0, |(since_start, _)| since_start)
+}
+
+fn main(args: Args) -> u8 {
+    let mut words = args.skip(1);
+    let first = words.next().unwrap_or("5");
+    if first == "--list" {
+        ATTACKS.iter().for_each(|attack| println!("{}", attack.name));
+        return 0;
+    }
+    let seed = words.next().unwrap_or("1");
+    let (Ok(seconds), Ok(seed)) = (first.parse::<u64>(), seed.parse::<u64>()) else {
+        println!("usage: hostile [SECONDS [SEED [ATTACK...]]]");
+        return 2;
+    };
+    let wanted: Vec<&str> = words.collect();
+    let chosen: Vec<&Kind> =
+        ATTACKS.iter().filter(|a| wanted.is_empty() || wanted.contains(&a.name)).collect();
+    if chosen.is_empty() {
+        println!("hostile: no such attack; `hostile --list` names them");
+        return 2;
+    }
+    match attack(seconds, seed, &chosen) {
+        Ok(()) => 0,
+        Err(reason) => {
+            println!("hostile: FAILED: {reason}");
+            1
+        }
+    }
+}
+
+fn attack(seconds: u64, seed: u64, attacks: &[&'static Kind]) -> Result<(), String> {
+    let failed = |what: &'static str| move |error: ErrorCode| format!("{what}: {error}");
+    // Above the workers, so that what ends the run does not wait for those that loop.
+    syscall::thread_set(0, twz_rt::abi::thread::ThreadProperty::Priority, 20).map_err(failed("priority"))?;
+    // SAFETY: the handler takes no lock.
+    unsafe { fault::set_handler(on_fault) };
+    let guarded = volatile(Rights::READ | Rights::WRITE).map_err(failed("the guard's object"))?;
+    let guarded = view::map_anywhere(guarded, Rights::READ | Rights::WRITE).ok_or("no slot for the guard")?;
+    let base = guarded as u64 + DATA_OFFSET;
+    let watch = Builder::new().name("guard").spawn(move || guard(base)).map_err(failed("the guard"))?;
+    let boxes: Result<Vec<Sandbox>, ErrorCode> = (0..WORKERS).map(|_| Sandbox::new()).collect();
+    let boxes = boxes.map_err(failed("sandboxes"))?;
+
+    let before = syscall::counters().map_err(failed("counters"))?;
+    let mut random = Random(seed | 1 << 63);
+    let mut runs: Vec<u64> = attacks.iter().map(|_| 0).collect();
+    let (mut refused, mut loops) = (0_u64, 0_usize);
+    let end = now() + seconds * 1_000_000_000;
+    // Each attack at least once, however short the time.
+    while now() < end || runs.contains(&0) {
+        let mut working: Vec<(usize, JoinHandle<()>)> = Vec::new();
+        for &sandbox in &boxes {
+            let unused = runs.iter().position(|&count| count == 0);
+            let index =
+                unused.unwrap_or_else(|| usize::try_from(random.below(attacks.len() as u64)).unwrap_or(0));
+            runs[index] += 1;
+            let kind = attacks[index];
+            if kind.may_loop && loops >= LOOPS_MAX {
+                continue;
+            }
+            let mut own = Random(random.next() | 1 << 63);
+            let priority = if kind.may_loop { 1 } else { 16 };
+            let worker = Builder::new().name(kind.name).priority(priority).spawn(move || {
+                (0..TURNS).for_each(|_| (kind.run)(&mut own, &sandbox));
+            });
+            match worker {
+                Ok(worker) => working.push((index, worker)),
+                // Another attack has just used everything up.
+                Err(_) => refused += 1,
+            }
+        }
+        for (index, worker) in working {
+            if !came_back(&worker, if attacks[index].may_loop { LOOP_PATIENCE } else { PATIENCE }) {
+                if !attacks[index].may_loop {
+                    return Err(format!("a worker did not come back from {}", attacks[index].name));
+                }
+                loops += 1;
+                continue;
+            }
+            // How it ended is its own affair.
+            let _ = worker.join();
+        }
+    }
+    let after = syscall::counters().map_err(failed("counters"))?;
+    STOP_GUARD.store(true, Ordering::Relaxed);
+    let watch = watch.join().map_err(|ended| format!("the guard was hit: {ended}"))?;
+
+    for (kind, count) in attacks.iter().zip(&runs) {
+        println!("hostile: {:<20} {count} runs", kind.name);
+    }
+    println!(
+        "hostile: seed {seed}, {} calls made, {} page faults, {} faults handled, {} threads ended by faults, {} threads started, {} refusals, {refused} workers refused, {loops} left looping",
+        after.syscalls - before.syscalls,
+        after.page_faults - before.page_faults,
+        after.handled_faults - before.handled_faults,
+        after.fatal_faults - before.fatal_faults,
+        after.threads_started - before.threads_started,
+        after.refusals - before.refusals,
+    );
+    println!(
+        "hostile: guard checked {} times, {} words changed, longest wait for a turn {} ms; {} frames used before, {} after",
+        watch.checks,
+        watch.changed_words,
+        watch.longest_gap / 1_000_000,
+        before.frames_used,
+        after.frames_used,
+    );
+    if watch.changed_words > 0 {
+        return Err("the guard's data changed".into());
+    }
+    if watch.checks == 0 || watch.longest_gap > GAP_MAX {
+        return Err("the guard did not get its time".into());
+    }
+    Ok(())
+}
+
+/// Waits for a worker's end, at most so long.
+fn came_back(worker: &JoinHandle<()>, patience: u64) -> bool {
+    let until = now() + patience;
+    // SAFETY: the state stays mapped; the kernel writes it, hence an atomic.
+    let phase = unsafe { &*(worker.state_address() as *const core::sync::atomic::AtomicU32) };
+    loop {
+        let seen = phase.load(Ordering::Acquire);
+        if seen >= ThreadPhase::Exited as u32 {
+            return true;
+        }
+        let here = now();
+        if here >= until {
+            return false;
+        }
+        // Looks again, whatever it says.
+        let _ = sync::wait(phase, seen, until - here);
+    }
+}
