@@ -40,6 +40,7 @@ mod object;
 pub mod persist;
 pub mod prelude;
 mod ptr;
+pub mod simulate;
 mod spill;
 pub mod sync;
 pub mod sys;

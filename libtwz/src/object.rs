@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::invariant::{Invariant, fingerprint};
 use crate::persist::{self, LINE};
 use crate::ptr::GlobalPtr;
+use crate::simulate;
 use crate::sys::{CreateSpec, Platform, Seam, Stat};
 use crate::tx::{self, LOG_HEADER_BYTES, Log, Tx};
 use crate::view;
@@ -125,6 +126,7 @@ impl<T: Invariant> ObjectBuilder<T> {
         let address = window.base() + place.root;
         // SAFETY: a new object, so nobody else's memory; the layout keeps root and its alignment inside the data.
         unsafe { (address as *mut T).write(root) };
+        simulate::stored(address, size_of::<T>());
         window.flush(place.root, size_of::<T>());
         Log::format(window, place.log, LOG_BYTES);
         let limit = place.blocks.saturating_add(self.data_bytes).min(END);
@@ -137,7 +139,7 @@ impl<T: Invariant> ObjectBuilder<T> {
         meta(offset_of!(ObjectMeta, version), u64::from(META_VERSION) | 1 << 32); // version, fot_len
         window.flush(META, size_of::<ObjectMeta>());
         persist::fence();
-        window.word(META).store(META_MAGIC, Ordering::Release); // commit point (O1)
+        window.store_release(META, META_MAGIC); // commit point (O1)
         window.flush(META, 8);
         persist::fence();
         Ok(Object { window, address, id, rights: READ_WRITE, root: PhantomData })

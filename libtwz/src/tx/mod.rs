@@ -34,12 +34,12 @@ use crate::error::{Error, Result};
 use crate::invariant::Invariant;
 use crate::persist;
 use crate::ptr::InvPtr;
+use crate::simulate;
 use crate::translate;
 use crate::view;
 use crate::window::Window;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::sync::atomic::Ordering;
 use part::Part;
 use twz_abi::{ObjectId, PersistentPtr, Rights};
 
@@ -256,7 +256,7 @@ impl Tx {
             }
         };
         self.settle()?;
-        place.word().store(pointer.0, Ordering::Release);
+        place.set_raw(pointer);
         Ok(())
     }
 
@@ -280,6 +280,7 @@ impl Tx {
         self.settle()?;
         // SAFETY: the block is T's size and alignment, inside an object, and nobody else's until this commits.
         unsafe { (address as *mut T).write(value) };
+        simulate::stored(address, size_of::<T>());
         // SAFETY: just written; objects stay mapped (`view::unmap` is unsafe), T changes by interior mutability only.
         Ok(unsafe { &*(address as *const T) })
     }
