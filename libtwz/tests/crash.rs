@@ -214,22 +214,34 @@ fn scenario(
             format!("neither before ({}) nor after ({second}) the operation", first.unwrap_err())
         })
     };
-    let config = Config { exhaustive: 8, samples: 4, depth: 1, track_reads: false, seed: 1, from: 0 };
+    let effort = effort();
+    let effort_events = usize::try_from(effort).unwrap();
+    let config = Config {
+        exhaustive: 4 * effort,
+        samples: 2 * effort,
+        depth: 1,
+        track_reads: false,
+        seed: 1,
+        from: 0,
+    };
     let fail = |failure| panic!("{name}: {failure}");
     let mut report: Report = explore(&world.sim, &trace, &config, accept).unwrap_or_else(fail);
     // Failures of the recovery, too, from the last operations.
-    let nested =
-        Config { exhaustive: 2, samples: 1, depth: 2, from: trace.len().saturating_sub(40), ..config };
+    let nested = Config {
+        exhaustive: 2,
+        samples: 1,
+        depth: 2,
+        from: trace.len().saturating_sub(8 * effort_events),
+        ..config
+    };
     report.add(&explore(&world.sim, &trace, &nested, accept).unwrap_or_else(fail));
-    let stride = (trace.len() / 16).max(1);
     let (mut killed, mut made) = (0, 0);
-    for mut mutant in mutants(&trace, |event| event % stride == 0) {
-        if mutant.equivalent {
-            continue;
-        }
+    let mut wrong: Vec<_> = mutants(&trace, |_| true).into_iter().filter(|m| !m.equivalent).collect();
+    let stride = (wrong.len() / (12 * effort_events)).max(1);
+    for mutant in wrong.iter_mut().step_by(stride) {
         // What comes before the mutation is right; its effect shows soon after it or never.
         mutant.trace.truncate(mutant.event + 90);
-        let near = Config { exhaustive: 12, samples: 8, from: mutant.event.saturating_sub(2), ..config };
+        let near = Config { exhaustive: 8, samples: 8, from: mutant.event.saturating_sub(2), ..config };
         made += 1;
         killed += usize::from(explore(&world.sim, &mutant.trace, &near, accept).is_err());
     }
@@ -244,6 +256,11 @@ fn scenario(
     );
     assert!(report.states > 100, "{name}: explored too little");
     assert!(killed >= wanted_kills, "{name}: the check notices too little: {killed} of {made} mutants");
+}
+
+/// How much to explore: `TWZ_CRASH_EFFORT=10` takes minutes, the default seconds.
+fn effort() -> u64 {
+    std::env::var("TWZ_CRASH_EFFORT").ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
 }
 
 fn expect<T: PartialEq + std::fmt::Debug>(what: &str, found: T, expected: T) -> Result<(), String> {
@@ -317,7 +334,7 @@ fn transactions_are_whole_or_not_at_all() {
             expect("cell 40", o.cells[40].get(), 0)?;
             expect("cell 48", o.cells[48].get(), 0)
         },
-        3,
+        1,
     );
 }
 
@@ -387,7 +404,7 @@ fn several_objects_change_together() {
             }
             Ok(())
         },
-        3,
+        1,
     );
 }
 
@@ -448,7 +465,7 @@ fn nothing_leaks_and_lists_stay_whole() {
                 };
             expect("bytes in use", census.bytes - census.free_bytes, used)
         },
-        3,
+        1,
     );
 }
 
@@ -492,7 +509,7 @@ fn maps_survive() {
         &world,
         &mut |step| {
             maps_step(&o, step + 45, key);
-            step < 7
+            step < 5
         },
         &|k| {
             let o = text(Object::<Maps>::open(id))?;
@@ -503,7 +520,7 @@ fn maps_survive() {
             text(o.rb.check())?;
             expect("red-black tree", text(o.rb.iter().collect())?, model(k + 45, 2))
         },
-        3,
+        1,
     );
 }
 
@@ -572,7 +589,7 @@ fn fot_entries_are_whole() {
             let entry = text(fot::read(holder.window(), more))?;
             expect("new entry", entry.target, target_ids[5])
         },
-        3,
+        1,
     );
 }
 
@@ -618,7 +635,7 @@ fn names_are_whole() {
             expect("/l", l, expected_l)?;
             text(names.list("/")).map(drop)
         },
-        3,
+        1,
     );
 }
 
@@ -650,6 +667,6 @@ fn what_was_sent_is_received() {
             let between: Vec<u64> = (k.saturating_sub(3)..k).collect();
             if waiting == between { Ok(()) } else { expect("messages", waiting, before) }
         },
-        3,
+        1,
     );
 }
