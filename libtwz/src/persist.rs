@@ -99,6 +99,15 @@ fn flush_line(level: u8, line: usize) {
     }
 }
 
+/// Says that the line at `address` is about to be stored to, so that the processor fetches it meanwhile.
+#[inline]
+pub(crate) fn expect_store(address: usize) {
+    // SAFETY: a prefetch is a hint: it changes no value and never faults.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+}
+
 /// Waits until all that was flushed is durable, and orders it before what follows.
 #[inline]
 pub fn fence() {
