@@ -79,6 +79,7 @@ impl<T: Invariant + Copy> PCell<T> {
                 align_of::<T>(),
             );
         }
+        crate::simulate::stored(self.value.get().addr(), size_of::<T>());
     }
 
     /// Where the value stands.

@@ -20,6 +20,7 @@
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::persist;
+use crate::simulate;
 use crate::sys::{Platform, Seam};
 use crate::translate;
 use crate::tx::Tx;
@@ -197,13 +198,12 @@ pub fn change(holder: Window, index: u32, target: Target, rights: Rights) -> Res
         let at = place(index).unwrap_or_default(); // `read` refused what has no place
         tx.record_range(holder.base() + at, 32)?;
         tx.settle()?;
-        let generation = holder.word(at + GENERATION);
-        generation.store(entry.generation.wrapping_add(1), Ordering::SeqCst); // F3: readers wait from here …
+        holder.store_release(at + GENERATION, entry.generation.wrapping_add(1)); // F3: readers wait from here …
         holder.store(at + LO, target.lo);
         holder.store(at + HI, target.hi);
         let word = u64::from(flags) | u64::from((rights & Rights::ACCESS).bits()) << 32;
-        holder.word(at + FLAGS).store(word, Ordering::Release);
-        generation.store(entry.generation.wrapping_add(2), Ordering::SeqCst); // … to here
+        holder.store_release(at + FLAGS, word);
+        holder.store_release(at + GENERATION, entry.generation.wrapping_add(2)); // … to here
         Ok(())
     });
     // Also after a failure: somebody may have translated what was put back.
@@ -219,6 +219,14 @@ pub(crate) fn forget_table(id: ObjectId) {
     let mut index = INDEX.lock();
     index.tables.remove(&id);
     index.entries.retain(|key, _| key.0 != id);
+}
+
+/// Forgets every table, as a power failure does.
+#[cfg(feature = "crash-sim")]
+pub(crate) fn forget_all_tables() {
+    let mut index = INDEX.lock();
+    index.tables.clear();
+    index.entries.clear();
 }
 
 fn claim_word() -> u64 {
@@ -270,14 +278,15 @@ fn make(
     holder.store(at + LO, target.lo);
     holder.store(at + HI, target.hi);
     let generation = holder.load(at + GENERATION).wrapping_add(2) & !1;
-    holder.word(at + GENERATION).store(generation, Ordering::Release);
+    holder.store_release(at + GENERATION, generation);
     holder.half(FOT_LEN_AT).fetch_max(i + 1, Ordering::AcqRel);
+    simulate::stored(holder.base() + FOT_LEN_AT, 4);
     holder.flush(at, 32);
     holder.flush(FOT_LEN_AT, 4);
     persist::fence();
     // 2. Commit point (F1).
     let word = u64::from(flags | fot_flags::VALID) | u64::from(rights.bits()) << 32;
-    holder.word(at + FLAGS).store(word, Ordering::Release);
+    holder.store_release(at + FLAGS, word);
     holder.flush(at, 32);
     persist::fence();
     Ok(i)
@@ -285,11 +294,10 @@ fn make(
 
 /// Takes an unused entry (**F2**); false when somebody else has it.
 fn claim(holder: Window, at: usize) -> bool {
-    let word = holder.word(at + FLAGS);
-    let now = word.load(Ordering::Acquire);
+    let now = holder.word(at + FLAGS).load(Ordering::Acquire);
     let claimed_now = claim_word();
     let free = now & u64::from(fot_flags::VALID) == 0 && now != claimed_now;
-    free && word.compare_exchange(now, claimed_now, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    free && holder.replace(at + FLAGS, now, claimed_now)
 }
 
 const _: () = assert!(FOT_ENTRY_SIZE == 32);

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::invariant::{Invariant, fingerprint};
 use crate::persist::{self, LINE};
 use crate::ptr::GlobalPtr;
+use crate::simulate;
 use crate::sys::{CreateSpec, Platform, Seam, Stat};
 use crate::tx::{self, LOG_HEADER_BYTES, Log, Tx};
 use crate::view;
@@ -33,8 +34,8 @@ use twz_abi::{ObjectId, Rights};
 
 /// Read and write.
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
-/// Bytes of the log's header and first chunk.
-const LOG_BYTES: usize = LOG_HEADER_BYTES + (8 << 10);
+/// Bytes of the log's first chunk, unless the builder says otherwise.
+const LOG_BYTES: usize = 8 << 10;
 /// Pages by which contents are moved, by object: as many as a second-level TLB has sets.
 const COLOUR_PAGES: usize = 128;
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
@@ -49,6 +50,7 @@ const END: usize = DATA_END as usize;
 pub struct ObjectBuilder<T> {
     spec: CreateSpec,
     data_bytes: usize,
+    log_bytes: usize,
     coloured: bool,
     root: PhantomData<fn() -> T>,
 }
@@ -66,6 +68,7 @@ impl<T: Invariant> ObjectBuilder<T> {
         Self {
             spec: CreateSpec { default_rights: Rights::empty(), key: ObjectId::NULL, volatile: false },
             data_bytes: END,
+            log_bytes: LOG_BYTES,
             coloured: true,
             root: PhantomData,
         }
@@ -99,6 +102,13 @@ impl<T: Invariant> ObjectBuilder<T> {
         self
     }
 
+    /// Bytes of the log that stand with the data (at least 64; 8 KiB if not said). It grows elsewhere when a transaction needs more.
+    #[must_use]
+    pub const fn log_bytes(mut self, bytes: usize) -> Self {
+        self.log_bytes = bytes;
+        self
+    }
+
     /// Contents start where all others' do: for measuring what colouring is worth.
     #[must_use]
     pub const fn uncoloured(mut self) -> Self {
@@ -121,12 +131,14 @@ impl<T: Invariant> ObjectBuilder<T> {
 
     fn fill(self, id: ObjectId, root: T) -> Result<Object<T>> {
         let window = view::map(id, READ_WRITE)?;
-        let place = Layout::of::<T>(if self.coloured { colour(id) } else { 0 })?;
+        let log_bytes = self.log_bytes.clamp(LINE, END / 4).next_multiple_of(LINE) + LOG_HEADER_BYTES;
+        let place = Layout::of::<T>(if self.coloured { colour(id) } else { 0 }, log_bytes)?;
         let address = window.base() + place.root;
         // SAFETY: a new object, so nobody else's memory; the layout keeps root and its alignment inside the data.
         unsafe { (address as *mut T).write(root) };
+        simulate::stored(address, size_of::<T>());
         window.flush(place.root, size_of::<T>());
-        Log::format(window, place.log, LOG_BYTES);
+        Log::format(window, place.log, log_bytes);
         let limit = place.blocks.saturating_add(self.data_bytes).min(END);
         Arena::format(window, place.arena, place.blocks, limit);
         let meta = |offset: usize, value: u64| window.store(META + offset, value);
@@ -137,7 +149,7 @@ impl<T: Invariant> ObjectBuilder<T> {
         meta(offset_of!(ObjectMeta, version), u64::from(META_VERSION) | 1 << 32); // version, fot_len
         window.flush(META, size_of::<ObjectMeta>());
         persist::fence();
-        window.word(META).store(META_MAGIC, Ordering::Release); // commit point (O1)
+        window.store_release(META, META_MAGIC); // commit point (O1)
         window.flush(META, 8);
         persist::fence();
         Ok(Object { window, address, id, rights: READ_WRITE, root: PhantomData })
@@ -153,14 +165,14 @@ struct Layout {
 }
 
 impl Layout {
-    fn of<T>(colour: usize) -> Result<Self> {
+    fn of<T>(colour: usize, log_bytes: usize) -> Result<Self> {
         let too_large = Error::TooLarge { bytes: size_of::<T>() as u64 };
         if align_of::<T>() > arena::MAX_ALIGN || size_of::<T>() > END / 2 {
             return Err(too_large);
         }
         let root = (FIRST + colour).next_multiple_of(align_of::<T>());
         let log = (root + size_of::<T>()).next_multiple_of(LINE);
-        let arena = log + LOG_BYTES;
+        let arena = log + log_bytes;
         Ok(Self { root, log, arena, blocks: arena + arena::HEADER_BYTES })
     }
 }

@@ -1,7 +1,7 @@
 //! Making stores durable: `flush`, `fence`, `persist`, and stores that pass the cache by.
 //!
 //! # Contract
-//! - A store is durable when its line was flushed (or stored with [`store_line`]/[`store_word_through`]) and a
+//! - A store is durable when its line was flushed (or stored with [`store_line`]) and a
 //!   [`fence`] followed. Before that it may or may not survive, line by line.
 //! - Stores to one line become durable in program order; an aligned 8-byte store is never torn.
 //! - With [`Durability::Program`] nothing is flushed and `fence` only orders: what the pool stands on cannot do better
@@ -10,6 +10,7 @@
 //! Measured reasons (see `bench/libtwz`): lines of a log are written with non-temporal stores, since a flushed line
 //! must be fetched again; one fence serves a batch of records.
 
+use crate::simulate;
 use crate::sys::{Durability, Platform, Seam};
 use crate::window::{SLOT_MASK, Window};
 use core::sync::atomic::{AtomicU8, Ordering, compiler_fence as order};
@@ -68,6 +69,7 @@ fn best_flush() -> u8 {
 /// Starts writing the lines of `address .. address + bytes` back; durable after the next [`fence`].
 #[inline]
 pub fn flush(address: usize, bytes: usize) {
+    simulate::flush(address, bytes);
     let level = level();
     if level == PROGRAM || bytes == 0 {
         return;
@@ -97,9 +99,19 @@ fn flush_line(level: u8, line: usize) {
     }
 }
 
+/// Says that the line at `address` is about to be stored to, so that the processor fetches it meanwhile.
+#[inline]
+pub(crate) fn expect_store(address: usize) {
+    // SAFETY: a prefetch is a hint: it changes no value and never faults.
+    unsafe {
+        core::arch::asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
+}
+
 /// Waits until all that was flushed is durable, and orders it before what follows.
 #[inline]
 pub fn fence() {
+    simulate::fence();
     if level() == PROGRAM {
         order(Ordering::SeqCst); // memory keeps program order as it is
     } else {
@@ -131,17 +143,5 @@ pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
         // SAFETY: Window's invariant: the slot is mapped or faults; offset + 64 stays in it by the mask above.
         unsafe { core::arch::x86_64::_mm_stream_si64(line.wrapping_add(i), word.cast_signed()) };
     }
-}
-
-/// Writes one word past the cache; durable after the next [`fence`].
-#[inline]
-pub fn store_word_through(window: Window, offset: u32, word: u64) {
-    let offset = (offset as usize & SLOT_MASK) & !7;
-    if level() == PROGRAM {
-        window.store(offset, word);
-        flush(window.base() + offset, 8);
-        return;
-    }
-    // SAFETY: Window's invariant; aligned and inside the slot by the mask above.
-    unsafe { core::arch::x86_64::_mm_stream_si64((window.base() + offset) as *mut i64, word.cast_signed()) };
+    simulate::stored_around(window.base() + offset, LINE);
 }

@@ -2,6 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::invariant::{Invariant, SEED, fingerprint, mix_text};
+use crate::simulate;
 use crate::translate;
 use crate::view;
 use crate::window::{SLOT_MASK, Window};
@@ -68,10 +69,11 @@ impl<T> InvPtr<T> {
         self.raw().is_null()
     }
 
-    /// The word itself, for those who change it with their own ordering.
-    #[must_use]
-    pub const fn word(&self) -> &AtomicU64 {
-        &self.raw
+    /// Changes the stored form, after everything before; neither logged nor flushed.
+    #[inline]
+    pub fn set_raw(&self, pointer: PersistentPtr) {
+        self.raw.store(pointer.0, Ordering::Release);
+        simulate::stored(self.raw.as_ptr().addr(), 8);
     }
 }
 

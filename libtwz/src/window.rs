@@ -6,6 +6,7 @@
 //! - All accesses are atomic, so racing threads and programs are no undefined behaviour.
 
 use crate::error::{Error, Result};
+use crate::simulate;
 use crate::sys::{Platform, Seam};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use twz_abi::object::MAX_SIZE;
@@ -91,6 +92,23 @@ impl Window {
     #[inline]
     pub fn store(self, offset: usize, value: u64) {
         self.word(offset).store(value, Ordering::Relaxed);
+        simulate::stored(self.base | (offset & SLOT_MASK & !7), 8);
+    }
+
+    /// Stores the word at `offset` after everything before.
+    #[inline]
+    pub(crate) fn store_release(self, offset: usize, value: u64) {
+        self.word(offset).store(value, Ordering::SeqCst);
+        simulate::stored(self.base | (offset & SLOT_MASK & !7), 8);
+    }
+
+    /// Replaces the word at `offset` if it is `current`; false if it is not.
+    #[inline]
+    pub(crate) fn replace(self, offset: usize, current: u64, new: u64) -> bool {
+        let done =
+            self.word(offset).compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        simulate::stored(self.base | (offset & SLOT_MASK & !7), 8);
+        done
     }
 
     /// Copies bytes out; stops at the end of the slot. Returns how many.
@@ -123,6 +141,7 @@ impl Window {
                     for (i, byte) in chunk.iter().enumerate() {
                         self.byte(at + i).store(*byte, Ordering::Relaxed);
                     }
+                    simulate::stored(self.base | (at & SLOT_MASK), chunk.len());
                 }
             }
             at += 8;

@@ -70,6 +70,8 @@ struct Row {
 }
 
 const PMDK: &str = "PMDK";
+const LMDB: &str = "LMDB";
+const STD: &str = "std, in memory";
 
 const fn plan(
     name: &'static str,
@@ -192,6 +194,15 @@ const PLANS: &[Plan] = &[
         Aim::Ratio(0.25),
     ),
     plan(
+        "ordered map, durable insert, against LMDB",
+        ("tree_insert", 0),
+        Some((LMDB, "insert", 0)),
+        10_000,
+        Aim::None,
+    ),
+    plan("hash map, look-up", ("hash_get", 0), Some((STD, "std_hash_get", 0)), 500_000, Aim::None),
+    plan("ordered map, look-up", ("tree_get", 0), Some((STD, "std_tree_get", 0)), 500_000, Aim::None),
+    plan(
         "red-black tree, durable insert",
         ("rb_insert", 0),
         Some(("PMDK rbtree_map", "rbtree_insert", 0)),
@@ -227,12 +238,9 @@ fn main() -> Result<()> {
 
 fn run(arguments: &Arguments) -> Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
-    let mut pmdk = match start_pmdk(directory.path(), arguments) {
-        Ok(peer) => Some(peer),
-        Err(error) => {
-            eprintln!("no PMDK beside us ({error:#}); apt-get install libpmemobj-dev brings it");
-            None
-        }
+    let mut peers = Peers {
+        pmdk: or_say(start_pmdk(directory.path(), arguments), "libpmemobj-dev"),
+        lmdb: or_say(start_lmdb(directory.path(), arguments), "liblmdb-dev"),
     };
     libtwz::persist::set_durability(libtwz::sys::Durability::Power);
     let store = libtwz::sys::hosted::MemoryStore::with_durability(libtwz::sys::Durability::Power)?;
@@ -240,7 +248,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Row>> {
     let mut ours = Ours::new()?;
     let mut rows = Vec::new();
     for plan in PLANS.iter().filter(|plan| plan.name.contains(&arguments.only)) {
-        rows.push(measure(plan, &mut ours, pmdk.as_mut(), arguments)?);
+        rows.push(measure(plan, &mut ours, &mut peers, arguments)?);
     }
     Ok(rows)
 }
@@ -258,14 +266,34 @@ fn start_pmdk(directory: &std::path::Path, arguments: &Arguments) -> Result<Peer
     Peer::start("pmdk", directory, &sources, &flags, &arguments.data)
 }
 
-fn measure(plan: &Plan, ours: &mut Ours, mut peer: Option<&mut Peer>, arguments: &Arguments) -> Result<Row> {
+/// The programs beside us that could be built.
+struct Peers {
+    pmdk: Option<Peer>,
+    lmdb: Option<Peer>,
+}
+
+fn or_say(peer: Result<Peer>, package: &str) -> Option<Peer> {
+    peer.inspect_err(|error| eprintln!("a peer is missing ({error:#}); apt-get install {package} brings it"))
+        .ok()
+}
+
+fn start_lmdb(directory: &std::path::Path, arguments: &Arguments) -> Result<Peer> {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/lmdb.c").to_string();
+    Peer::start("lmdb", directory, &[source], &["-llmdb".to_string()], &arguments.data)
+}
+
+fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Arguments) -> Result<Row> {
     let count = (plan.count / arguments.divide).max(1);
     let (mut us, mut them) = (Vec::new(), Vec::new());
     for round in 0..=arguments.rounds {
         let our_time = ours.measure(plan.ours.0, plan.ours.1, count)?;
-        let their_time = match (&mut peer, plan.peer) {
-            (Some(peer), Some((_, what, parameter))) => Some(peer.measure(what, parameter, count)?),
-            _ => None,
+        let their_time = match plan.peer {
+            None => None,
+            Some((STD, what, parameter)) => Some(ours.measure(what, parameter, count)?),
+            Some((name, what, parameter)) => {
+                let peer = if name == LMDB { &mut peers.lmdb } else { &mut peers.pmdk };
+                peer.as_mut().map(|peer| peer.measure(what, parameter, count)).transpose()?
+            }
         };
         if round > 0 {
             us.push(our_time); // the first round warms both sides

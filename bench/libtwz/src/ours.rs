@@ -40,6 +40,8 @@ pub(crate) struct Ours {
     words: Object<Words>,
     maps: Object<Maps>,
     random: u64,
+    std_hash: StdMap<u64, [u64; 2]>,
+    std_tree: std::collections::BTreeMap<u64, [u64; 2]>,
     rings: StdMap<(u32, bool), &'static Node>,
     raw: Vec<RawNode>,
     raw_at: usize,
@@ -95,6 +97,8 @@ impl Ours {
             words,
             maps,
             random: 0x2545_F491_4F6C_DD1D,
+            std_hash: StdMap::new(),
+            std_tree: std::collections::BTreeMap::new(),
             rings: StdMap::new(),
             raw,
             raw_at: 0,
@@ -124,6 +128,10 @@ impl Ours {
             "hash_insert" => self.insert(count, |maps, key| maps.hash.insert(key, [key; 2]).map(drop))?,
             "tree_insert" => self.insert(count, |maps, key| maps.tree.insert(key, [key; 2]).map(drop))?,
             "rb_insert" => self.insert(count, |maps, key| maps.rb.insert(key, [key; 2]).map(drop))?,
+            "hash_get" => self.look_up(count, |o, key| o.maps.hash.get(&key).map(|v| v.is_some()))?,
+            "tree_get" => self.look_up(count, |o, key| o.maps.tree.get(&key).map(|v| v.is_some()))?,
+            "std_hash_get" => self.look_up(count, |o, key| Ok(o.std_hash.contains_key(&key)))?,
+            "std_tree_get" => self.look_up(count, |o, key| Ok(o.std_tree.contains_key(&key)))?,
             "tx_alloc" => self.tx_alloc(count)?,
             _ => return Err(Error::NoSuchName),
         };
@@ -292,5 +300,26 @@ impl Ours {
             insert(&self.maps, key)?;
         }
         Ok(start.elapsed())
+    }
+
+    /// Looks small keys up in random order, all of them there; all four maps hold the same.
+    fn look_up(&mut self, count: u64, look: impl Fn(&Self, u64) -> Result<bool>) -> Result<Duration> {
+        const KEYS: u64 = 50_000;
+        if self.std_hash.is_empty() {
+            for key in (0..KEYS).map(|i| i * 2) {
+                self.maps.hash.insert(key, [key; 2])?;
+                self.maps.tree.insert(key, [key; 2])?;
+                self.std_hash.insert(key, [key; 2]);
+                self.std_tree.insert(key, [key; 2]);
+            }
+        }
+        let (mut state, mut found) = (88_172_645_463_325_252, 0);
+        let start = Instant::now();
+        for _ in 0..count {
+            found += u64::from(look(self, next_random(&mut state) % KEYS * 2)?);
+        }
+        let time = start.elapsed();
+        assert_eq!(found, count, "every key is there");
+        Ok(time)
     }
 }

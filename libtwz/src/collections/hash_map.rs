@@ -1,4 +1,4 @@
-//! A hash map by linear hashing: it grows one bucket at a time, so that no insert is long.
+//! A hash map by linear hashing: it grows a few buckets at a time, so that no insert is long.
 //!
 //! ```text
 //! table: segments of buckets, segment 0 has 4, segment k > 0 has 4 << (k-1); bucket i is in segment ilog2(i / 4) + 1
@@ -23,6 +23,8 @@ const FIRST: u64 = 4;
 const SEGMENTS: usize = 33;
 /// Entries per bucket, on average, at which another bucket is made.
 const FULL: u64 = 5;
+/// Most buckets that one insert makes.
+const BATCH: u64 = 8;
 /// Buckets chained to one before it is taken for a cycle.
 const CHAIN_MAX: usize = 10_000;
 
@@ -42,8 +44,15 @@ struct Bucket<K: Invariant + Copy, V: Invariant + Copy> {
     /// Byte 0: which entries are used; bytes 1–7: eight bits of their hashes.
     used: PCell<u64>,
     overflow: InvPtr<Bucket<K, V>>,
-    keys: [PCell<K>; ENTRIES],
-    values: [PCell<V>; ENTRIES],
+    /// Key and value side by side: an insert changes one line for them, and one for `used`.
+    entries: [Entry<K, V>; ENTRIES],
+}
+
+#[derive(Debug, Invariant)]
+#[repr(C)]
+struct Entry<K: Invariant + Copy, V: Invariant + Copy> {
+    key: PCell<K>,
+    value: PCell<V>,
 }
 
 /// An entry's place.
@@ -129,7 +138,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             for entry in 0..ENTRIES {
                 if is_used(used, entry)
                     && fingerprint_at(used, entry) == fingerprint(hash)
-                    && same(&bucket.keys[entry].get(), key)
+                    && same(&bucket.entries[entry].key.get(), key)
                 {
                     return Ok(Some(Found { bucket, entry }));
                 }
@@ -149,7 +158,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     #[inline]
     pub fn get(&self, key: &K) -> Result<Option<V>> {
         let found = self.find(key, self.hash(key))?;
-        Ok(found.map(|found| found.bucket.values[found.entry].get()))
+        Ok(found.map(|found| found.bucket.entries[found.entry].value.get()))
     }
 
     /// Whether `key` has a value.
@@ -179,15 +188,15 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     fn do_insert(&self, tx: &Tx, key: &K, value: V) -> Result<Option<V>> {
         let hash = self.hash(key);
         if let Some(found) = self.find(key, hash)? {
-            let place = &found.bucket.values[found.entry];
+            let place = &found.bucket.entries[found.entry].value;
             let before = place.get();
             tx.put(place, value)?;
             return Ok(Some(before));
         }
         let count = self.count.get();
         if count >= self.buckets.get().saturating_mul(FULL) {
-            self.add_bucket(tx)?;
-            tx.apply()?; // what follows must see it
+            self.add_buckets(tx)?;
+            tx.apply()?; // what follows must see them
         }
         let number = Self::bucket_number(hash, self.buckets.get());
         self.put_entry(tx, self.bucket(number)?, key, value, hash)?;
@@ -201,8 +210,8 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         for _ in 0..CHAIN_MAX {
             let used = bucket.used.get();
             if let Some(entry) = (0..ENTRIES).find(|entry| !is_used(used, *entry)) {
-                tx.put(&bucket.keys[entry], *key)?;
-                tx.put(&bucket.values[entry], value)?;
+                tx.put(&bucket.entries[entry].key, *key)?;
+                tx.put(&bucket.entries[entry].value, value)?;
                 return tx.put(&bucket.used, with_entry(used, entry, hash));
             }
             match bucket.overflow.get()? {
@@ -218,9 +227,9 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         Err(damaged(first, "a chain of buckets without a cycle"))
     }
 
-    /// Makes one more bucket and moves to it what belongs there from the bucket that it is split off.
+    /// Makes more buckets, an eighth more but at most [`BATCH`], so that one fence serves them all.
     #[cold]
-    fn add_bucket(&self, tx: &Tx) -> Result<()> {
+    fn add_buckets(&self, tx: &Tx) -> Result<()> {
         let buckets = self.buckets.get();
         let (segment, _) = split(buckets);
         let place = self.segments.get(segment).ok_or(Error::TooLarge { bytes: buckets })?;
@@ -228,13 +237,18 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             self.add_segment(tx, segment)?;
             tx.apply()?;
         }
-        tx.put(&self.buckets, buckets + 1)?;
         if buckets == 0 {
+            tx.put(&self.buckets, 1)?;
             return self.fill_bucket(tx, self.bucket(0)?, &[]);
         }
-        // It takes over from the bucket with the same number without its highest bit.
-        let old = self.bucket(buckets & !(1 << buckets.ilog2()))?;
-        self.split_bucket(tx, old, self.bucket(buckets)?, buckets + 1)
+        // Up to the next power of two, the old buckets of a batch are all different and none is new.
+        let end = (buckets + (buckets / 8).clamp(1, BATCH)).min((buckets + 1).next_power_of_two());
+        for number in buckets..end {
+            // It takes over from the bucket with the same number without its highest bit.
+            let old = self.bucket(number & !(1 << number.ilog2()))?;
+            self.split_bucket(tx, old, self.bucket(number)?, number + 1)?;
+        }
+        tx.put(&self.buckets, end)
     }
 
     fn split_bucket(&self, tx: &Tx, old: &Bucket<K, V>, new: &Bucket<K, V>, buckets: u64) -> Result<()> {
@@ -244,7 +258,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             let used = bucket.used.get();
             let mut left = used;
             for entry in (0..ENTRIES).filter(|entry| is_used(used, *entry)) {
-                let (key, value) = (bucket.keys[entry].get(), bucket.values[entry].get());
+                let (key, value) = (bucket.entries[entry].key.get(), bucket.entries[entry].value.get());
                 let hash = self.hash(&key);
                 if Self::bucket_number(hash, buckets) == buckets - 1 {
                     moved.push((key, value, hash));
@@ -267,8 +281,8 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         let (here, rest) = entries.split_at(entries.len().min(ENTRIES));
         let mut used = 0;
         for (i, (key, value, hash)) in here.iter().enumerate() {
-            tx.put(&new.keys[i], *key)?;
-            tx.put(&new.values[i], *value)?;
+            tx.put(&new.entries[i].key, *key)?;
+            tx.put(&new.entries[i].value, *value)?;
             used = with_entry(used, i, *hash);
         }
         tx.put(&new.used, used)?;
@@ -312,7 +326,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         let Some(found) = self.find(key, self.hash(key))? else { return Ok(None) };
         tx.put(&found.bucket.used, found.bucket.used.get() & !(1 << found.entry))?;
         tx.put(&self.count, self.count.get().saturating_sub(1))?;
-        Ok(Some(found.bucket.values[found.entry].get()))
+        Ok(Some(found.bucket.entries[found.entry].value.get()))
     }
 
     /// All entries, in no order; ends after the first error.
@@ -344,7 +358,10 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
                 if entry < ENTRIES {
                     entry += 1;
                     if is_used(bucket.used.get(), entry - 1) {
-                        return Some(Ok((bucket.keys[entry - 1].get(), bucket.values[entry - 1].get())));
+                        return Some(Ok((
+                            bucket.entries[entry - 1].key.get(),
+                            bucket.entries[entry - 1].value.get(),
+                        )));
                     }
                     continue;
                 }
@@ -373,8 +390,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
         Self {
             used: PCell::new(0),
             overflow: InvPtr::null(),
-            keys: core::array::from_fn(|_| PCell::new(key)),
-            values: core::array::from_fn(|_| PCell::new(value)),
+            entries: core::array::from_fn(|_| Entry { key: PCell::new(key), value: PCell::new(value) }),
         }
     }
 }

@@ -122,6 +122,20 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
         Ok(Some(message))
     }
 
+    /// A copy of the messages that wait, oldest first; they go on waiting.
+    ///
+    /// # Errors
+    /// As [`Mutex::lock`]; [`Error::Damaged`].
+    pub fn waiting(&self) -> Result<alloc::vec::Vec<T>> {
+        let state = self.state.lock()?;
+        if state.waiting() > N as u64 {
+            let object = crate::view::id_at(core::ptr::from_ref(self).addr());
+            return Err(Error::Damaged { object, offset: 0, expected: "at most N messages in a channel" });
+        }
+        let first = state.received.get();
+        (0..state.waiting()).map(|i| Ok(self.place(first.wrapping_add(i))?.get())).collect()
+    }
+
     /// Lets nothing more be sent; what was sent can be received.
     ///
     /// # Errors

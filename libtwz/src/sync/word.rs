@@ -1,5 +1,6 @@
 //! The word that a primitive stands on, as a trait, so that loom can put its own in.
 
+use crate::simulate;
 use crate::sys::{Platform, Seam, Woken};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
@@ -33,12 +34,16 @@ impl Word for AtomicU64 {
 
     #[inline]
     fn replace(&self, current: u64, new: u64) -> bool {
-        self.compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        let done = self.compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok();
+        simulate::stored(self.as_ptr().addr(), 8);
+        done
     }
 
     #[inline]
     fn swap(&self, new: u64) -> u64 {
-        self.swap(new, Ordering::AcqRel)
+        let before = self.swap(new, Ordering::AcqRel);
+        simulate::stored(self.as_ptr().addr(), 8);
+        before
     }
 
     fn wait(&self, expected: u32, limit: Option<Duration>) -> Woken {

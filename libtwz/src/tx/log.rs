@@ -466,7 +466,7 @@ impl Log {
 
     /// Starts a new epoch, durably: all batches are void. Everything in place is durable before.
     pub(crate) fn void(&self) -> Position {
-        self.window.word(self.at + EPOCH).store(self.epoch().wrapping_add(1), Ordering::Release);
+        self.window.store_release(self.at + EPOCH, self.epoch().wrapping_add(1));
         self.window.flush(self.at + EPOCH, 8);
         persist::fence();
         self.set_tail(self.start());

@@ -34,13 +34,13 @@ use crate::error::{Error, Result};
 use crate::invariant::Invariant;
 use crate::persist;
 use crate::ptr::InvPtr;
+use crate::simulate;
 use crate::translate;
 use crate::view;
 use crate::window::Window;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::sync::atomic::Ordering;
-use part::Part;
+use part::{Held, Part};
 use twz_abi::{ObjectId, PersistentPtr, Rights};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
@@ -71,20 +71,26 @@ impl Tx {
     /// # Errors
     /// [`Error::Busy`] when this thread is in a transaction of that object already: pass that on, or nest in it.
     pub fn start(window: Window) -> Result<Self> {
-        let home = Part::lock(window)?;
-        home.set_coordinator(ObjectId::NULL);
-        let inner = Inner { home, others: Vec::new(), failed: false, ended: false };
-        Ok(Self { inner: RefCell::new(inner) })
+        Ok(Self::on(Held::lock(window)?))
+    }
+
+    #[inline(always)]
+    fn on(held: Held) -> Self {
+        held.log.set_coordinator(ObjectId::NULL);
+        let inner = Inner { home: Part::new(held), others: Vec::new(), failed: false, ended: false };
+        Self { inner: RefCell::new(inner) }
     }
 
     /// Runs `body` in a transaction with home `window`, committing when it returns `Ok`.
     ///
     /// # Errors
     /// What `body` or the transaction says; then nothing has changed.
+    #[inline]
     pub fn run<R>(window: Window, body: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
-        let tx = Self::start(window)?;
+        let held = Held::lock(window)?;
+        let tx = Self::on(held); // built here: moving it would cost as much as a small transaction
         let result = body(&tx)?;
-        tx.end()?;
+        tx.finish()?;
         Ok(result)
     }
 
@@ -256,7 +262,7 @@ impl Tx {
             }
         };
         self.settle()?;
-        place.word().store(pointer.0, Ordering::Release);
+        place.set_raw(pointer);
         Ok(())
     }
 
@@ -280,6 +286,7 @@ impl Tx {
         self.settle()?;
         // SAFETY: the block is T's size and alignment, inside an object, and nobody else's until this commits.
         unsafe { (address as *mut T).write(value) };
+        simulate::stored(address, size_of::<T>());
         // SAFETY: just written; objects stay mapped (`view::unmap` is unsafe), T changes by interior mutability only.
         Ok(unsafe { &*(address as *const T) })
     }
@@ -364,6 +371,11 @@ impl Tx {
     /// [`Error::TransactionFailed`] when an operation failed that was not nested; everything is put back then. So also for an
     /// error while the free lists are changed.
     pub fn end(self) -> Result<()> {
+        self.finish()
+    }
+
+    #[inline]
+    fn finish(&self) -> Result<()> {
         let inner = &mut *self.inner.borrow_mut();
         if inner.failed {
             return Err(Error::TransactionFailed); // the drop puts everything back
@@ -560,8 +572,8 @@ impl Inner {
 /// # Errors
 /// As [`Tx::start`].
 pub fn checkpoint(window: Window) -> Result<()> {
-    Part::lock(window).map(|mut part| {
-        part.checkpoint();
-        part.unlock();
-    })
+    let mut part = Part::new(Held::lock(window)?);
+    part.checkpoint();
+    part.unlock();
+    Ok(())
 }

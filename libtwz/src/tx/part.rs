@@ -31,7 +31,7 @@ pub(super) struct Mark {
     frees: usize,
 }
 
-/// An object in a transaction. Locked from [`Part::lock`] to [`Part::unlock`].
+/// An object in a transaction. Locked from [`Held::lock`] to [`Part::unlock`].
 #[derive(Debug)]
 pub(super) struct Part {
     log: Log,
@@ -68,30 +68,27 @@ fn range(offset: usize, bytes: usize) -> (u32, u32) {
     (offset as u32, bytes as u32)
 }
 
-impl Part {
+/// An object whose lock is held, recovered, and where its log goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Held {
+    pub(super) log: Log,
+    arena_at: u64,
+    at: Position,
+}
+
+impl Held {
     /// Locks the object, waiting for it.
     #[inline]
     pub(super) fn lock(window: Window) -> Result<Self> {
         let (log, arena_at) = object::log_of(window)?;
         let lock = lock_of(&log);
         let first = lock.take().map_err(|_| Error::Busy(view::id_at(window.base())))?;
-        Self::locked(log, arena_at, first.0).inspect_err(|_| lock.unlock())
+        Self::first(log, arena_at, first.0).inspect_err(|_| lock.unlock())
     }
 
-    /// Locks the object if nobody has it, with an empty log: what an other log decides about must stand alone (**X2**).
-    pub(super) fn try_lock(window: Window) -> Result<Self> {
-        let (log, arena_at) = object::log_of(window)?;
-        let lock = lock_of(&log);
-        let first = lock.try_take().ok_or_else(|| Error::Busy(view::id_at(window.base())))?;
-        let mut part = Self::locked(log, arena_at, first.0).inspect_err(|_| lock.unlock())?;
-        if !log.is_empty(part.at) {
-            part.at = log.checkpoint();
-        }
-        Ok(part)
-    }
-
+    /// What is to be done when the lock was taken: recover if it is the first time in this boot; make room in the log.
     #[inline]
-    fn locked(log: Log, arena_at: u64, first_in_boot: bool) -> Result<Self> {
+    fn first(log: Log, arena_at: u64, first_in_boot: bool) -> Result<Self> {
         if first_in_boot {
             recover::recover_locked(&log)?;
         }
@@ -99,11 +96,19 @@ impl Part {
         if log.is_nearly_full(at) {
             at = log.checkpoint();
         }
-        Ok(Self {
-            log,
-            arena_at,
+        Ok(Self { log, arena_at, at })
+    }
+}
+
+impl Part {
+    /// The part that a lock which is held gives.
+    #[inline(always)]
+    pub(super) fn new(held: Held) -> Self {
+        Self {
+            log: held.log,
+            arena_at: held.arena_at,
             arena: None,
-            at,
+            at: held.at,
             undo: Words::new(0),
             settled: 0,
             puts: Words::new(0),
@@ -111,7 +116,19 @@ impl Part {
             fresh: Spill::new(Fresh { offset: 0, bytes: 0, reused: false }),
             shadow: Shadow::default(),
             frees: Vec::new(),
-        })
+        }
+    }
+
+    /// Locks the object if nobody has it, with an empty log: what an other log decides about must stand alone (**X2**).
+    pub(super) fn try_lock(window: Window) -> Result<Self> {
+        let (log, arena_at) = object::log_of(window)?;
+        let lock = lock_of(&log);
+        let first = lock.try_take().ok_or_else(|| Error::Busy(view::id_at(window.base())))?;
+        let mut part = Self::new(Held::first(log, arena_at, first.0).inspect_err(|_| lock.unlock())?);
+        if !log.is_empty(part.at) {
+            part.at = log.checkpoint();
+        }
+        Ok(part)
     }
 
     #[inline]
@@ -180,6 +197,7 @@ impl Part {
         words: impl Iterator<Item = u64>,
     ) -> Result<()> {
         let offset = Self::offset_of(address, bytes)?;
+        persist::expect_store(address); // it comes after a fence: long enough to fetch the line
         // Entries are limited in size: long values go in several.
         let mut words = words;
         let mut done = 0;

@@ -4,13 +4,13 @@
 //! instruction runs again. Any other fault is the program's: it is reported with object and offset, and then goes to
 //! whoever handled SIGSEGV before (by default, the process ends).
 
-use super::{Hosted, SLOT_COUNT, Seam, last_error, state};
+use super::{Hosted, Piece, SLOT_COUNT, Seam, Slot, last_error, state};
 use crate::error::Result;
 use crate::window::{SLOT_MASK, SLOT_SHIFT};
 use std::io::Write;
 use std::mem::{MaybeUninit, zeroed};
 use std::ptr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use twz_abi::Rights;
 use twz_abi::object::DATA_OFFSET;
 
@@ -65,20 +65,33 @@ fn map_page(address: usize, is_write: bool) -> bool {
         return false;
     }
     let needed = if is_write { Rights::WRITE } else { Rights::READ };
-    let mut state = state();
-    let Some(state) = state.as_mut() else { return false };
-    let store = std::sync::Arc::clone(&state.store);
-    let Some(Some(slot)) = state.slots.get_mut(number) else { return false };
-    if !slot.rights.contains(needed) {
-        return false;
+    loop {
+        // 1. What should be there?
+        let (store, id, epoch) = {
+            let state = state();
+            let Some(state) = state.as_ref() else { return false };
+            let Some(Some(slot)) = state.slots.get(number) else { return false };
+            if !slot.rights.contains(needed) {
+                return false;
+            }
+            if slot.mapped.iter().any(|&(start, bytes)| offset.wrapping_sub(start) < bytes) {
+                return true; // another thread was faster
+            }
+            (Arc::clone(&state.store), slot.id, state.epoch)
+        };
+        // 2. Where is it? Without the lock: the store may call back.
+        let Ok(piece) = store.piece(id, offset) else { return false };
+        // 3. Map it, unless the store took that back meanwhile.
+        let mut state = state();
+        let Some(state) = state.as_mut() else { return false };
+        let Some(Some(slot)) = state.slots.get_mut(number) else { return false };
+        if state.epoch == epoch && slot.id == id {
+            return map_piece(slot, address & !SLOT_MASK, piece);
+        }
     }
-    if slot.mapped.iter().any(|&(start, bytes)| offset.wrapping_sub(start) < bytes) {
-        // Another thread mapped it while we waited – or the access is one that no mapping allows.
-        let present =
-            libc::PROT_READ | if slot.rights.contains(Rights::WRITE) { libc::PROT_WRITE } else { 0 };
-        return !is_write || present & libc::PROT_WRITE != 0;
-    }
-    let Ok(piece) = store.piece(slot.id, offset) else { return false };
+}
+
+fn map_piece(slot: &mut Slot, base: usize, piece: Piece) -> bool {
     let mut protection = libc::PROT_READ;
     if slot.rights.contains(Rights::WRITE) {
         protection |= libc::PROT_WRITE;
@@ -86,29 +99,28 @@ fn map_page(address: usize, is_write: bool) -> bool {
     if slot.rights.contains(Rights::EXEC) {
         protection |= libc::PROT_EXEC;
     }
-    let (Ok(at), Ok(bytes)) = (usize::try_from(piece.object_offset), usize::try_from(piece.bytes)) else {
-        return false;
-    };
-    if piece.object_offset < DATA_OFFSET || at + bytes > SLOT_MASK + 1 {
+    // Page 0 stays unmapped, whatever the store has there.
+    let cut = DATA_OFFSET.saturating_sub(piece.object_offset);
+    if cut >= piece.bytes {
         return false;
     }
-    let target = (address & !SLOT_MASK) + at;
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-    // SAFETY: the range lies in a slot of our reservation (checked) and was PROT_NONE: no reference relies on it.
-    let got = unsafe {
-        libc::mmap(
-            target as *mut libc::c_void,
-            bytes,
-            protection,
-            flags,
-            piece.file,
-            piece.file_offset.cast_signed(),
-        )
+    let start = piece.object_offset + cut;
+    let (Ok(at), Ok(bytes)) = (usize::try_from(start), usize::try_from(piece.bytes - cut)) else {
+        return false;
     };
+    if at + bytes > SLOT_MASK + 1 {
+        return false;
+    }
+    let target = base + at;
+    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
+    let file_offset = (piece.file_offset + cut).cast_signed();
+    // SAFETY: the range lies in a slot of our reservation (checked) and was PROT_NONE: no reference relies on it.
+    let got =
+        unsafe { libc::mmap(target as *mut libc::c_void, bytes, protection, flags, piece.file, file_offset) };
     if got.addr() != target {
         return false;
     }
-    slot.mapped.push((piece.object_offset, piece.bytes));
+    slot.mapped.push((start, bytes as u64));
     true
 }
 

@@ -32,8 +32,7 @@ impl MemoryStore {
     /// # Errors
     /// [`Error::Platform`].
     pub fn new() -> Result<Self> {
-        let force = std::env::var_os("TWZ_PMEM_FORCE").is_some_and(|value| value == "1");
-        Self::with_durability(if force { Durability::Power } else { Durability::Program })
+        Self::with_durability(super::forced_durability())
     }
 
     /// An empty store that says so about itself.

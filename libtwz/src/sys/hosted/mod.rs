@@ -5,14 +5,17 @@
 //!   handler (`fault.rs`), from the [`Store`] that holds the objects: memory of this process ([`MemoryStore`]), or a
 //!   pool file. So a program touches any offset without asking first, as in the guest.
 //! - The handler takes `STATE` and allocates. That is sound since it only ever runs on an instruction that touches a
-//!   slot, and no code touches a slot while it holds `STATE` or is inside the allocator.
+//!   slot, and no code touches a slot while it holds `STATE` or is inside the allocator. Nobody holds `STATE` while calling the store.
+//! - A system call that is given memory of an object whose pages were never touched fails with EFAULT: touch it first.
 //! - Without [`use_store`] the first use of an object makes a [`MemoryStore`].
 
 mod fault;
 mod memory;
+mod pool;
 mod thread;
 
 pub use memory::MemoryStore;
+pub use pool::PoolStore;
 
 use super::{CreateSpec, Durability, Seam, Stat, ThreadHandle, Woken};
 use crate::error::{Error, Result};
@@ -94,6 +97,8 @@ struct Slot {
 
 struct State {
     store: Arc<dyn Store>,
+    /// Counts [`drop_mappings`]: what the store said before one may be wrong.
+    epoch: u64,
     /// Indexed by slot number less `FIRST_SLOT`.
     slots: Vec<Option<Box<Slot>>>,
 }
@@ -123,16 +128,39 @@ pub fn use_store(store: Arc<dyn Store>) -> Result<()> {
     Ok(())
 }
 
-/// Exchanges the store as a restart of the machine would: all objects are unmapped, the new store's generation counts.
+/// Unmaps all objects and lets go of the store, which can then be closed; [`use_store`] may follow, as after a restart.
 ///
 /// # Safety
 /// No reference into any object may be used any more, and no other thread may be using `libtwz`.
-pub unsafe fn restart_with(store: Arc<dyn Store>) -> Result<()> {
-    reserve()?;
+pub unsafe fn shut_down() {
     // SAFETY: the caller's promise: nobody uses a slot.
     unsafe { crate::view::unmap_all() };
-    install(&mut state(), store);
-    Ok(())
+    let before = state().take();
+    drop(before); // after the lock is free: closing a pool calls back
+}
+
+/// What a medium that is no persistent memory counts as: with `TWZ_PMEM_FORCE=1` as if it were, as PMDK's `PMEM_IS_PMEM_FORCE` does,
+/// so that costs can be compared.
+fn forced_durability() -> Durability {
+    let force = std::env::var_os("TWZ_PMEM_FORCE").is_some_and(|value| value == "1");
+    if force { Durability::Power } else { Durability::Program }
+}
+
+/// Drops every mapping of a piece of an object, so that the next touch asks the store again.
+fn drop_mappings(id: ObjectId, offset: u64, len: u64) {
+    let mut state = state();
+    let Some(state) = state.as_mut() else { return };
+    state.epoch += 1;
+    for (number, slot) in state.slots.iter_mut().enumerate() {
+        let Some(slot) = slot.as_mut().filter(|slot| slot.id == id) else { continue };
+        slot.mapped.retain(|&(start, bytes)| {
+            let meets = start < offset + len && offset < start + bytes;
+            if meets && let (Ok(start), Ok(bytes)) = (usize::try_from(start), usize::try_from(bytes)) {
+                unmap_range(FIRST_ADDRESS + (number << SLOT_SHIFT) + start, bytes);
+            }
+            !meets
+        });
+    }
 }
 
 fn install(state: &mut Option<State>, store: Arc<dyn Store>) {
@@ -140,7 +168,7 @@ fn install(state: &mut Option<State>, store: Arc<dyn Store>) {
     let durability = store.durability();
     let mut slots = Vec::new();
     slots.resize_with(SLOT_COUNT, || None);
-    *state = Some(State { store, slots });
+    *state = Some(State { store, epoch: 0, slots });
     crate::persist::set_durability(durability);
 }
 
@@ -163,6 +191,12 @@ fn map_fixed(address: usize, bytes: usize, protection: i32) -> Result<()> {
 
 fn last_error(operation: &'static str) -> Error {
     Error::Platform { operation, code: std::io::Error::last_os_error().raw_os_error().unwrap_or(0) }
+}
+
+/// Counts one boot more, for the crash tests.
+#[cfg(feature = "crash-sim")]
+pub(crate) fn next_boot() {
+    GENERATION.fetch_add(1, Ordering::Relaxed);
 }
 
 fn store() -> Result<Arc<dyn Store>> {

@@ -1,0 +1,235 @@
+//! A log that survives: records of text in a ring in an object, and the `log` facade into it.
+//!
+//! ```text
+//! record: length and level (4 + 4) | milliseconds since 1970 (8) | text, padded to 8
+//! ```
+//! A record is durable when [`LogRing::append`] returns: its bytes first, then `end` (the commit point). When the ring is full the
+//! oldest records go.
+
+use crate::PCell;
+use crate::error::{Error, Result};
+use crate::invariant::Invariant;
+use crate::persist;
+use crate::sync::{Mutex, MutexGuard};
+use crate::sys::{Platform, Seam};
+use crate::window::{SLOT_MASK, Window};
+use alloc::string::String;
+use alloc::vec;
+use alloc::vec::Vec;
+
+/// Bytes before a record's text.
+const HEAD: usize = 16;
+
+/// One record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// As in the `log` crate: 1 error … 5 trace.
+    pub level: u32,
+    /// Milliseconds since 1970.
+    pub time: u64,
+    /// What was said.
+    pub text: String,
+}
+
+/// A log of `N` bytes; `N` is a multiple of 8.
+#[derive(Debug, Invariant)]
+#[repr(C)]
+pub struct LogRing<const N: usize> {
+    ends: Mutex<Ends>,
+    bytes: [PCell<u8>; N],
+}
+
+#[derive(Debug, Default, Invariant)]
+#[repr(C)]
+struct Ends {
+    /// Where the oldest record starts, counted in bytes ever appended.
+    start: PCell<u64>,
+    /// Where the next one goes.
+    end: PCell<u64>,
+}
+
+impl<const N: usize> Default for LogRing<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> LogRing<N> {
+    /// An empty log.
+    #[must_use]
+    pub const fn new() -> Self {
+        const { assert!(N.is_multiple_of(8) && N >= 64, "a log's size is a multiple of 8, at least 64") };
+        let ends = Ends { start: PCell::new(0), end: PCell::new(0) };
+        Self { ends: Mutex::new(ends), bytes: [const { PCell::new(0) }; N] }
+    }
+
+    /// Appends a record, durably. Longer texts than half the ring are cut.
+    ///
+    /// # Errors
+    /// What locking says; [`Error::Damaged`].
+    pub fn append(&self, level: u32, text: &str) -> Result<()> {
+        let mut len = text.len().min(N / 2 - HEAD);
+        while !text.is_char_boundary(len) {
+            len -= 1;
+        }
+        let mut record = Vec::with_capacity(HEAD + len + 8);
+        record.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+        record.extend_from_slice(&level.to_le_bytes());
+        let time = u64::try_from(Platform::realtime().as_millis()).unwrap_or(u64::MAX);
+        record.extend_from_slice(&time.to_le_bytes());
+        record.extend_from_slice(&text.as_bytes()[..len]);
+        record.resize((HEAD + len).next_multiple_of(8), 0);
+        let ends = self.ends.lock()?;
+        let end = ends.end.get();
+        // 1. The oldest records make room, durably, before their bytes change.
+        while end.wrapping_sub(ends.start.get()) + record.len() as u64 > N as u64 {
+            let oldest = self.read_at(&ends, ends.start.get())?;
+            set(&ends.start, ends.start.get() + (HEAD + oldest.text.len()).next_multiple_of(8) as u64);
+        }
+        // 2. The record.
+        self.pieces(end, record.len(), |window, at, done, piece| {
+            window.write(at, &record[done..done + piece]);
+            window.flush(at, piece);
+        })?;
+        persist::fence();
+        // 3. Commit point.
+        set(&ends.end, end + record.len() as u64);
+        Ok(())
+    }
+
+    fn pieces(
+        &self,
+        start: u64,
+        bytes: usize,
+        mut with: impl FnMut(Window, usize, usize, usize),
+    ) -> Result<()> {
+        let address = self.bytes.as_ptr().addr();
+        let window = Window::around(address)?;
+        let mut done = 0;
+        while done < bytes {
+            let at = usize::try_from((start + done as u64) % N as u64).unwrap_or(0);
+            let piece = (bytes - done).min(N - at);
+            with(window, (address & SLOT_MASK) + at, done, piece);
+            done += piece;
+        }
+        Ok(())
+    }
+
+    fn read_at(&self, ends: &MutexGuard<'_, Ends>, at: u64) -> Result<Record> {
+        let damaged = |expected| Error::Damaged {
+            object: crate::view::id_at(self.bytes.as_ptr().addr()),
+            offset: 0,
+            expected,
+        };
+        let mut head = [0; HEAD];
+        self.copy_out(at, &mut head)?;
+        let [a, b, c, d, e, f, g, h, time @ ..] = head;
+        let len = u32::from_le_bytes([a, b, c, d]) as usize;
+        let left = usize::try_from(ends.end.get().wrapping_sub(at)).unwrap_or(0);
+        if len > N / 2 || HEAD + len > left {
+            return Err(damaged("a log record that ends before the log does"));
+        }
+        let mut text = vec![0; len];
+        self.copy_out(at + HEAD as u64, &mut text)?;
+        let text = String::from_utf8(text).map_err(|_| damaged("a log record in UTF-8"))?;
+        Ok(Record { level: u32::from_le_bytes([e, f, g, h]), time: u64::from_le_bytes(time), text })
+    }
+
+    fn copy_out(&self, at: u64, into: &mut [u8]) -> Result<()> {
+        let bytes = into.len();
+        self.pieces(at, bytes, |window, at, done, piece| {
+            window.read(at, &mut into[done..done + piece]);
+        })
+    }
+
+    /// All records, oldest first.
+    ///
+    /// # Errors
+    /// What locking says; [`Error::Damaged`].
+    pub fn records(&self) -> Result<Vec<Record>> {
+        let ends = self.ends.lock()?;
+        let (mut at, end) = (ends.start.get(), ends.end.get());
+        if end.wrapping_sub(at) > N as u64 {
+            let object = crate::view::id_at(self.bytes.as_ptr().addr());
+            return Err(Error::Damaged {
+                object,
+                offset: 0,
+                expected: "a log that is not longer than its ring",
+            });
+        }
+        let mut records = Vec::new();
+        while at < end {
+            let record = self.read_at(&ends, at)?;
+            at += (HEAD + record.text.len()).next_multiple_of(8) as u64;
+            records.push(record);
+        }
+        Ok(records)
+    }
+}
+
+fn set(cell: &PCell<u64>, value: u64) {
+    cell.set_without_log(value);
+    persist::persist(cell.as_ptr().addr(), 8);
+}
+
+/// The `log` crate's facade into a [`LogRing`]: `log::set_logger(&FACADE)` after [`Facade::connect`].
+#[cfg(feature = "log")]
+pub use facade::Facade;
+/// Bytes of the ring that the facade writes to.
+#[cfg(feature = "log")]
+pub const FACADE_RING: usize = facade::RING;
+
+#[cfg(feature = "log")]
+mod facade {
+    use super::LogRing;
+    use crate::error::Result;
+    use crate::lock::Lock;
+    use crate::object::Object;
+
+    pub(super) const RING: usize = 256 << 10;
+
+    /// A logger that writes to a persistent log object; put it into a static.
+    #[derive(Debug)]
+    pub struct Facade {
+        object: Lock<Option<Object<LogRing<RING>>>>,
+    }
+
+    impl Default for Facade {
+        fn default() -> Self {
+            Self::new()
+        }
+    }
+
+    impl Facade {
+        /// A logger that drops everything until it is connected.
+        #[must_use]
+        pub const fn new() -> Self {
+            Self { object: Lock::new(None) }
+        }
+
+        /// Sends records to `object` from now on.
+        pub fn connect(&self, object: Object<LogRing<RING>>) {
+            *self.object.lock() = Some(object);
+        }
+
+        fn append(&self, record: &log::Record<'_>) -> Result<()> {
+            let object = *self.object.lock();
+            let Some(object) = object else { return Ok(()) };
+            let text = alloc::format!("{}: {}", record.target(), record.args());
+            object.append(record.level() as u32, &text)
+        }
+    }
+
+    impl log::Log for Facade {
+        fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &log::Record<'_>) {
+            // A logger has nobody to tell that it could not.
+            let _ = self.append(record);
+        }
+
+        fn flush(&self) {}
+    }
+}

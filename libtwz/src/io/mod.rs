@@ -1,0 +1,11 @@
+//! Streams, queues, events and logs in objects.
+
+pub mod event;
+pub mod log;
+pub mod queue;
+pub mod stream;
+
+pub use event::{Bell, EventSet};
+pub use log::LogRing;
+pub use queue::{Duplex, Queue};
+pub use stream::Stream;

@@ -1,0 +1,101 @@
+//! Telling a recorder of each store, flush and fence, for the crash tests (`tests/crash.rs`).
+//!
+//! Without feature `crash-sim` these are empty functions. With it, a recorder sees everything that reaches objects through the crate, in
+//! program order; the test copies it into `pmem`'s simulator.
+
+#[cfg(feature = "crash-sim")]
+pub use with_recorder::{Event, reboot, record_with};
+
+#[cfg(feature = "crash-sim")]
+pub(crate) use with_recorder::tell;
+
+#[cfg(feature = "crash-sim")]
+mod with_recorder {
+    use std::boxed::Box;
+    use std::sync::OnceLock;
+
+    /// What was done to objects.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Event {
+        /// Bytes were stored through the cache.
+        Stored {
+            /// First address.
+            address: usize,
+            /// How many.
+            bytes: usize,
+        },
+        /// Bytes were stored around the cache.
+        Around {
+            /// First address.
+            address: usize,
+            /// How many.
+            bytes: usize,
+        },
+        /// Lines were flushed.
+        Flush {
+            /// First address.
+            address: usize,
+            /// How many bytes.
+            bytes: usize,
+        },
+        /// A fence.
+        Fence,
+    }
+
+    type Recorder = Box<dyn Fn(Event) + Send + Sync>;
+
+    static RECORDER: OnceLock<Recorder> = OnceLock::new();
+
+    /// Sets the process's recorder, once; false when there is one.
+    pub fn record_with(recorder: impl Fn(Event) + Send + Sync + 'static) -> bool {
+        RECORDER.set(Box::new(recorder)).is_ok()
+    }
+
+    pub(crate) fn tell(event: Event) {
+        if let Some(recorder) = RECORDER.get() {
+            recorder(event);
+        }
+    }
+
+    /// Forgets what a power failure would make this process forget, and counts one boot more. Objects stay mapped; the caller has
+    /// put their contents to what survived, and uses no lock, transaction or collection of before.
+    pub fn reboot() {
+        crate::sys::hosted::next_boot();
+        crate::fot::forget_all_tables();
+        crate::translate::forget_all(crate::view::used_slots());
+    }
+}
+
+/// Bytes at `address` were stored through the cache.
+#[inline(always)]
+pub(crate) fn stored(address: usize, bytes: usize) {
+    #[cfg(feature = "crash-sim")]
+    tell(Event::Stored { address, bytes });
+    #[cfg(not(feature = "crash-sim"))]
+    let _ = (address, bytes);
+}
+
+/// Bytes at `address` were stored around the cache.
+#[inline(always)]
+pub(crate) fn stored_around(address: usize, bytes: usize) {
+    #[cfg(feature = "crash-sim")]
+    tell(Event::Around { address, bytes });
+    #[cfg(not(feature = "crash-sim"))]
+    let _ = (address, bytes);
+}
+
+/// Bytes at `address` are flushed.
+#[inline(always)]
+pub(crate) fn flush(address: usize, bytes: usize) {
+    #[cfg(feature = "crash-sim")]
+    tell(Event::Flush { address, bytes });
+    #[cfg(not(feature = "crash-sim"))]
+    let _ = (address, bytes);
+}
+
+/// A fence.
+#[inline(always)]
+pub(crate) fn fence() {
+    #[cfg(feature = "crash-sim")]
+    tell(Event::Fence);
+}

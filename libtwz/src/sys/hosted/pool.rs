@@ -1,0 +1,168 @@
+//! Objects in a pool file or DAX device, by the crate `pool`.
+//!
+//! # Contract
+//! - One process at a time has a pool open (the pool's lock).
+//! - When the pool is about to share or replace pages (copy on write), every mapping of them is dropped first; the next touch faults
+//!   and asks the pool again. The pool calls with the object locked, so nobody may hold `STATE` while calling the pool: the fault
+//!   handler looks up, calls, and looks whether a drop came between (`epoch`).
+//! - Each opening counts one boot more, in the pool's root record `libtwz.boots`.
+
+use super::{CreateSpec, Durability, Piece, Stat, Store};
+use crate::error::{Error, Result};
+use pool::{Access, CreateOptions, Mapped, ObjectRef, ObjectSpec, OpenOptions, Pool, ShareHook};
+use std::boxed::Box;
+use std::collections::HashMap;
+use std::os::fd::AsRawFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use twz_abi::ObjectId;
+
+const BOOTS: &str = "libtwz.boots";
+const ROOT: &str = "libtwz.root";
+/// Bytes that a first touch asks for: a new object's root, log and first blocks.
+const HINT: u64 = 64 << 10;
+
+/// A store in a pool.
+#[derive(Debug)]
+pub struct PoolStore {
+    pool: Pool<Mapped>,
+    /// Objects in use: they keep their pages while they are here.
+    used: Mutex<HashMap<ObjectId, ObjectRef<Mapped>>>,
+    generation: u32,
+}
+
+#[derive(Debug)]
+struct DropMappings;
+
+impl ShareHook for DropMappings {
+    fn before_share(&self, id: ObjectId, offset: u64, len: u64) -> core::result::Result<(), Box<str>> {
+        super::drop_mappings(id, offset, len);
+        Ok(())
+    }
+
+    fn before_replace(&self, id: ObjectId, offset: u64, len: u64) -> core::result::Result<(), Box<str>> {
+        super::drop_mappings(id, offset, len);
+        Ok(())
+    }
+}
+
+impl PoolStore {
+    /// Opens the pool at `path` for this process alone.
+    ///
+    /// # Errors
+    /// [`Error::Platform`]; the pool's own message goes to stderr.
+    pub fn open(path: &Path) -> Result<Self> {
+        Pool::open(path, &OpenOptions::default()).map_err(|e| explain("open the pool", &e)).and_then(Self::on)
+    }
+
+    /// Makes a pool of `bytes` at `path` and opens it.
+    ///
+    /// # Errors
+    /// As [`PoolStore::open`].
+    pub fn create(path: &Path, bytes: u64) -> Result<Self> {
+        let made = Pool::create(path, bytes, &CreateOptions::default());
+        made.map_err(|e| explain("create the pool", &e)).and_then(Self::on)
+    }
+
+    fn on(pool: Pool<Mapped>) -> Result<Self> {
+        let boots = pool.root_get(BOOTS).unwrap_or(0).wrapping_add(1);
+        pool.root_set(BOOTS, boots).map_err(|e| explain("count the boot", &e))?;
+        pool.set_share_hook(Some(Arc::new(DropMappings)));
+        let generation = u32::try_from(boots & u128::from(u32::MAX)).unwrap_or(1).max(1);
+        Ok(Self { pool, used: Mutex::default(), generation })
+    }
+
+    /// Writes everything to the medium: for a clean end on a file without DAX.
+    ///
+    /// # Errors
+    /// [`Error::Platform`].
+    pub fn sync(&self) -> Result<()> {
+        self.pool.sync().map_err(|e| explain("sync the pool", &e))
+    }
+
+    fn object(&self, id: ObjectId) -> Result<ObjectRef<Mapped>> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(object) = used.get(&id) {
+            return Ok(object.clone());
+        }
+        let object = self.pool.open_object(id).map_err(|e| translate(id, &e))?;
+        used.insert(id, object.clone());
+        Ok(object)
+    }
+}
+
+impl Store for PoolStore {
+    fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
+        let spec = ObjectSpec { key: spec.key, rights: spec.default_rights, ..ObjectSpec::default() };
+        self.pool.create_object(&spec).map_err(|e| translate(ObjectId::NULL, &e))
+    }
+
+    fn delete(&self, id: ObjectId) -> Result<()> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        self.pool.delete_object(id).map_err(|e| translate(id, &e))
+    }
+
+    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
+        let spec = ObjectSpec {
+            key: spec.key,
+            rights: spec.default_rights,
+            copy_of: Some(source),
+            ..ObjectSpec::default()
+        };
+        self.pool.create_object(&spec).map_err(|e| translate(source, &e))
+    }
+
+    fn stat(&self, id: ObjectId) -> Result<Stat> {
+        let stat = self.pool.stat_object(id).map_err(|e| translate(id, &e))?;
+        if stat.doomed {
+            return Err(Error::NoSuchObject(id));
+        }
+        let extents = self.object(id)?.extents().map_err(|e| translate(id, &e))?;
+        Ok(Stat { allocated: extents.iter().map(|extent| extent.len).sum(), default_rights: stat.rights })
+    }
+
+    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
+        let extent = self.object(id)?.touch(offset, HINT, Access::Write).map_err(|e| translate(id, &e))?;
+        Ok(Piece {
+            object_offset: extent.object_offset,
+            file_offset: extent.pool_offset,
+            bytes: extent.len,
+            file: self.pool.backing().fd.as_raw_fd(),
+        })
+    }
+
+    fn root(&self) -> Option<ObjectId> {
+        self.pool.root_get(ROOT).map(ObjectId::from_u128)
+    }
+
+    fn set_root(&self, id: ObjectId) -> Result<()> {
+        self.pool.root_set(ROOT, id.as_u128()).map_err(|e| explain("set the root", &e))
+    }
+
+    fn durability(&self) -> Durability {
+        match self.pool.durability() {
+            pool::Durability::Dax => Durability::Power,
+            _ => super::forced_durability(),
+        }
+    }
+
+    fn boot_generation(&self) -> u32 {
+        self.generation
+    }
+}
+
+fn translate(id: ObjectId, error: &pool::Error) -> Error {
+    match error {
+        pool::Error::NoSuchObject(..) => Error::NoSuchObject(id),
+        pool::Error::Full { .. } => Error::OutOfSpace(id),
+        other => explain("use the pool", other),
+    }
+}
+
+/// Our errors hold no texts, so the pool's goes where a user sees it.
+fn explain(operation: &'static str, error: &pool::Error) -> Error {
+    use std::io::Write;
+    // Nothing can be done when stderr is gone.
+    let _ = writeln!(std::io::stderr(), "cannot {operation}: {error}");
+    Error::Platform { operation, code: libc::EIO }
+}

@@ -1,0 +1,156 @@
+//! Streams, queues, events and logs, between threads of this process.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::io::{Bell, Duplex, EventSet, LogRing, Queue, Stream};
+use libtwz::prelude::*;
+use libtwz::thread;
+use std::time::Duration;
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Shared {
+    events: EventSet,
+    reserved: PCell<u64>,
+    bells: [Bell; 2],
+    stream: Stream<64>,
+    queue: Queue<u64, 16>,
+    duplex: Duplex<u64, [u64; 2], 8>,
+    log: LogRing<256>,
+}
+
+fn shared() -> Object<Shared> {
+    let shared = Shared {
+        events: EventSet::new(),
+        reserved: PCell::new(0),
+        bells: [const { Bell::new() }; 2],
+        stream: Stream::new(),
+        queue: Queue::new(0),
+        duplex: Duplex::new(0, [0; 2]),
+        log: LogRing::new(),
+    };
+    ObjectBuilder::new().build(shared).unwrap()
+}
+
+#[test]
+fn bytes_come_out_as_they_went_in() {
+    let o = shared();
+    let text: Vec<u8> = (0..5000_u32).flat_map(u32::to_le_bytes).collect();
+    let sent = text.clone();
+    let writer = thread::spawn(move || {
+        sent.chunks(97).for_each(|piece| o.stream.write_all(piece).unwrap());
+        o.stream.close().unwrap();
+    })
+    .unwrap();
+    let (mut received, mut piece) = (Vec::new(), [0; 41]);
+    loop {
+        let count = o.stream.read(&mut piece).unwrap();
+        if count == 0 {
+            break;
+        }
+        received.extend_from_slice(&piece[..count]);
+    }
+    writer.join().unwrap();
+    assert_eq!(received, text);
+    assert_eq!(o.stream.write(b"x"), Err(Error::Closed));
+}
+
+#[test]
+fn each_entry_is_taken_once_and_in_turn() {
+    let o = shared();
+    let submitters: Vec<_> = (0..3_u64)
+        .map(|s| {
+            thread::spawn(move || {
+                for i in 0..1000 {
+                    while o.queue.submit(s * 10_000 + i).is_err() {
+                        thread::yield_now();
+                    }
+                }
+            })
+            .unwrap()
+        })
+        .collect();
+    let taken: Vec<u64> = (0..3000).map(|_| o.queue.take()).collect();
+    for s in 0..3 {
+        assert!(taken.iter().copied().filter(|t| t / 10_000 == s).eq(s * 10_000..s * 10_000 + 1000));
+    }
+    submitters.into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(o.queue.try_take(), Err(Error::WouldBlock));
+    (0..16).for_each(|i| o.queue.submit(i).unwrap());
+    assert_eq!(o.queue.submit(16), Err(Error::WouldBlock), "full");
+}
+
+#[test]
+fn a_server_answers() {
+    let o = shared();
+    let server = thread::spawn(move || {
+        for _ in 0..100 {
+            let question = o.duplex.submissions.take();
+            o.duplex.completions.submit([question, question * 2]).unwrap();
+        }
+    })
+    .unwrap();
+    for i in 0..100 {
+        o.duplex.submissions.submit(i).unwrap();
+        assert_eq!(o.duplex.completions.take(), [i, i * 2]);
+    }
+    server.join().unwrap();
+}
+
+#[test]
+fn one_wait_for_many_sources() {
+    let o = shared();
+    o.tx(|tx| {
+        o.bells[0].connect(tx, &o.events, 0)?;
+        o.bells[1].connect(tx, &o.events, 5)?;
+        tx.point(o.stream.bell(), Some(&o.bells[0]))?;
+        tx.point(o.queue.bell(), Some(&o.bells[1]))
+    })
+    .unwrap();
+    assert_eq!(o.events.wait(!0, Some(Duration::from_millis(5))), Err(Error::TimedOut));
+    let other = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(10));
+        o.queue.submit(1).unwrap();
+    })
+    .unwrap();
+    assert_eq!(o.events.wait(!0, None), Ok(1 << 5));
+    other.join().unwrap();
+    o.stream.write_all(b"a").unwrap();
+    o.queue.submit(2).unwrap();
+    assert_eq!(o.events.wait(1, None), Ok(1), "only what was wanted");
+    assert_eq!(o.events.take(!0), 1 << 5);
+    assert_eq!(o.events.take(!0), 0);
+}
+
+#[test]
+fn the_newest_records_stay() {
+    let o = shared();
+    for i in 0..40 {
+        o.log.append(3, &format!("record {i} grüßt")).unwrap();
+    }
+    let records = o.log.records().unwrap();
+    assert!(records.len() > 3);
+    for (record, i) in records.iter().rev().zip((0..40).rev()) {
+        assert_eq!((record.level, record.text.as_str()), (3, format!("record {i} grüßt").as_str()));
+    }
+    o.log.append(1, &"ü".repeat(500)).unwrap();
+    let last = o.log.records().unwrap().pop().unwrap();
+    assert!(last.text.chars().all(|c| c == 'ü') && last.text.len() > 100);
+}
+
+#[cfg(feature = "log")]
+#[test]
+fn the_facade_writes_to_the_object() {
+    use libtwz::io::log::Facade;
+    static FACADE: Facade = Facade::new();
+    log::set_logger(&FACADE).unwrap();
+    log::set_max_level(log::LevelFilter::Info);
+    let object = ObjectBuilder::new().build(LogRing::new()).unwrap();
+    log::info!("before it is connected");
+    FACADE.connect(object);
+    log::warn!(target: "test", "number {}", 7);
+    log::debug!("below the level");
+    let records = object.records().unwrap();
+    assert_eq!(records.len(), 1);
+    assert_eq!((records[0].level, records[0].text.as_str()), (2, "test: number 7"));
+}
