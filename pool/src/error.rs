@@ -91,6 +91,14 @@ pub enum Error {
         /// What was needed.
         bytes: u64,
     },
+    /// The filesystem under the pool is full.
+    #[error("the disk under {} is full: no room for {bytes} bytes more there", path.display())]
+    DiskFull {
+        /// The pool.
+        path: PathBuf,
+        /// What was needed.
+        bytes: u64,
+    },
     /// A write to the disk failed some time ago; what happened since may not be durable.
     #[error("a write to the disk under the pool failed: what was stored since may be lost")]
     NotDurable,

@@ -24,7 +24,7 @@ pub trait Medium: Pmem {
     /// Makes sure that `len` bytes at `at` have a place on the medium before they are stored to.
     ///
     /// # Errors
-    /// [`Error::Full`] when the medium has no room, [`Error::Io`].
+    /// [`Error::DiskFull`], [`Error::Io`].
     fn reserve(&self, at: u64, len: u64) -> Result<()> {
         let _ = (at, len);
         Ok(())
@@ -319,7 +319,7 @@ impl Mapped {
         match rustix::fs::fallocate(&self.fd, FallocateFlags::empty(), at, len) {
             // Filesystems that cannot promise blocks leave the risk of a full disk to the store.
             Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
-            Err(Errno::NOSPC | Errno::DQUOT) => Err(Error::Full { bytes: len }),
+            Err(Errno::NOSPC | Errno::DQUOT) => Err(Error::DiskFull { path: self.path.clone(), bytes: len }),
             Err(error) => Err(Self::io(&self.path, "reserve disk space in")(error)),
         }
     }

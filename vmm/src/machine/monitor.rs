@@ -536,7 +536,7 @@ fn grow(object: &ObjectRef, offset: u64, access: Access) -> Result<pool::Extent,
 pub(super) fn code(error: &PoolError) -> ErrorCode {
     match error {
         PoolError::NoSuchObject(_) => ErrorCode::NoObject,
-        PoolError::Full { .. } => ErrorCode::PoolFull,
+        PoolError::Full { .. } | PoolError::DiskFull { .. } => ErrorCode::PoolFull,
         PoolError::Exists(_) => ErrorCode::Exists,
         PoolError::BadRange { .. } => ErrorCode::BadOffset,
         PoolError::NoSuchName(_) => ErrorCode::NoName,
