@@ -258,14 +258,8 @@ impl Kernel {
         }
         let state =
             ThreadState { phase: ThreadPhase::Started as u32, thread: number, ..ThreadState::default() };
-        let hart = mailbox.hart();
-        let creators = self.hart_ref(hart).space;
-        self.load_space(hart, space);
-        let written = self.copy_out(mailbox, space, address, state.as_bytes());
-        if let Some(creators) = creators {
-            self.load_space(hart, creators);
-        }
-        written
+        // Loads the new thread's space; the creator's is loaded again when it goes on.
+        self.copy_out(mailbox, space, address, state.as_bytes())
     }
 
     /// The thread with a number that a program gave.
