@@ -41,6 +41,7 @@ fn main() {
         "twz-rt",
         "apps",
         "pmem",
+        "sec",
         "libtwz",
         "Cargo.toml",
     ] {

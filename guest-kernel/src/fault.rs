@@ -48,6 +48,14 @@ impl Kernel {
             self.go_on(thread);
             return;
         }
+        if self.threads[thread].calls.is_some() {
+            // The callee of a gate: its call fails, its caller goes on.
+            mailbox.log(format_args!("{} left a gate: {}", self.threads[thread].label(), Line(&info)));
+            self.drop_call(mailbox, thread);
+            self.threads[thread].frame.rax = ErrorCode::CalleeFailed as u64;
+            self.go_on(thread);
+            return;
+        }
         self.counters().fatal_faults += 1;
         mailbox.log(format_args!("{} ended: {}", self.threads[thread].label(), Line(&info)));
         self.end_thread(mailbox, thread, End::Fault(info));

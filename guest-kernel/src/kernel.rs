@@ -3,8 +3,10 @@
 use crate::arch::entry::{self, KICK_VECTOR, REFUSED_VECTOR, SYSCALL_VECTOR, TIMER_VECTOR, TrapFrame};
 use crate::arch::tables::{self, HartTables};
 use crate::arch::{cpu, usercopy};
+use crate::context::{self, Context};
 use crate::counters::CounterPage;
 use crate::fault;
+use crate::gate::{Call, Gate};
 use crate::lock::{Guard, Lock};
 use crate::mailbox::Mailbox;
 use crate::memory::frames::Frames;
@@ -41,6 +43,8 @@ pub(crate) struct Hart {
     pub(crate) vector_owner: Option<u32>,
     /// The space whose tables are loaded; none: the boot table.
     pub(crate) space: Option<u32>,
+    /// Number of the root that it is in; 0 before it was told.
+    pub(crate) root: u64,
     pub(crate) is_idle: bool,
     pub(crate) timer_armed: bool,
     /// Of the thread that it runs.
@@ -52,6 +56,11 @@ pub(crate) struct Kernel {
     pub(crate) frames: Frames,
     pub(crate) threads: Slab<Thread>,
     pub(crate) spaces: Slab<Space>,
+    pub(crate) contexts: Slab<Context>,
+    pub(crate) first_context: Option<u32>,
+    pub(crate) gates: Slab<Gate>,
+    pub(crate) first_gate: Option<u32>,
+    pub(crate) calls: Slab<Call>,
     pub(crate) first_space: Option<u32>,
     pub(crate) maps: Slab<ObjectMap>,
     pub(crate) mappings: Slab<Mapping>,
@@ -81,6 +90,11 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     frames: Frames::EMPTY,
     threads: Slab::new(),
     spaces: Slab::new(),
+    contexts: Slab::new(),
+    first_context: None,
+    gates: Slab::new(),
+    first_gate: None,
+    calls: Slab::new(),
     first_space: None,
     maps: Slab::new(),
     mappings: Slab::new(),
@@ -102,6 +116,7 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
             pcids: PcidCache::EMPTY,
             vector_owner: None,
             space: None,
+            root: 0,
             is_idle: false,
             timer_armed: false,
             priority: 0,
@@ -139,7 +154,7 @@ extern "C" fn hart_main(hart: u32) -> ! {
     tables::load_idt();
     cpu::init(boot, tables);
     let counters = kernel.counter_page.map_or(0, CounterPage::address);
-    mailbox.ready(entry::start as *const () as u64, usercopy::fixup_addresses(), counters);
+    mailbox.ready(context::entry_address(), usercopy::fixup_addresses(), counters);
     if hart == 0 {
         if let Err(error) = kernel.spawn_first(mailbox, &boot.init) {
             mailbox.log(format_args!("the first thread cannot start in view {}: {error}", boot.init.view));
@@ -182,7 +197,7 @@ fn run(mut kernel: Guard<'_, Kernel>, hart: u32, mailbox: Mailbox) -> *const Tra
             kernel.put_back(mailbox, thread);
         }
         if let Some(thread) = kernel.next_thread(hart) {
-            let frame = kernel.prepare(hart, mailbox, thread);
+            let Some(frame) = kernel.prepare(hart, mailbox, thread) else { continue };
             if cpu::is_user_address(kernel.threads[thread].frame.rip) {
                 if !kernel.first_user_told {
                     kernel.first_user_told = true;

@@ -15,8 +15,10 @@
 
 mod arch;
 mod console;
+mod context;
 mod counters;
 mod fault;
+mod gate;
 mod kernel;
 mod lock;
 mod mailbox;

@@ -1,11 +1,14 @@
 //! Hypercalls: fill the hart's mailbox, write the port, read the answer.
 
+use crate::arch::entry;
 use core::arch::asm;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use twz_abi::boot::{DIRECT_MAP, MAILBOX_GPA};
 use twz_abi::hypercall::{DATA_SIZE, Mailbox as Page, Op, PORT};
+use twz_abi::sec::GateEntry;
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
+use zerocopy::{FromZeros, IntoBytes};
 
 /// The mailbox of one hart. Only that hart may use it: a value is made from the hart's own number (`Mailbox::of`) and never
 /// handed to another hart.
@@ -25,6 +28,23 @@ pub(crate) struct Bound {
     pub(crate) binding: u64,
     /// What the context may do with it.
     pub(crate) granted: Rights,
+}
+
+/// A context that the monitor has made usable.
+#[derive(Clone, Copy)]
+pub(crate) struct Entered {
+    /// The monitor's number for it.
+    pub(crate) number: u64,
+    /// Its root's number.
+    pub(crate) root: u64,
+    /// `context_flags`.
+    pub(crate) flags: u64,
+}
+
+impl Entered {
+    const fn of(rets: [u64; 4]) -> Self {
+        Self { number: rets[0], root: rets[1], flags: rets[2] }
+    }
 }
 
 impl Mailbox {
@@ -128,21 +148,80 @@ impl Mailbox {
         Ok((count > 0 || ended != 0).then_some(count))
     }
 
+    /// Makes the context `into` usable for threads in `context`.
+    pub(crate) fn enter(mut self, context: ObjectId, into: ObjectId) -> Result<Entered, ErrorCode> {
+        self.call(Op::Enter, &[context.lo, context.hi, into.lo, into.hi]).map(Entered::of)
+    }
+
+    /// No thread holds a context any more.
+    pub(crate) fn leave(mut self, number: u64) {
+        self.tell(Op::Leave, &[number]);
+    }
+
+    /// Goes to the root of a context. The caller keeps to C1 in `context`.
+    pub(crate) fn switch(mut self, number: u64) -> Result<(), ErrorCode> {
+        let page = self.page();
+        page.op = Op::Switch as u32;
+        page.args[0] = number;
+        entry::change_root(self.hart);
+        match self.page().status {
+            0 => Ok(()),
+            status => Err(ErrorCode::try_from(status).unwrap_or(ErrorCode::BadArgument)),
+        }
+    }
+
+    /// Empties a context's window.
+    pub(crate) fn hide(mut self, number: u64) -> Result<(), ErrorCode> {
+        self.call(Op::Hide, &[number]).map(drop)
+    }
+
+    /// Asks for a gate; the callee's context is entered.
+    pub(crate) fn gate(
+        mut self,
+        context: ObjectId,
+        callee: ObjectId,
+        number: u64,
+    ) -> Result<(Entered, GateEntry), ErrorCode> {
+        let rets = self.call(Op::Gate, &[context.lo, context.hi, callee.lo, callee.hi, number])?;
+        let mut gate = GateEntry::new_zeroed();
+        gate.as_mut_bytes().copy_from_slice(self.data(size_of::<GateEntry>()));
+        Ok((Entered::of(rets), gate))
+    }
+
+    /// Raised by the monitor when a gate that was asked for may have closed.
+    pub(crate) fn revision(self) -> u64 {
+        // SAFETY: the page is mapped for as long as the kernel runs; only an address is taken.
+        let word = unsafe { &raw const (*self.page).revision };
+        // SAFETY: as above; volatile, because `twzvmm` stores to it at any time.
+        unsafe { word.read_volatile() }
+    }
+
+    /// Carries the revocation in the data area out.
+    pub(crate) fn revoke(mut self, context: ObjectId, with_capability: bool) -> Result<(), ErrorCode> {
+        self.call(Op::Revoke, &[context.lo, context.hi, u64::from(with_capability)]).map(drop)
+    }
+
+    /// Makes the object of the key in the data area.
+    pub(crate) fn key_create(mut self, context: ObjectId) -> Result<ObjectId, ErrorCode> {
+        self.call(Op::KeyCreate, &[context.lo, context.hi]).map(|rets| ObjectId { lo: rets[0], hi: rets[1] })
+    }
+
     pub(crate) fn bind(mut self, context: ObjectId, object: ObjectId) -> Result<Bound, ErrorCode> {
         let rets = self.call(Op::Bind, &[context.lo, context.hi, object.lo, object.hi])?;
         Ok(Bound { binding: rets[0], granted: Rights::from_bits_truncate(rights_word(rets[1])) })
     }
 
-    /// Backs the page at `offset`; returns the address of a large page that covers it, or `None` after `table` was filled in.
+    /// Backs the page at `offset`; returns the address of a large page that covers it, or `None` after `table` was filled in,
+    /// and the rights that the binding has now.
     pub(crate) fn touch(
         mut self,
         binding: u64,
         offset: u64,
         access: Rights,
         table: u64,
-    ) -> Result<Option<u64>, ErrorCode> {
+    ) -> Result<(Option<u64>, Rights), ErrorCode> {
         let rets = self.call(Op::Touch, &[binding, offset, u64::from(access.bits()), table])?;
-        Ok((rets[0] != 0).then_some(rets[0]))
+        Ok(((rets[0] != 0).then_some(rets[0]), Rights::from_bits_truncate(rights_word(rets[1]))))
     }
 
     pub(crate) fn unbind(mut self, binding: u64) {
@@ -239,7 +318,7 @@ impl Write for DataWriter<'_> {
 /// Says why the kernel cannot go on; `twzvmm` ends the machine. Any hart may get here, so the mailbox is found from the stack
 /// pointer, which lies in the hart's own stack area.
 pub(crate) fn panic(info: &PanicInfo<'_>) -> ! {
-    let mut mailbox = Mailbox::of(crate::arch::entry::current_hart());
+    let mut mailbox = Mailbox::of(entry::current_hart());
     let length = mailbox.format(format_args!("{info}"));
     loop {
         mailbox.tell(Op::Panic, &[length]);

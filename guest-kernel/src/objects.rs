@@ -13,6 +13,8 @@ const CHUNK_SIZE: u64 = 2 << 20;
 /// An object in a context.
 pub(crate) struct ObjectMap {
     pub(crate) context: ObjectId,
+    /// The context's record.
+    record: u32,
     pub(crate) object: ObjectId,
     binding: u64,
     pub(crate) granted: Rights,
@@ -29,9 +31,10 @@ impl Kernel {
     pub(crate) fn use_object(
         &mut self,
         mailbox: Mailbox,
-        context: ObjectId,
+        record: u32,
         object: ObjectId,
     ) -> Result<u32, ErrorCode> {
+        let context = self.contexts[record].id;
         let bucket = bucket(context, object);
         let mut next = self.map_buckets[bucket];
         while let Some(index) = next {
@@ -42,6 +45,7 @@ impl Kernel {
             }
             next = map.next_in_bucket;
         }
+        self.visit(mailbox, record)?;
         let bound = mailbox.bind(context, object)?;
         self.counters().binds += 1;
         let Some(directory) = Table::allocate(&mut self.frames) else {
@@ -50,6 +54,7 @@ impl Kernel {
         };
         let map = ObjectMap {
             context,
+            record,
             object,
             binding: bound.binding,
             granted: bound.granted,
@@ -104,7 +109,10 @@ impl Kernel {
             }
         }
         map.directory.free(&mut self.frames);
-        mailbox.unbind(map.binding);
+        // From elsewhere the monitor would refuse. If the root cannot be reached, nothing is shown in it either.
+        if self.visit(mailbox, map.record).is_ok() {
+            mailbox.unbind(map.binding);
+        }
         self.counters().unbinds += 1;
     }
 
@@ -129,7 +137,18 @@ impl Kernel {
         };
         self.counters().touches += 1;
         let flags = bits::PRESENT | bits::WRITE | bits::USER | bits::ACCESSED;
-        match mailbox.touch(binding, offset, access, table.address()) {
+        let record = self.maps[map].record;
+        let visited = self.visit(mailbox, record);
+        let mut answer = visited.and_then(|()| mailbox.touch(binding, offset, access, table.address()));
+        if matches!(answer, Err(ErrorCode::WindowFull)) {
+            answer = self
+                .empty_window(mailbox, record)
+                .and_then(|()| mailbox.touch(binding, offset, access, table.address()));
+        }
+        if let Ok((_, rights)) = answer {
+            self.regrant(mailbox, map, rights);
+        }
+        match answer.map(|(large, _)| large) {
             Ok(None) => {
                 if is_new {
                     directory.set(chunk, table.address() | flags);
@@ -156,6 +175,16 @@ impl Kernel {
                 Err(error)
             }
         }
+    }
+
+    /// The rights that the monitor gives to a bound object now.
+    pub(crate) fn ask_again(&mut self, mailbox: Mailbox, map: u32) -> Result<(), ErrorCode> {
+        let (record, context, object) =
+            (self.maps[map].record, self.maps[map].context, self.maps[map].object);
+        self.visit(mailbox, record)?;
+        let granted = mailbox.bind(context, object).map_or(Rights::empty(), |bound| bound.granted);
+        self.regrant(mailbox, map, granted);
+        Ok(())
     }
 
     /// The monitor has refused an access that the tables of `context` allowed: something was taken away since they were filled in.

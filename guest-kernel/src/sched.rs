@@ -76,7 +76,9 @@ impl Kernel {
             return false;
         }
         let running = &self.threads[thread];
-        cpu::is_user_address(running.frame.rip)
+        let is_loaded = state.space == Some(running.space) && state.vector_owner == Some(thread);
+        is_loaded
+            && cpu::is_user_address(running.frame.rip)
             && running.affinity >> hart & 1 == 1
             && running.priority == self.hart_ref(hart).priority
     }
@@ -143,8 +145,15 @@ impl Kernel {
         }
     }
 
-    /// Makes `hart` the one that runs `thread`: its tables, its vector state, its frame.
-    pub(crate) fn prepare(&mut self, hart: u32, mailbox: Mailbox, thread: u32) -> *const TrapFrame {
+    /// Makes `hart` the one that runs `thread`: its root and tables, its vector state, its frame. `None` if that cannot
+    /// be done, which is the thread's end.
+    pub(crate) fn prepare(&mut self, hart: u32, mailbox: Mailbox, thread: u32) -> Option<*const TrapFrame> {
+        let space = self.threads[thread].space;
+        if self.load_space(hart, space).is_err() {
+            // Its context cannot be reached any more.
+            self.lose_thread(mailbox, thread);
+            return None;
+        }
         if self.hart(hart).vector_owner != Some(thread) {
             self.release_cpu_state(hart);
             self.threads[thread].restore_cpu_state();
@@ -155,9 +164,8 @@ impl Kernel {
         running.hart = hart;
         running.kernel_stack = entry::hart_stack_top(hart);
         running.state = State::Running;
-        let (space, priority) = (running.space, running.priority);
+        let priority = running.priority;
         let frame = &raw const running.frame;
-        self.load_space(hart, space);
         let equals_wait = self.queue.waiting >> priority != 0;
         let state = self.hart(hart);
         state.priority = priority;
@@ -166,7 +174,7 @@ impl Kernel {
             state.timer_armed = true;
             mailbox.set_timer(TIME_SLICE_NANOSECONDS);
         }
-        frame
+        Some(frame)
     }
 
     /// Saves what the CPU holds of the thread that ran here. Done before the lock is released, so a thread in the queue is whole and any

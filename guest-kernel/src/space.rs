@@ -35,6 +35,8 @@ const FEW_SLOTS: u64 = 64;
 pub(crate) struct Space {
     pub(crate) view: ObjectId,
     pub(crate) context: ObjectId,
+    /// The context's record, of which the space is a use.
+    pub(crate) record: u32,
     /// Never used again for another space.
     serial: u64,
     root: Table,
@@ -57,12 +59,18 @@ pub(crate) struct Space {
 pub(crate) struct Mapping {
     slot: u64,
     map: u32,
+    requested: Rights,
     rights: Rights,
     next: Option<u32>,
     previous: Option<u32>,
 }
 
 impl Space {
+    /// One more thread in it.
+    pub(crate) fn hold(&mut self) {
+        self.threads += 1;
+    }
+
     /// Guest-physical address of the top-level table, and the serial number.
     pub(crate) fn identity(&self) -> (u64, u64) {
         (self.root.address(), self.serial)
@@ -75,12 +83,12 @@ impl Kernel {
         &mut self,
         mailbox: Mailbox,
         view: ObjectId,
-        context: ObjectId,
+        context: u32,
     ) -> Result<u32, ErrorCode> {
         let mut next = self.first_space;
         while let Some(space) = next {
             let known = &mut self.spaces[space];
-            if known.view == view && known.context == context {
+            if known.view == view && known.record == context {
                 known.threads += 1;
                 return Ok(space);
             }
@@ -94,7 +102,7 @@ impl Kernel {
         })
     }
 
-    fn new_space(&mut self, view: ObjectId, context: ObjectId, view_map: u32) -> Option<u32> {
+    fn new_space(&mut self, view: ObjectId, record: u32, view_map: u32) -> Option<u32> {
         let tables = [
             Table::allocate(&mut self.frames),
             Table::allocate(&mut self.frames),
@@ -114,7 +122,8 @@ impl Kernel {
         let serial = self.next_serial;
         let space = Space {
             view,
-            context,
+            context: self.contexts[record].id,
+            record,
             serial,
             root,
             slots,
@@ -127,6 +136,7 @@ impl Kernel {
         };
         match self.spaces.insert(&mut self.frames, space) {
             Ok(index) => {
+                self.hold_context(record);
                 self.first_space = Some(index);
                 Some(index)
             }
@@ -177,6 +187,7 @@ impl Kernel {
         for table in [space.root, space.slots, space.view_window] {
             table.free(&mut self.frames);
         }
+        self.release_context(mailbox, space.record);
     }
 
     /// Frees the tables at `top` below both roots of a space that nobody uses; `left` counts those that are still there.
@@ -210,17 +221,23 @@ impl Kernel {
         if !cpu::is_user_address(address) {
             return Err(fault(FaultCause::KernelAddress, ObjectId::NULL));
         }
+        self.load_space(mailbox.hart(), space).map_err(|error| fault(cause_of(error), ObjectId::NULL))?;
         let slot = address / MAX_SIZE;
         let mapped = self.mapped(space, slot);
         if offset < DATA_OFFSET {
             let object = mapped.map_or(ObjectId::NULL, |(map, _)| self.maps[map].object);
             return Err(fault(FaultCause::NullPage, object));
         }
-        let (map, rights) = match mapped {
+        let (map, mut rights) = match mapped {
             Some(found) => found,
             None => self.map_slot(mailbox, space, slot).map_err(|(cause, object)| fault(cause, object))?,
         };
         let object = self.maps[map].object;
+        if !rights.contains(access) && self.requests(space, slot).contains(access) {
+            // The view asked for it, so the context had no right when it was bound; it may have been given one since.
+            self.ask_again(mailbox, map).map_err(|error| fault(cause_of(error), object))?;
+            rights = self.mapped(space, slot).map_or(Rights::empty(), |(_, rights)| rights);
+        }
         if !rights.contains(access) {
             return Err(fault(FaultCause::Rights, object));
         }
@@ -261,12 +278,13 @@ impl Kernel {
             let on_demand = entry.flags & entry_flags::ON_DEMAND != 0;
             return Err(none(if on_demand { FaultCause::OnDemand } else { FaultCause::Unmapped }));
         }
-        let context = self.spaces[space].context;
+        let record = self.spaces[space].record;
         let map = self
-            .use_object(mailbox, context, entry.target)
+            .use_object(mailbox, record, entry.target)
             .map_err(|error| (cause_of(error), entry.target))?;
-        let rights = entry.requested() & self.maps[map].granted & Rights::ACCESS;
-        if !self.install(space, slot, map, rights) {
+        let requested = entry.requested() & Rights::ACCESS;
+        let rights = requested & self.maps[map].granted;
+        if !self.install(space, slot, map, requested) {
             self.release_object(mailbox, map);
             return Err((FaultCause::OutOfSpace, entry.target));
         }
@@ -275,7 +293,8 @@ impl Kernel {
     }
 
     /// Records a slot's mapping and writes its level-3 entry; `false` when there is no memory for it.
-    fn install(&mut self, space: u32, slot: u64, map: u32, rights: Rights) -> bool {
+    fn install(&mut self, space: u32, slot: u64, map: u32, requested: Rights) -> bool {
+        let rights = requested & self.maps[map].granted;
         let address = slot * MAX_SIZE;
         let (root, slots, next) =
             (self.spaces[space].root, self.spaces[space].slots, self.spaces[space].mappings);
@@ -285,25 +304,62 @@ impl Kernel {
         else {
             return false;
         };
-        let mapping = Mapping { slot, map, rights, next, previous: None };
+        let mapping = Mapping { slot, map, requested, rights, next, previous: None };
         let Ok(mapping) = self.mappings.insert(&mut self.frames, mapping) else { return false };
         if let Some(next) = next {
             self.mappings[next].previous = Some(mapping);
         }
         self.spaces[space].mappings = Some(mapping);
         lower.set(index(address, 3), u64::from(mapping) + 1);
-        // With no right at all nothing is installed: every access comes to `resolve` and is refused there.
-        if !rights.is_empty() {
-            let mut flags = bits::PRESENT | bits::USER | bits::ACCESSED;
-            if rights.contains(Rights::WRITE) {
-                flags |= bits::WRITE;
-            }
-            if !rights.contains(Rights::EXEC) {
-                flags |= bits::NO_EXECUTE;
-            }
-            level3.set(index(address, 3), self.maps[map].directory.address() | flags);
-        }
+        level3.set(index(address, 3), self.slot_entry(map, rights));
         true
+    }
+
+    /// The level-3 entry of a slot. With no right at all nothing is installed: every access comes to `resolve` and is refused there.
+    fn slot_entry(&self, map: u32, rights: Rights) -> u64 {
+        if rights.is_empty() {
+            return 0;
+        }
+        let mut flags = bits::PRESENT | bits::USER | bits::ACCESSED;
+        if rights.contains(Rights::WRITE) {
+            flags |= bits::WRITE;
+        }
+        if !rights.contains(Rights::EXEC) {
+            flags |= bits::NO_EXECUTE;
+        }
+        self.maps[map].directory.address() | flags
+    }
+
+    /// What the view asked for when a slot was mapped.
+    fn requests(&self, space: u32, slot: u64) -> Rights {
+        self.mapping(space, slot).map_or(Rights::empty(), |mapping| self.mappings[mapping].requested)
+    }
+
+    /// The monitor gives other rights to a bound object than before: brings every slot that maps it up to date. Complete on every hart when it
+    /// returns.
+    pub(crate) fn regrant(&mut self, mailbox: Mailbox, map: u32, granted: Rights) {
+        if self.maps[map].granted == granted {
+            return;
+        }
+        self.maps[map].granted = granted;
+        let mut next_space = self.first_space;
+        while let Some(space) = next_space {
+            next_space = self.spaces[space].next;
+            let mut next = self.spaces[space].mappings;
+            while let Some(index_of) = next {
+                next = self.mappings[index_of].next;
+                if self.mappings[index_of].map != map {
+                    continue;
+                }
+                let rights = self.mappings[index_of].requested & granted;
+                self.mappings[index_of].rights = rights;
+                let address = self.mappings[index_of].slot * MAX_SIZE;
+                if let Some(level3) = Table::of_entry(self.spaces[space].root.get(index(address, 4))) {
+                    level3.set(index(address, 3), self.slot_entry(map, rights));
+                }
+            }
+        }
+        self.drop_everywhere(mailbox);
     }
 
     /// The table below `root` for `address`, made if it is missing.
@@ -379,7 +435,12 @@ impl Kernel {
 
     /// Reads a view entry as the program last completed it. The program may be writing it meanwhile: it is read until two reads agree,
     /// and one that does not settle counts as not there.
-    fn view_entry(&mut self, mailbox: Mailbox, space: u32, slot: u64) -> Result<ViewEntry, FaultCause> {
+    pub(crate) fn view_entry(
+        &mut self,
+        mailbox: Mailbox,
+        space: u32,
+        slot: u64,
+    ) -> Result<ViewEntry, FaultCause> {
         let Some(offset) = entry_offset(slot) else { return Err(FaultCause::KernelAddress) };
         let mut last: Option<ViewEntry> = None;
         for _ in 0..READ_ATTEMPTS {
@@ -409,6 +470,7 @@ impl Kernel {
         to: &mut [u8],
     ) -> Result<(), FaultCause> {
         for _ in 0..BACK_ATTEMPTS {
+            self.load_space(mailbox.hart(), space).map_err(cause_of)?;
             if usercopy::read(VIEW_WINDOW + offset, to).is_ok() {
                 return Ok(());
             }

@@ -6,6 +6,7 @@ use crate::mailbox::Mailbox;
 use crate::sync::Synced;
 use crate::thread::End;
 use twz_abi::hypercall::DATA_SIZE;
+use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
 use twz_abi::syscall::{CopySpec, CreateSpec, FIRST, NAME_MAX, ObjectStat, Syscall};
 use twz_abi::thread::ThreadSpec;
 use twz_abi::view::{self, RANGES_MAX, SlotRange};
@@ -103,6 +104,12 @@ impl Kernel {
             self.page_changes += 1;
         }
         match call {
+            Syscall::ThreadExit if self.threads[thread].calls.is_some() => {
+                // A callee cannot end the thread of its caller, only its own call.
+                self.drop_call(mailbox, thread);
+                self.threads[thread].frame.rax = ErrorCode::CalleeFailed as u64;
+                Outcome::Continue
+            }
             Syscall::ThreadExit => {
                 self.end_thread(mailbox, thread, End::Exit(status(a[0])));
                 Outcome::Gone
@@ -153,6 +160,23 @@ impl Kernel {
             Syscall::ObjectTrim => mailbox.trim(context, object(0), a[2], a[3]).into(),
             Syscall::ViewSet => self.view_set(caller, object(0), [a[2], a[3], a[4]]),
             Syscall::ViewInvalidate => self.view_invalidate(caller, a[0], a[1]).into(),
+            Syscall::ContextAttach => self.attach(mailbox, thread, object(0)).into(),
+            Syscall::ContextDetach => self.detach(mailbox, thread, object(0)).into(),
+            Syscall::ContextActivate => self.activate(mailbox, thread, object(0)).into(),
+            Syscall::ContextSelf => Ok((context.lo, context.hi)).into(),
+            Syscall::GateCall => match self.gate_call(mailbox, thread, object(0), a[2], [a[3], a[4], a[5]]) {
+                Ok(()) => Outcome::Continue,
+                Err(error) => Outcome::Done(Err(error)),
+            },
+            Syscall::GateReturn => match self.gate_return(mailbox, thread, (a[0], a[1])) {
+                Ok(()) => Outcome::Continue,
+                Err(error) => Outcome::Done(Err(error)),
+            },
+            Syscall::Revoke => self.revoke(caller, a[0], a[1]).into(),
+            Syscall::KeyCreate => self
+                .copy_to_data(caller, a[0], size_of::<PublicKeyObject>())
+                .and_then(|()| mailbox.key_create(context))
+                .into(),
             Syscall::NameGet => {
                 self.name(caller, a[0], a[1]).and_then(|length| mailbox.name_get(context, length)).into()
             }
@@ -170,16 +194,20 @@ impl Kernel {
         let mut bytes = ThreadSpec::new_zeroed();
         self.copy_in(caller.mailbox, caller.space, spec, bytes.as_mut_bytes())?;
         let view = if bytes.view.is_null() { caller.view } else { bytes.view };
-        if !bytes.context.is_null() && bytes.context != caller.context {
-            return Err(ErrorCode::NotPermitted);
-        }
-        let thread = self.spawn(caller.mailbox, &bytes, view, caller.context)?;
+        let context = if bytes.context.is_null() || bytes.context == caller.context {
+            let record = self.spaces[caller.space].record;
+            self.hold_context(record);
+            record
+        } else {
+            self.use_context(caller.mailbox, caller.context, bytes.context)?
+        };
+        let thread = self.spawn(caller.mailbox, &bytes, view, context)?;
         Ok((self.threads[thread].number, 0))
     }
 
     /// Goes on in another view: the old space is left only after the new one was entered, so a failure changes nothing.
     fn view_set(&mut self, caller: Caller, view: ObjectId, [entry, stack, argument]: [u64; 3]) -> Outcome {
-        let entered = self.enter_space(caller.mailbox, view, caller.context);
+        let entered = self.enter_space(caller.mailbox, view, self.spaces[caller.space].record);
         let space = match entered {
             Ok(space) => space,
             Err(error) => return Outcome::Done(Err(error)),
@@ -189,7 +217,8 @@ impl Kernel {
         moved.handles_fault = false;
         (moved.frame.rip, moved.frame.rsp, moved.frame.rdi) = (entry, stack, argument);
         moved.frame.vector = 0;
-        self.load_space(caller.mailbox.hart(), space);
+        // Loaded at the latest when the thread goes on.
+        let _ = self.load_space(caller.mailbox.hart(), space);
         self.leave_space(caller.mailbox, caller.space);
         Outcome::Continue
     }
@@ -207,6 +236,19 @@ impl Kernel {
             self.invalidate(caller.mailbox, caller.view, range);
         }
         Ok(())
+    }
+
+    fn revoke(&mut self, caller: Caller, revocation: u64, capability: u64) -> Result<(), ErrorCode> {
+        const REVOCATION: usize = size_of::<RawRevocation>();
+        // Both from the program's memory first: settling a fault must not come between.
+        let mut bytes = [0; REVOCATION + size_of::<RawCap>()];
+        self.copy_in(caller.mailbox, caller.space, revocation, &mut bytes[..REVOCATION])?;
+        if capability != 0 {
+            self.copy_in(caller.mailbox, caller.space, capability, &mut bytes[REVOCATION..])?;
+        }
+        let mut to = caller.mailbox;
+        to.data(bytes.len()).copy_from_slice(&bytes);
+        caller.mailbox.revoke(caller.context, capability != 0)
     }
 
     fn copy_counters(&mut self, caller: Caller, to: u64, room: u64) -> Result<Values, ErrorCode> {
@@ -275,6 +317,7 @@ impl Kernel {
     ) -> Result<(), ErrorCode> {
         is_program_range(from, to.len() as u64)?;
         for _ in 0..COPY_ATTEMPTS {
+            self.load_space(mailbox.hart(), space)?;
             if usercopy::read(from, to).is_ok() {
                 return Ok(());
             }
@@ -293,6 +336,7 @@ impl Kernel {
     ) -> Result<(), ErrorCode> {
         is_program_range(to, from.len() as u64)?;
         for _ in 0..COPY_ATTEMPTS {
+            self.load_space(mailbox.hart(), space)?;
             if usercopy::write(to, from).is_ok() {
                 return Ok(());
             }

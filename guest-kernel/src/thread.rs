@@ -10,11 +10,12 @@ use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
 use crate::arch::fpu::FpuArea;
 use crate::arch::tables::{USER_CODE, USER_DATA};
+use crate::context::Attached;
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use core::fmt;
 use twz_abi::boot::ThreadStart;
-use twz_abi::fault::FaultInfo;
+use twz_abi::fault::{FaultCause, FaultInfo};
 use twz_abi::thread::{
     PRIORITY_DEFAULT, PRIORITY_MAX, THREAD_NAME_MAX, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState,
 };
@@ -74,6 +75,10 @@ pub(crate) struct Thread {
     pub(crate) affinity: u64,
     /// The (view, context) that it runs in.
     pub(crate) space: u32,
+    /// The contexts that it holds.
+    pub(crate) attached: Attached,
+    /// Gates that it has entered and not left, the last one first.
+    pub(crate) calls: Option<u32>,
     /// Next thread in the queue that it is in.
     pub(crate) next: Option<u32>,
     /// Words that it sleeps on, as a list of waits.
@@ -81,7 +86,7 @@ pub(crate) struct Thread {
     /// When it wakes at the latest, in nanoseconds since the start.
     pub(crate) deadline: Option<u64>,
     /// FS and GS base.
-    segments: (u64, u64),
+    pub(crate) segments: (u64, u64),
     /// When this thread ends, the machine does, with its status.
     pub(crate) is_first: bool,
     /// A fault handler runs and has not returned.
@@ -92,11 +97,11 @@ pub(crate) struct Thread {
     name: [u8; THREAD_NAME_MAX],
     /// The last instruction that the second stage refused, how often in a row, and `Kernel::page_changes` then.
     pub(crate) refused: (u64, u32, u64),
-    fpu: FpuArea,
+    pub(crate) fpu: FpuArea,
 }
 
 impl Thread {
-    fn new(spec: &ThreadSpec, space: u32, affinity: u64) -> Self {
+    fn new(spec: &ThreadSpec, space: u32, attached: Attached, affinity: u64) -> Self {
         let frame = TrapFrame {
             rip: spec.entry,
             cs: u64::from(USER_CODE),
@@ -116,6 +121,8 @@ impl Thread {
             priority: spec.priority,
             affinity,
             space,
+            attached,
+            calls: None,
             next: None,
             waits: None,
             deadline: None,
@@ -178,18 +185,33 @@ impl Kernel {
             name,
             ..ThreadSpec::default()
         };
-        let thread = self.spawn(mailbox, &spec, start.view, start.context)?;
+        let context = self.use_context(mailbox, start.context, start.context)?;
+        let thread = self.spawn(mailbox, &spec, start.view, context)?;
         self.threads[thread].is_first = true;
         Ok(())
     }
 
-    /// Makes a thread in a view and a context, and queues it.
+    /// Makes a thread in a view and a context, and queues it. One use of the context becomes the thread's, or ends.
     pub(crate) fn spawn(
         &mut self,
         mailbox: Mailbox,
         spec: &ThreadSpec,
         view: ObjectId,
-        context: ObjectId,
+        context: u32,
+    ) -> Result<u32, ErrorCode> {
+        let made = self.make_thread(mailbox, spec, view, context);
+        if made.is_err() {
+            self.release_context(mailbox, context);
+        }
+        made
+    }
+
+    fn make_thread(
+        &mut self,
+        mailbox: Mailbox,
+        spec: &ThreadSpec,
+        view: ObjectId,
+        context: u32,
     ) -> Result<u32, ErrorCode> {
         let all = self.all_harts();
         let affinity = if spec.affinity == 0 { all } else { spec.affinity & all };
@@ -204,7 +226,8 @@ impl Kernel {
             return Err(ErrorCode::BadArgument);
         }
         let space = self.enter_space(mailbox, view, context)?;
-        match self.threads.insert(&mut self.frames, Thread::new(spec, space, affinity)) {
+        let attached = Attached::one(context, self.contexts[context].id);
+        match self.threads.insert(&mut self.frames, Thread::new(spec, space, attached, affinity)) {
             Ok(thread) => {
                 self.next_serial += 1;
                 let number = self.next_serial << INDEX_BITS | u64::from(thread);
@@ -235,14 +258,8 @@ impl Kernel {
         }
         let state =
             ThreadState { phase: ThreadPhase::Started as u32, thread: number, ..ThreadState::default() };
-        let hart = mailbox.hart();
-        let creators = self.hart_ref(hart).space;
-        self.load_space(hart, space);
-        let written = self.copy_out(mailbox, space, address, state.as_bytes());
-        if let Some(creators) = creators {
-            self.load_space(hart, creators);
-        }
-        written
+        // Loads the new thread's space; the creator's is loaded again when it goes on.
+        self.copy_out(mailbox, space, address, state.as_bytes())
     }
 
     /// The thread with a number that a program gave.
@@ -316,6 +333,9 @@ impl Kernel {
 
     /// Ends `thread`, which is on this hart with its space loaded.
     pub(crate) fn end_thread(&mut self, mailbox: Mailbox, thread: u32, end: End) {
+        while self.threads[thread].calls.is_some() {
+            self.drop_call(mailbox, thread);
+        }
         self.report_state(mailbox, thread, &end);
         let Some(ended) = self.threads.remove(thread) else { return };
         self.counters().threads_ended += 1;
@@ -325,9 +345,17 @@ impl Kernel {
         }
         self.load_boot_table(mailbox.hart());
         self.leave_space(mailbox, ended.space);
+        self.release_attached(mailbox, ended.attached);
         if ended.is_first {
             mailbox.shutdown(u64::from(end.status()));
         }
+    }
+
+    /// Ends a thread whose space cannot be loaded: its context's table cannot be made.
+    pub(crate) fn lose_thread(&mut self, mailbox: Mailbox, thread: u32) {
+        let cause = FaultCause::OutOfSpace as u32;
+        mailbox.log(format_args!("{} ended: its context cannot be entered", self.threads[thread].label()));
+        self.end_thread(mailbox, thread, End::Fault(FaultInfo { cause, ..FaultInfo::default() }));
     }
 
     /// Writes the thread's `ThreadState` and wakes who sleeps on it. A state that cannot be written is the program's own doing.

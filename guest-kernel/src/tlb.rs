@@ -10,6 +10,7 @@ use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use twz_abi::ErrorCode;
 use twz_abi::boot::MAX_HARTS;
 
 /// PCIDs that each hart uses, from 1 on; more spaces share them and are told apart by their serial number.
@@ -96,14 +97,16 @@ impl Kernel {
         }
     }
 
-    /// Loads a space's tables on this hart, if they are not there already.
-    pub(crate) fn load_space(&mut self, hart: u32, space: u32) {
+    /// Loads a space's tables on this hart, in the root of its context, if they are not there already.
+    pub(crate) fn load_space(&mut self, hart: u32, space: u32) -> Result<(), ErrorCode> {
         if self.hart(hart).space == Some(space) {
-            return;
+            return Ok(());
         }
+        self.visit(Mailbox::of(hart), self.spaces[space].record)?;
         self.hart(hart).space = Some(space);
         self.counters().space_switches += 1;
         self.reload_space(hart);
+        Ok(())
     }
 
     /// Loads the tables that this hart has in use once more, dropping translations that may be stale.

@@ -19,6 +19,7 @@ macro_rules! tests_on {
 
 mod bad_input;
 mod console;
+mod contexts;
 mod kernel_image;
 mod programs;
 mod tool;

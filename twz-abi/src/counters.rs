@@ -59,6 +59,14 @@ counters! {
     refusals,
     /// Times that a hart had nothing to run.
     idles,
+    /// Times that a thread went on in another context by activating it.
+    context_switches,
+    /// Times that a hart went to another root.
+    root_switches,
+    /// Calls of gates.
+    gate_calls,
+    /// Calls of gates that ended without a return.
+    gate_failures,
     /// Frames of RAM in use by the kernel.
     frames_used,
     /// Frames of RAM free.

@@ -69,6 +69,27 @@ numbered! {
         NameSet = 0x1031,
         /// Take a name away. a0: address, a1: bytes of the name.
         NameRemove = 0x1032,
+        /// Let this thread hold a security context. a0, a1: its ID. Needs [`Rights::USE`] to it. v0: its
+        /// [`context_flags`](crate::sec::context_flags).
+        ContextAttach = 0x1040,
+        /// Let this thread hold a context no more. a0, a1: its ID. Not the one that it runs in, and none that is undetachable.
+        ContextDetach = 0x1041,
+        /// Go on, at the next instruction of the same view, in a context that this thread holds. a0, a1: its ID.
+        ContextActivate = 0x1042,
+        /// Call a gate. a0, a1: the callee's context; a2: the gate's number; a3, a4, a5: passed on. v0, v1: what the callee returns.
+        /// The callee begins at the gate's entry, on one of its stacks, with a3, a4, a5 in RDI, RSI, RDX, the caller's context in RCX (low
+        /// half) and R8, the gate's number in R9, and zero in all other registers, vector registers included. The caller gets all of its
+        /// registers back but those that every call changes.
+        GateCall = 0x1043,
+        /// Return from a gate. a0, a1: v0 and v1 of the caller. Does not return.
+        GateReturn = 0x1044,
+        /// Take rights back. a0: address of a [`RawRevocation`](crate::sec::RawRevocation); a1: address of the
+        /// [`RawCap`](crate::sec::RawCap) that ends, if its signer takes it back and not the object's key; else 0.
+        Revoke = 0x1045,
+        /// Make the object of a key. a0: address of a [`PublicKeyObject`](crate::sec::PublicKeyObject). v0, v1: its ID.
+        KeyCreate = 0x1046,
+        /// v0, v1: ID of the context that this thread runs in.
+        ContextSelf = 0x1047,
     }
 }
 

@@ -13,6 +13,7 @@ extern crate std;
 
 pub mod args;
 pub mod console;
+pub mod context;
 pub mod fault;
 #[cfg(feature = "guest")]
 mod heap;

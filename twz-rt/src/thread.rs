@@ -57,11 +57,8 @@ impl Stack {
     fn create() -> Result<Self, ErrorCode> {
         let slot = slots::allocate().ok_or(ErrorCode::NoMemory)?;
         let rights = Rights::READ | Rights::WRITE;
-        let spec = CreateSpec {
-            default_rights: (rights | Rights::DELETE).bits(),
-            flags: create_flags::VOLATILE,
-            ..CreateSpec::default()
-        };
+        // The creating context's alone.
+        let spec = CreateSpec { flags: create_flags::VOLATILE, ..CreateSpec::default() };
         let object = syscall::object_create(&spec).inspect_err(|_| slots::free(slot))?;
         // The allocator's slots exist.
         let _ = view::map(slot, object, rights);

@@ -7,6 +7,7 @@
 //! On KVM without hardware ring 0, SYSCALL arrives as a page fault instead (see `Kernel::trap`); the entry below it is then never used.
 
 use core::arch::global_asm;
+use core::cell::UnsafeCell;
 use core::mem::offset_of;
 use twz_abi::boot;
 
@@ -59,6 +60,10 @@ unsafe extern "C" {
     pub(crate) fn syscall_entry() -> !;
     /// Leaves to ring 3 with the registers in `frame`.
     pub(crate) fn leave(frame: *const TrapFrame) -> !;
+    /// Writes the hypercall port and goes on behind it, in this vCPU or in that of another root, on the stack that `place` holds.
+    fn switch_root(place: *mut u64);
+    /// First instruction of a vCPU of another root; RDI as `switch_root` had it.
+    pub(crate) fn root_entry();
     /// Addresses of the entry of each vector.
     pub(crate) static trap_entries: [u64; VECTOR_COUNT];
 }
@@ -189,6 +194,30 @@ leave:
 2:  add rsp, 16
     iretq
 
+// The vCPU that goes on may be another than the one that wrote the port, with what its registers held when it wrote it last: RDI is the
+// hart's, thus the same in all of them; everything else comes from memory.
+.globl switch_root
+.globl root_entry
+switch_root:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov [rdi], rsp
+    xor eax, eax
+    out {port}, al
+root_entry:
+    mov rsp, [rdi]
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+
 // A fault in ring 0 is expected in the copy routine only: go on at its fix-up. Anything else is our bug.
 from_ring0:
     push rax
@@ -224,8 +253,25 @@ trap_entries:
     user_ss = const super::tables::USER_DATA,
     user_cs = const super::tables::USER_CODE,
     syscall_vector = const SYSCALL_VECTOR,
+    port = const twz_abi::hypercall::PORT,
     kernel_stack = const offset_of!(crate::thread::Thread, kernel_stack),
 );
+
+/// Where each hart keeps its stack pointer while it changes roots.
+static ROOT_STACKS: RootStacks = RootStacks([const { UnsafeCell::new(0) }; boot::MAX_HARTS as usize]);
+
+struct RootStacks([UnsafeCell<u64>; boot::MAX_HARTS as usize]);
+
+// SAFETY: each hart uses its own place only (`change_root`).
+unsafe impl Sync for RootStacks {}
+
+/// Executes the hypercall `Switch` that stands in the mailbox of `hart`, which is this one. When it returns, this hart is in another root, or
+/// the call was refused.
+pub(crate) fn change_root(hart: u32) {
+    let place = ROOT_STACKS.0[hart as usize].get();
+    // SAFETY: the place is this hart's; the routine keeps what the ABI says in memory, and changes nothing else. Memory counts as changed.
+    unsafe { switch_root(place) };
+}
 
 /// Top of the stack of hart `hart`.
 pub(crate) const fn hart_stack_top(hart: u32) -> u64 {

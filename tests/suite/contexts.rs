@@ -1,0 +1,40 @@
+//! Security contexts: a program inside tries to get what nobody granted, with callees of both placements.
+
+use tests::{Machine, Output, Place};
+
+tests_on!(local, super::Place::Local, nothing_is_got_that_nobody_granted);
+tests_on!(testbed, super::NPT, nothing_is_got_that_nobody_granted);
+tests_on!(intel, super::Place::TestbedIntel, nothing_is_got_that_nobody_granted);
+
+const NPT: Place = Place::Testbed { align: "4K" };
+/// Attempts of the program; a change of it changes this, so that none is lost unnoticed.
+const ATTEMPTS: usize = 101;
+
+fn nothing_is_got_that_nobody_granted(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let harts = if matches!(place, Place::TestbedIntel) { "1" } else { "2" };
+    let output = machine.run(&[
+        "twzvmm",
+        "--pmem",
+        &pool,
+        "--create",
+        "64M",
+        "--harts",
+        harts,
+        "--",
+        "adversary",
+        "12",
+    ]);
+    check(&output);
+}
+
+fn check(output: &Output) {
+    output.expect_status(0);
+    let held = output.stdout.lines().filter(|line| line.starts_with("held: ")).count();
+    let broken: Vec<&str> = output.stdout.lines().filter(|line| line.starts_with("BROKEN: ")).collect();
+    assert_eq!(broken, [""; 0]);
+    assert_eq!(held, ATTEMPTS);
+    let last = output.stdout.trim_end().lines().last();
+    assert_eq!(last, Some(format!("adversary: {ATTEMPTS} attempts, {ATTEMPTS} held, 0 broken").as_str()));
+}
