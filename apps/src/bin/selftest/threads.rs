@@ -228,7 +228,7 @@ fn bad_arguments() -> Outcome {
         (ThreadSpec { reserved: 1, ..good }, ErrorCode::BadArgument),
         (ThreadSpec { state: 0x1_0000_0004, ..good }, ErrorCode::BadArgument),
         (ThreadSpec { view: nobody, ..good }, ErrorCode::NoObject),
-        (ThreadSpec { context: nobody, ..good }, ErrorCode::NotPermitted),
+        (ThreadSpec { context: nobody, ..good }, ErrorCode::NoObject),
     ];
     for (spec, error) in cases {
         // SAFETY: refused; if one started after all, it would end by a fault.
