@@ -19,6 +19,8 @@ macro_rules! tests_on {
 
 mod bad_input;
 mod console;
+mod guest_docs;
+mod guest_kernel;
 mod kernel_image;
 mod programs;
 mod tool;
