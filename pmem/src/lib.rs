@@ -18,8 +18,8 @@
 //! | backend | durable by | for |
 //! |---|---|---|
 //! | [`Native`] | `clwb`/`clflushopt`/`clflush`, `sfence`, `movnti` | DAX; guests, where it is all there is |
-//! | [`Msynced`] (feature `std`) | `msync` at each fence | a file without DAX |
-//! | [`sim::Sim`] (feature `sim`) | being told so | crash tests |
+//! | `Msynced` (feature `std`) | `msync` at each fence | a file without DAX |
+//! | `sim::Sim` (feature `sim`) | being told so | crash tests |
 #![cfg_attr(not(feature = "std"), no_std)]
 
 mod cpu;

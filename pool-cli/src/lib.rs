@@ -232,8 +232,8 @@ fn open(target: &Target) -> Result<Pool> {
 }
 
 fn open_path(path: &Path) -> Result<Pool> {
-    // Relaxed: one tool, one sync at its end.
-    let pool = Pool::open(path, &OpenOptions { relaxed: true });
+    // Not relaxed: what a command promises to be one step is one on every disk.
+    let pool = Pool::open(path, &OpenOptions::default());
     pool.with_context(|| format!("cannot open the pool {}", path.display()))
 }
 

@@ -10,7 +10,7 @@ use std::path::Path;
 use twz_abi::ObjectId;
 
 pub(crate) fn create(path: &Path, size: u64, force: bool, granule: Option<u64>) -> Result<Output> {
-    let options = CreateOptions { force, granule, relaxed: true };
+    let options = CreateOptions { force, granule, relaxed: false };
     let pool =
         Pool::create(path, size, &options).with_context(|| format!("cannot create {}", path.display()))?;
     pool.sync()?;
@@ -94,7 +94,7 @@ pub(crate) fn fsck(path: &Path, repair: bool) -> Result<Output> {
 }
 
 pub(crate) fn grow(path: &Path, size: u64) -> Result<Output> {
-    let size = pool::grow(path, size, &OpenOptions { relaxed: true });
+    let size = pool::grow(path, size, &OpenOptions::default());
     let size = size.with_context(|| format!("cannot grow {}", path.display()))?;
     Ok(Output::new(format!("{}: {}\n", path.display(), human(size)), json!({ "pool": path, "size": size })))
 }

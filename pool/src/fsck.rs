@@ -106,7 +106,7 @@ pub fn fsck<M: Medium>(pmem: &M, repair: bool, progress: &mut dyn FnMut(u64, u64
 /// # Errors
 /// As [`fsck`], and as [`Pool::open`] for what concerns the file.
 pub fn fsck_path(path: &Path, repair: bool, progress: &mut dyn FnMut(u64, u64)) -> Result<FsckReport> {
-    let mapped = Mapped::open(path, &OpenOptions { relaxed: true })?;
+    let mapped = Mapped::open(path, &OpenOptions::default())?;
     let report = fsck(&mapped, repair, progress)?;
     if repair {
         mapped.sync()?;

@@ -52,8 +52,9 @@ pub trait ShareHook: Send + Sync + Debug {
     /// A text that says why not; the copy fails with it.
     fn before_share(&self, id: ObjectId, offset: u64, len: u64) -> Result<(), Box<str>>;
 
-    /// `len` bytes at `offset` are about to be replaced by others. When this returns, no access of anybody may reach them
-    /// any more until looked up again: unmap them everywhere.
+    /// `len` bytes at `offset` are about to be replaced by others, or by their copies when [`ObjectRef::touch`] makes shared
+    /// pages writable. When this returns, no access of anybody may reach them any more until looked up again: unmap them
+    /// everywhere.
     ///
     /// # Errors
     /// A text that says why not; the operation fails with it.
@@ -404,7 +405,9 @@ impl<M: Medium> Core<M> {
         let taken = self.state().space.take(pages, None)?;
         let from = extent.pool_offset + (start * PAGE - extent.object_offset);
         let run = Run { object_page: start, pages, pool_page: Some(taken.start) };
-        let made = self.pmem.reserve(taken.start * PAGE, pages * PAGE).and_then(|()| {
+        // Other mappings of the object still show the shared pages, and would go on doing so.
+        let told = self.before_replace(opened, start * PAGE, pages * PAGE);
+        let made = told.and_then(|()| self.pmem.reserve(taken.start * PAGE, pages * PAGE)).and_then(|()| {
             self.pmem.copy_nt(from, taken.start * PAGE, pages * PAGE);
             self.change(opened, content, &[run], false)
         });

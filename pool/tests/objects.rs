@@ -442,8 +442,15 @@ fn copies_ask_the_hook() {
     pool.copy_range(&source, 0, &target, 4096, 4096).unwrap();
     let calls = std::mem::take(&mut *hook.calls.lock().unwrap());
     assert_eq!(calls, [("share", id, 0, MAX_SIZE), ("share", id, 0, 4096), ("replace", copy, 4096, 4096)]);
+    // Making a shared page writable replaces it under all other mappings of the object.
+    source.touch(0, 0, Access::Read).unwrap();
+    assert_eq!(*hook.calls.lock().unwrap(), []);
+    source.touch(0, 0, Access::Write).unwrap();
+    source.touch(0, 0, Access::Write).unwrap();
+    assert_eq!(std::mem::take(&mut *hook.calls.lock().unwrap()), [("replace", id, 0, 4096)]);
     hook.refuse.store(true, std::sync::atomic::Ordering::Relaxed);
     let before = pool.fingerprint();
+    assert!(matches!(source.touch(3 * 4096, 0, Access::Write), Err(Error::NotShared(..))));
     assert!(matches!(pool.copy_object(id), Err(Error::NotShared(..))));
     assert!(pool.copy_range(&source, 0, &target, 4096, 4096).is_err());
     assert_eq!(pool.fingerprint(), before);
