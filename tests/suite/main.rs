@@ -20,6 +20,8 @@ macro_rules! tests_on {
 mod bad_input;
 mod console;
 mod contexts;
+mod guest_docs;
+mod guest_kernel;
 mod kernel_image;
 mod programs;
 mod tool;

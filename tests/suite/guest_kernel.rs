@@ -1,0 +1,131 @@
+//! The kernel's promises: the programs `selftest` and `hostile` under every second stage, and what `twzvmm stats` and `trace` say meanwhile.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+use tests::{Job, Machine, Output, Place, binary, start};
+
+const SMALL: Place = Place::Testbed { align: "4K" };
+/// On a busy host where ring 0 is interpreted; a testbed's is ten times that.
+const LIMIT: Duration = Duration::from_secs(240);
+
+tests_on!(
+    local,
+    super::Place::Local,
+    promises_hold_on_one_hart,
+    promises_hold_on_two_harts,
+    promises_hold_on_four_harts,
+    an_attack_harms_nobody,
+    a_machine_tells_about_itself,
+);
+tests_on!(testbed, super::SMALL, promises_hold_on_two_harts_in_parts, an_attack_harms_nobody_in_parts);
+
+fn twzvmm(pool: &str, harts: &str, words: &[&str], limit: Duration) -> Job {
+    let options = ["twzvmm", "--pmem", pool, "--create", "512M", "--harts", harts, "--"];
+    Job { limit, ..Job::new(&[&options[..], words].concat()) }
+}
+
+/// All chosen tests passed, and the run came to its end.
+fn expect_passed(output: &Output, harts: &str) {
+    output.expect_status(0);
+    let failed: Vec<&str> = output.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+    let last = output.stdout.lines().last().unwrap_or_default();
+    assert!(last.starts_with("selftest: ") && last.ends_with(&format!(" 0 failed, {harts} harts")), "{last}");
+}
+
+fn promises_hold(place: Place, harts: &str) {
+    let Some(machine) = Machine::new(place) else { return };
+    let output = machine.run_all(&[twzvmm(&machine.pool(), harts, &["selftest"], LIMIT)]).remove(0);
+    expect_passed(&output, harts);
+    let stress = output.stdout.lines().find(|line| line.starts_with("stress-invalidate: "));
+    let stress = stress.expect("the stress run prints its counts");
+    assert!(stress.contains(" 0 stale, 0 early,"), "{stress}");
+}
+
+fn promises_hold_on_one_hart(place: Place) {
+    promises_hold(place, "1");
+}
+
+fn promises_hold_on_two_harts(place: Place) {
+    promises_hold(place, "2");
+}
+
+fn promises_hold_on_four_harts(place: Place) {
+    promises_hold(place, "4");
+}
+
+/// Where all of it would take too long for one boot: what depends on the second stage and on other harts.
+fn promises_hold_on_two_harts_in_parts(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let limit = Duration::from_secs(20);
+    let parts: [&[&str]; 2] = [
+        &["selftest", "object", "view", "fault"],
+        &["selftest", "vector", "sync", "stress", "thread-affinity"],
+    ];
+    let jobs: Vec<Job> = parts.iter().map(|words| twzvmm(&machine.pool(), "2", words, limit)).collect();
+    machine.run_all(&jobs).iter().for_each(|output| expect_passed(output, "2"));
+}
+
+fn an_attack(place: Place, seconds: &str, attacks: &[&str], limit: Duration) {
+    let Some(machine) = Machine::new(place) else { return };
+    let words = [&["hostile", seconds, "1"], attacks].concat();
+    let output = machine.run_all(&[twzvmm(&machine.pool(), "2", &words, limit)]).remove(0);
+    output.expect_status(0);
+    assert!(output.stdout.contains(" 0 words changed"), "{}", output.stdout);
+    let totals = output.stdout.lines().find(|line| line.contains("calls made")).expect("totals");
+    let calls = totals.split(' ').zip(totals.split(' ').skip(1)).find(|(_, word)| *word == "calls");
+    let calls: u64 = calls.and_then(|(count, _)| count.parse().ok()).expect("a number of calls");
+    assert!(calls > 100, "{totals}");
+}
+
+fn an_attack_harms_nobody(place: Place) {
+    an_attack(place, "1", &[], LIMIT);
+}
+
+fn an_attack_harms_nobody_in_parts(place: Place) {
+    let attacks =
+        ["random-calls", "non-canonical", "flags", "privileged", "syscall-at-the-end", "copies-under-fire"];
+    an_attack(place, "1", &attacks, Duration::from_secs(20));
+}
+
+fn asked(what: &str, control: &Path, json: bool) -> Output {
+    let mut command = Command::new(binary("twzvmm"));
+    command.arg(what).arg("--control").arg(control).args(json.then_some("--json"));
+    start(command).wait(Duration::from_secs(30))
+}
+
+fn a_machine_tells_about_itself(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let control = place.path().join("control");
+    let nobody = asked("stats", &control, false);
+    nobody.expect_status(2);
+    assert!(nobody.stderr.contains("was it started with --control?"), "{}", nobody.stderr);
+
+    let mut command = Command::new(binary("twzvmm"));
+    command.args(["--pmem", &machine.pool(), "--create", "64M", "--harts", "2", "--control"]).arg(&control);
+    let running = start({
+        command.args(["--", "spin"]);
+        command
+    });
+    let until = Instant::now() + Duration::from_secs(30);
+    let stats = loop {
+        let output = asked("stats", &control, true);
+        if output.status == 0 && output.stdout.contains("\"syscalls\"") {
+            break output;
+        }
+        assert!(Instant::now() < until, "no counters after 30 s: {output:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    for wanted in ["\"uptime_ns\"", "\"hypercall\"", "\"Touch\"", "\"frames_free\"", "\"timer\""] {
+        assert!(stats.stdout.contains(wanted), "{wanted} is missing in {}", stats.stdout);
+    }
+    let trace = asked("trace", &control, false);
+    trace.expect_status(0);
+    assert!(trace.stdout.contains("hypercall Touch took "), "{}", trace.stdout);
+    assert!(trace.stdout.lines().all(|line| line.contains(" us  hart ")), "{}", trace.stdout);
+    running.signal(rustix::process::Signal::TERM);
+    running.wait(Duration::from_secs(30));
+    assert!(!control.exists(), "the socket is left behind");
+}
