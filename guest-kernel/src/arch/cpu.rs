@@ -77,8 +77,9 @@ pub(crate) fn init(boot: &BootInfo, tables: &tables::HartTables) {
     }
     // SAFETY: each bit is one that CPUID reports; none changes how the running code is translated.
     unsafe { asm!("mov cr4, {}", in(reg) cr4, options(nostack, preserves_flags)) };
-    if xsave {
-        fpu::enable_xsave();
+    if xsave && !fpu::enable_xsave() {
+        // SAFETY: as above; programs then see by CPUID that they have no XSAVE.
+        unsafe { asm!("mov cr4, {}", in(reg) cr4 & !CR4_OSXSAVE, options(nostack, preserves_flags)) };
     }
     // SAFETY: EFER exists on every 64-bit CPU.
     let efer = unsafe { read_msr(MSR_EFER) };

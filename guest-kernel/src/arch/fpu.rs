@@ -60,8 +60,9 @@ fn low(mask: u64) -> u32 {
     mask as u32
 }
 
-/// Turns on the components that the CPU has and whose image fits; CR4.OSXSAVE must be set.
-pub(crate) fn enable_xsave() {
+/// Turns on the components that the CPU has and whose image fits; CR4.OSXSAVE must be set. `false` if they do not stay on: XSAVE is of no
+/// use then.
+pub(crate) fn enable_xsave() -> bool {
     let supported = __cpuid_count(0xd, 0);
     let mask = WANTED & (u64::from(supported.edx) << 32 | u64::from(supported.eax));
     // SAFETY: x87 and SSE are always among `mask`; each other bit is one that the CPU supports.
@@ -74,5 +75,13 @@ pub(crate) fn enable_xsave() {
     unsafe {
         asm!("xsetbv", in("ecx") 0, in("eax") low(mask), in("edx") 0, options(nomem, nostack, preserves_flags));
     }
-    XSAVE_MASK.store(mask, Ordering::Relaxed);
+    // CPUID makes an exit. KVM puts its own idea of XCR0 back on the way in, which is another one where the CPU does not tell it of
+    // XSETBV: QEMU's emulation of SVM. Vector registers would be lost at every switch.
+    let _ = __cpuid_count(0, 0);
+    let (kept, kept_high): (u32, u32);
+    // SAFETY: CR4.OSXSAVE is set (caller's promise), so XGETBV exists.
+    unsafe { asm!("xgetbv", in("ecx") 0, out("eax") kept, out("edx") kept_high, options(nomem, nostack)) };
+    let stays = (kept, kept_high) == (low(mask), 0);
+    XSAVE_MASK.store(if stays { mask } else { 0 }, Ordering::Relaxed);
+    stays
 }
