@@ -15,6 +15,8 @@ mod contexts;
 mod facts;
 mod first_boot;
 mod revocation;
+#[cfg(test)]
+mod test_world;
 
 use super::hart::Timer;
 use super::roots::{RootCell, RootMaker};

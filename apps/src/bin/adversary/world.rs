@@ -1,4 +1,4 @@
-//! What the attacks are tried on: an owner's key, contexts with gates, objects that only a capability opens.
+//! Compartments to try things on: an owner's key, contexts with gates, objects that only a capability opens.
 
 use sec::{Context, Grant, KeyPair, ObjectBytes};
 use twz_rt::abi::object::DATA_OFFSET;
@@ -123,7 +123,17 @@ impl World {
         let gate_count = u32::try_from(gates.len()).map_err(|_| ErrorCode::BadArgument)?;
         bytes.write(CONTEXT_OFFSET, ContextHeader { gate_count, ..header }.as_bytes());
         let stacks_here = Mapped::of(stacks)?;
-        let mut made = Compartment { id, bytes, view_id, view, stacks: stacks_here, header, gate_count };
+        let mut made = Compartment {
+            id,
+            bytes,
+            view_id,
+            view,
+            stacks_id: stacks,
+            data_id: data,
+            stacks: stacks_here,
+            header,
+            gate_count,
+        };
         for (target, rights) in [(view_id, Rights::READ), (stacks, BOTH), (data, BOTH)] {
             made.hand_over(&self.owner.grant(&Grant::new(target, id, rights)))?;
         }
@@ -140,6 +150,10 @@ pub(crate) struct Compartment {
     pub(crate) view_id: ObjectId,
     /// That view, mapped here.
     pub(crate) view: View,
+    /// The object with its stacks.
+    pub(crate) stacks_id: ObjectId,
+    /// The object with its data.
+    pub(crate) data_id: ObjectId,
     /// Its stacks, mapped here.
     pub(crate) stacks: Mapped,
     header: ContextHeader,

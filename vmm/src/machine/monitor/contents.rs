@@ -75,80 +75,8 @@ impl Monitor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::machine::hart::Timer;
-    use crate::machine::monitor::{Limits, Parts};
-    use crate::machine::roots::RootMaker;
-    use ept_contexts::Ram;
-    use pool::ObjectSpec;
-    use pool::{CreateOptions, Pool};
-    use std::sync::Arc;
+    use crate::machine::monitor::test_world::{BOTH, world};
     use twz_abi::object::DATA_OFFSET;
-    use vm_memory::{GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
-
-    const BOTH: Rights = Rights::READ.union(Rights::WRITE);
-
-    struct World {
-        monitor: Monitor,
-        pool: Arc<Pool>,
-        context: ObjectId,
-        root: u64,
-        _place: tempfile::TempDir,
-    }
-
-    /// A monitor with one context; `None` where there is no KVM, since a context's table is one of KVM's.
-    fn world() -> Option<World> {
-        let Ok(kvm) = kvm_ioctls::Kvm::new() else {
-            eprintln!("skipped: this host has no KVM");
-            return None;
-        };
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let pool =
-            Pool::create(&place.path().join("pool"), 64 << 20, &CreateOptions::default()).expect("pool");
-        let pool = Arc::new(pool);
-        let session = pool.create_object(&ObjectSpec::default()).expect("session");
-        let context = super::super::init_context(&pool).expect("context");
-        let memory = GuestMemoryMmap::<()>::from_ranges(&[(GuestAddress(0), 1 << 20)]).expect("guest memory");
-        let host = memory.get_host_address(GuestAddress(0)).expect("guest memory");
-        let ram = Ram { host_address: host as u64, bytes: 1 << 20 };
-        let maker = RootMaker::new(kvm, memory, ram);
-        let first_root = Arc::new(maker.make().expect("root"));
-        let root = first_root.number();
-        let limits = Limits {
-            window_base: 4 << 30,
-            own_bytes: 64 << 20,
-            shared_bytes: 64 << 20,
-            shared_count: 2,
-            tables: 3,
-        };
-        let monitor = Monitor::new(Parts {
-            pool: Arc::clone(&pool),
-            session,
-            maker,
-            first_root,
-            limits,
-            harts: 1,
-            on_revision: Box::new(|_| {}),
-            expiry_timer: Timer::new().expect("timer"),
-        })
-        .expect("monitor");
-        assert!(monitor.enter_first(context).expect("a table").is_some());
-        Some(World { monitor, pool, context, root, _place: place })
-    }
-
-    impl World {
-        fn object(&self, rights: Rights, byte: u8) -> ObjectId {
-            let id =
-                self.pool.create_object(&ObjectSpec { rights, ..ObjectSpec::default() }).expect("object");
-            self.pool.open_object(id).expect("open").write(DATA_OFFSET, &[byte; 8192]).expect("write");
-            id
-        }
-
-        fn bytes(&self, id: ObjectId, offset: u64) -> [u8; 4] {
-            let mut bytes = [0xff; 4];
-            self.pool.open_object(id).expect("open").read(offset, &mut bytes).expect("read");
-            bytes
-        }
-    }
 
     fn spec(source: ObjectId, target: ObjectId) -> CopySpec {
         CopySpec { source, target, source_offset: DATA_OFFSET, target_offset: 0x5000, bytes: 4096 }

@@ -408,3 +408,44 @@ impl Contexts {
         ContextCounters { tables: self.tables() as u64, roots: self.maker.made(), ..self.counters }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::machine::monitor::test_world::world;
+    use twz_abi::ErrorCode;
+
+    #[test]
+    fn idle_contexts_give_their_tables_back_and_foreign_roots_are_refused() {
+        let Some(world) = world() else { return };
+        let monitor = &world.monitor;
+        for number in 0..12 {
+            let shared = number % 2 == 0;
+            let id = world.make_context(shared);
+            let entered = monitor.enter(world.context, id).expect("enter");
+            assert_ne!(entered.root, world.root, "a context of its own kind of root");
+            assert_eq!(monitor.check_caller(world.root, id), Err(ErrorCode::NotPermitted));
+            assert_eq!(monitor.check_caller(entered.root, id), Ok(()));
+            assert_eq!(monitor.check_caller(entered.root, world.context), Err(ErrorCode::NotPermitted));
+            assert_eq!(monitor.bind(id, world.context), Err(ErrorCode::NotPermitted));
+            monitor.leave(u64::from(entered.number)).expect("leave");
+            assert_eq!(monitor.check_caller(entered.root, id), Err(ErrorCode::NotPermitted));
+            assert_eq!(monitor.switch(0, u64::from(entered.number)).map(drop), Err(ErrorCode::NotPermitted));
+        }
+        let list = monitor.list();
+        assert_eq!(list.entered, 13, "one more is the first program's");
+        assert!(list.tables <= 4, "{list}");
+        assert!(list.evicted_idle >= 8, "{list}");
+    }
+
+    #[test]
+    fn only_who_may_use_a_context_enters_it() {
+        let Some(world) = world() else { return };
+        let monitor = &world.monitor;
+        let (alice, bob) = (world.make_context(false), world.make_context(false));
+        monitor.enter(world.context, alice).expect("its creator may");
+        assert_eq!(monitor.enter(alice, bob).map(drop), Err(ErrorCode::NotPermitted));
+        assert_eq!(monitor.gate(alice, bob, 0).map(drop), Err(ErrorCode::NotPermitted));
+        let plain = monitor.create(world.context, &Default::default()).expect("create");
+        assert_eq!(monitor.enter(world.context, plain).map(drop), Err(ErrorCode::BadContext));
+    }
+}

@@ -194,3 +194,45 @@ impl Monitor {
         (self.on_revision)(revision);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::machine::monitor::test_world::{BOTH, world};
+    use twz_abi::Rights;
+    use twz_abi::syscall::CreateSpec;
+
+    #[test]
+    fn the_host_takes_everything_from_a_context_and_it_stays_so() {
+        let Some(world) = world() else { return };
+        let monitor = &world.monitor;
+        let object = world.object(BOTH, 7);
+        let (binding, rights) = monitor.bind(world.context, object).expect("bind");
+        assert_eq!(rights, BOTH);
+        monitor.touch(world.root, binding, DATA_OFFSET, Rights::WRITE).expect("touch");
+        assert!(monitor.shows(world.context, object, DATA_OFFSET));
+        monitor.revoke_by_host(HostRevocation::Context(world.context)).expect("revoke");
+        assert!(!monitor.shows(world.context, object, DATA_OFFSET), "still shown after the revocation");
+        let touched = monitor.touch(world.root, binding, DATA_OFFSET, Rights::READ);
+        assert_eq!(touched.map(drop), Err(ErrorCode::NotPermitted));
+        assert_eq!(monitor.bind(world.context, object), Err(ErrorCode::NotPermitted));
+        let again = load(&world.pool).expect("the stored list");
+        assert!(again.has_context(world.context), "not durable");
+        let nothing = ObjectId { lo: 5, hi: 5 };
+        assert_eq!(monitor.revoke_by_host(HostRevocation::Object(nothing)), Err(ErrorCode::NoObject));
+    }
+
+    #[test]
+    fn what_nobody_granted_is_not_bound() {
+        let Some(world) = world() else { return };
+        let monitor = &world.monitor;
+        let mine = monitor.create(world.context, &CreateSpec::default()).expect("create");
+        assert_eq!(monitor.bind(world.context, mine).expect("the creator").1, Rights::all());
+        let foreign = world.object(Rights::empty(), 7);
+        assert_eq!(monitor.bind(world.context, foreign), Err(ErrorCode::NotPermitted));
+        let stranger = world.make_context(false);
+        let header = sec::Context::read(&super::super::facts::Bytes(&world.pool, stranger)).expect("header");
+        monitor.enter_as(stranger, &header).expect("enter");
+        assert_eq!(monitor.bind(stranger, mine), Err(ErrorCode::NotPermitted));
+    }
+}
