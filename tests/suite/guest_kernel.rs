@@ -21,7 +21,7 @@ tests_on!(
 tests_on!(testbed, super::SMALL, promises_hold_on_two_harts_in_parts, an_attack_harms_nobody_in_parts);
 
 fn twzvmm(pool: &str, harts: &str, words: &[&str], limit: Duration) -> Job {
-    let options = ["twzvmm", "--pmem", pool, "--create", "512M", "--harts", harts, "--"];
+    let options = ["twzvmm", "--pmem", pool, "--create", "448M", "--harts", harts, "--"];
     Job { limit, ..Job::new(&[&options[..], words].concat()) }
 }
 
