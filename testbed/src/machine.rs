@@ -203,7 +203,8 @@ impl Machine {
                     );
                 }
                 let state = if running { "CMD is still running" } else { "the machine is still booting" };
-                eprintln!("testbed: {state} after {} s: ended by --timeout", arguments.timeout.as_secs());
+                let (seconds, words) = (arguments.timeout.as_secs(), self.last_words());
+                eprintln!("testbed: {state} after {seconds} s: ended by --timeout{words}");
                 return Ok(EXIT_TIMEOUT);
             }
             let next = cut_at.unwrap_or(limit).min(limit);
