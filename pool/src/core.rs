@@ -107,9 +107,11 @@ impl Pool<Mapped> {
     /// [`Error::AlreadyAPool`] unless forced, [`Error::TooSmall`], [`Error::TooLarge`], [`Error::Locked`],
     /// [`Error::Alignment`], [`Error::Io`] (disk full among others).
     pub fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<Self> {
-        let mapped = Mapped::create(path, size, options)?;
+        let (mapped, staged) = Mapped::create(path, size, options)?;
         let (size, granule) = (mapped.backing().size, mapped.backing().granule);
-        Self::format(mapped, size, granule)
+        let pool = Self::format(mapped, size, granule)?;
+        staged.publish(path)?;
+        Ok(pool)
     }
 
     /// Opens the pool at `path` for this process alone.

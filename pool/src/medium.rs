@@ -14,6 +14,7 @@ use pmem::{Msynced, Native, Pmem};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
+use std::cell::Cell;
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -123,6 +124,51 @@ pub struct Backing<'a> {
     pub map_sync: bool,
 }
 
+/// The name that a new file has until it is a pool, so that a process that is killed meanwhile leaves nothing under the pool's own name.
+/// Dropped before [`Staged::publish`], it removes the file.
+#[derive(Debug)]
+pub(crate) struct Staged {
+    /// `None` for what exists already, and once published.
+    path: Option<PathBuf>,
+    keep: Cell<bool>,
+}
+
+impl Staged {
+    /// `.NAME.new` beside `path`, if there is nothing at `path`. One that a killed process left is used again.
+    fn of(path: &Path) -> Self {
+        let name = path.file_name().filter(|_| !path.exists());
+        let path = name.map(|name| {
+            let mut hidden = std::ffi::OsString::from(".");
+            hidden.push(name);
+            hidden.push(".new");
+            path.with_file_name(hidden)
+        });
+        Self { path, keep: Cell::new(false) }
+    }
+
+    fn leave(&self) {
+        self.keep.set(true);
+    }
+
+    /// Gives the finished pool its own name, durably.
+    pub(crate) fn publish(mut self, path: &Path) -> Result<()> {
+        let Some(staged) = self.path.take() else { return Ok(()) };
+        let failed = |source| Error::Io { action: "name", path: path.to_owned(), source };
+        std::fs::rename(&staged, path).map_err(failed)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        if let Some(path) = self.path.as_deref().filter(|_| !self.keep.get()) {
+            // Ours, made a moment ago; nothing to do if that fails too.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 /// A mapped file or device.
 #[derive(Debug)]
 pub struct Mapped {
@@ -157,17 +203,16 @@ impl Mapped {
     }
 
     /// Opens, locks and sizes the medium of a new pool, and maps it.
-    pub(crate) fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<Self> {
+    ///
+    /// A new file has another name until it is a pool: the caller gives it its own with [`Staged::publish`].
+    pub(crate) fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<(Self, Staged)> {
+        let staged = Staged::of(path);
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::CREATE;
-        let new = !path.exists();
-        let fd =
-            rustix::fs::open(path, flags, Mode::from_raw_mode(0o600)).map_err(Self::io(path, "create"))?;
-        let made = Self::lock(&fd, path).and_then(|()| Self::create_in(fd, path, size, options));
-        if made.is_err() && new {
-            // Ours, made a moment ago; nothing to do if that fails too.
-            let _ = std::fs::remove_file(path);
-        }
-        made
+        let at = staged.path.as_deref().unwrap_or(path);
+        let fd = rustix::fs::open(at, flags, Mode::from_raw_mode(0o600)).map_err(Self::io(path, "create"))?;
+        // Not ours to remove if somebody else is making a pool there.
+        Self::lock(&fd, path).inspect_err(|_| staged.leave())?;
+        Ok((Self::create_in(fd, path, size, options)?, staged))
     }
 
     fn create_in(fd: OwnedFd, path: &Path, size: u64, options: &CreateOptions) -> Result<Self> {
