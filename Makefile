@@ -12,6 +12,9 @@ test-intel: setup ## the tests that need VT-x with EPT, in the testbed's Intel m
 bench: setup      ## measure, and print what was measured on what
 	@scripts/bench
 
+book: setup       ## the book as HTML, in target/book
+	@scripts/book
+
 setup:            ## install what the rest needs (as root), or say how
 	@scripts/setup
 
@@ -25,4 +28,4 @@ lint:             ## what `make test` says about the sources alone
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  \1\t/p' Makefile | expand -t 15
 
-.PHONY: run test test-intel bench setup fmt lint help
+.PHONY: run test test-intel bench book setup fmt lint help

@@ -18,6 +18,7 @@ macro_rules! tests_on {
 }
 
 mod bad_input;
+mod book;
 mod console;
 mod contexts;
 mod guest_docs;

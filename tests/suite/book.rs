@@ -1,0 +1,183 @@
+//! The book and the README: no page is lost, no link is broken, and what they say to type works.
+
+use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tests::{Facility, available, binary};
+
+fn project() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the project").to_path_buf()
+}
+
+fn read(path: &Path) -> String {
+    std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// All Markdown files below a folder.
+fn pages_below(folder: &Path) -> BTreeSet<PathBuf> {
+    let mut pages = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).expect("a folder of pages") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            pages.append(&mut pages_below(&path));
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            pages.insert(path);
+        }
+    }
+    pages
+}
+
+fn links(text: &str) -> Vec<String> {
+    let events = Parser::new_ext(text, Options::ENABLE_TABLES);
+    let links = events.filter_map(|event| match event {
+        Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => Some(dest_url.into_string()),
+        _ => None,
+    });
+    links.collect()
+}
+
+/// The anchors that mdBook and code hosts make of a page's headings.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let mut anchors = BTreeSet::new();
+    let mut heading: Option<String> = None;
+    for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::Heading { .. }) => heading = Some(String::new()),
+            Event::Text(words) | Event::Code(words) => {
+                if let Some(heading) = &mut heading {
+                    heading.push_str(&words);
+                }
+            }
+            Event::End(TagEnd::Heading(_)) => {
+                let words = heading.take().expect("a heading that ends has begun").to_lowercase();
+                let kept = words.chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+                anchors.insert(kept.map(|c| if c == ' ' { '-' } else { c }).collect());
+            }
+            _ => (),
+        }
+    }
+    anchors
+}
+
+/// The lines of a page's code blocks that are a command called `name`, comments and all.
+fn commands(text: &str, name: &str) -> Vec<String> {
+    let mut commands = Vec::new();
+    let mut in_shell = false;
+    for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Indented)) => in_shell = true,
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) => in_shell = &*language == "sh",
+            Event::End(TagEnd::CodeBlock) => in_shell = false,
+            Event::Text(lines) if in_shell => {
+                let is_ours = |line: &&str| line.split_whitespace().next() == Some(name);
+                commands.extend(lines.lines().filter(is_ours).map(str::to_owned));
+            }
+            _ => (),
+        }
+    }
+    commands
+}
+
+#[test]
+fn every_page_is_in_the_summary_and_every_link_leads_somewhere() {
+    let docs = project().join("docs");
+    let summary = docs.join("SUMMARY.md");
+    let listed: BTreeSet<PathBuf> = links(&read(&summary)).iter().map(|link| docs.join(link)).collect();
+    let mut pages = pages_below(&docs);
+    pages.remove(&summary);
+    assert_eq!(listed, pages, "docs/SUMMARY.md lists other pages than there are");
+
+    pages.extend([project().join("README.md"), project().join("testbed/README.md")]);
+    let mut broken = String::new();
+    for page in pages {
+        let text = read(&page);
+        for link in links(&text).iter().filter(|link| !link.contains("://")) {
+            let (path, anchor) = link.split_once('#').unwrap_or((link.as_str(), ""));
+            let target = if path.is_empty() { page.clone() } else { page.with_file_name(path) };
+            if !target.exists() {
+                let _ = writeln!(broken, "{}: {link}: no such file", page.display());
+            } else if !anchor.is_empty() && !anchors(&read(&target)).contains(anchor) {
+                let _ = writeln!(broken, "{}: {link}: no such heading", page.display());
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken}");
+}
+
+/// The subcommands that a help text lists.
+fn subcommands(help: &str) -> Vec<String> {
+    let list = help.split("\nCommands:\n").nth(1).unwrap_or_default();
+    let lines = list.lines().take_while(|line| !line.is_empty());
+    // A name stands in column 2; what is indented further goes on with the line above.
+    let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    names.filter_map(|line| line.split_whitespace().next()).filter(|&name| name != "help").map(str::to_owned).collect()
+}
+
+fn describe(command: &[String], page: &mut String) {
+    let output = Command::new(binary("twzvmm")).args(command).arg("--help").output().expect("twzvmm starts");
+    assert!(output.status.success(), "twzvmm {command:?} --help");
+    let help = String::from_utf8(output.stdout).expect("help is text");
+    let title = [&["twzvmm".to_owned()], command].concat().join(" ");
+    let text: String = help.lines().map(|line| format!("{}\n", line.trim_end())).collect();
+    let _ = write!(page, "\n{} {title}\n\n```text\n{}\n```\n", "#".repeat(2 + command.len().min(2)), text.trim_end());
+    for name in subcommands(&help) {
+        describe(&[command, &[name]].concat(), page);
+    }
+}
+
+#[test]
+fn command_lines_are_documented_as_they_are() {
+    let mut wanted = String::from(
+        "# Command lines\n\nWhat `--help` prints, for every command; a test keeps this page so. \
+         `TWZ_UPDATE_DOCS=1 cargo test -p tests -- command_lines` writes it.\n",
+    );
+    describe(&[], &mut wanted);
+    let path = project().join("docs/command-line.md");
+    if std::env::var_os("TWZ_UPDATE_DOCS").is_some() {
+        std::fs::write(&path, &wanted).expect("a page that may be written");
+    }
+    let page = read(&path);
+    let differs = page.lines().zip(wanted.lines()).find(|(is, should)| is != should);
+    assert!(
+        page == wanted,
+        "docs/command-line.md is out of date, first at {differs:?}: TWZ_UPDATE_DOCS=1 cargo test -p tests -- command_lines"
+    );
+}
+
+mod local {
+    use super::*;
+
+    /// What the pages tell a newcomer to type, in one folder, in their order; devices that this host lacks excepted.
+    #[test]
+    fn what_the_pages_say_to_type_works() {
+        if !available(Facility::Kvm) {
+            return;
+        }
+        let twzvmm = binary("twzvmm");
+        let search = format!("{}:{}", twzvmm.parent().expect("a folder").display(), std::env::var("PATH").unwrap());
+        for page in ["README.md", "docs/install.md"] {
+            let folder = tempfile::tempdir().unwrap();
+            let all = commands(&read(&project().join(page)), "twzvmm");
+            assert!(!all.is_empty(), "{page} has no commands any more");
+            // `…` stands for what the reader puts in; a device is tried in the testbed.
+            for line in all.iter().filter(|line| !line.contains('…') && !line.starts_with("twzvmm --pmem /dev/")) {
+                std::fs::write(folder.path().join("twz.toml"), "pmem = \"pool.img\"\nharts = 2\nmem = \"512M\"\n").unwrap();
+                let output = Command::new("sh")
+                    .args(["-c", line])
+                    .current_dir(folder.path())
+                    .env("PATH", &search)
+                    .output()
+                    .unwrap();
+                assert!(
+                    output.status.success(),
+                    "{page}: `{line}`: {}\n{}{}",
+                    output.status,
+                    String::from_utf8_lossy(&output.stdout),
+                    String::from_utf8_lossy(&output.stderr)
+                );
+            }
+        }
+    }
+}
