@@ -32,7 +32,9 @@ fn pages_below(folder: &Path) -> BTreeSet<PathBuf> {
 fn links(text: &str) -> Vec<String> {
     let events = Parser::new_ext(text, Options::ENABLE_TABLES);
     let links = events.filter_map(|event| match event {
-        Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => Some(dest_url.into_string()),
+        Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+            Some(dest_url.into_string())
+        }
         _ => None,
     });
     links.collect()
@@ -112,7 +114,11 @@ fn subcommands(help: &str) -> Vec<String> {
     let lines = list.lines().take_while(|line| !line.is_empty());
     // A name stands in column 2; what is indented further goes on with the line above.
     let names = lines.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    names.filter_map(|line| line.split_whitespace().next()).filter(|&name| name != "help").map(str::to_owned).collect()
+    names
+        .filter_map(|line| line.split_whitespace().next())
+        .filter(|&name| name != "help")
+        .map(str::to_owned)
+        .collect()
 }
 
 fn describe(command: &[String], page: &mut String) {
@@ -121,7 +127,12 @@ fn describe(command: &[String], page: &mut String) {
     let help = String::from_utf8(output.stdout).expect("help is text");
     let title = [&["twzvmm".to_owned()], command].concat().join(" ");
     let text: String = help.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-    let _ = write!(page, "\n{} {title}\n\n```text\n{}\n```\n", "#".repeat(2 + command.len().min(2)), text.trim_end());
+    let _ = write!(
+        page,
+        "\n{} {title}\n\n```text\n{}\n```\n",
+        "#".repeat(2 + command.len().min(2)),
+        text.trim_end()
+    );
     for name in subcommands(&help) {
         describe(&[command, &[name]].concat(), page);
     }
@@ -156,14 +167,21 @@ mod local {
             return;
         }
         let twzvmm = binary("twzvmm");
-        let search = format!("{}:{}", twzvmm.parent().expect("a folder").display(), std::env::var("PATH").unwrap());
+        let search =
+            format!("{}:{}", twzvmm.parent().expect("a folder").display(), std::env::var("PATH").unwrap());
         for page in ["README.md", "docs/install.md"] {
             let folder = tempfile::tempdir().unwrap();
             let all = commands(&read(&project().join(page)), "twzvmm");
             assert!(!all.is_empty(), "{page} has no commands any more");
             // `…` stands for what the reader puts in; a device is tried in the testbed.
-            for line in all.iter().filter(|line| !line.contains('…') && !line.starts_with("twzvmm --pmem /dev/")) {
-                std::fs::write(folder.path().join("twz.toml"), "pmem = \"pool.img\"\nharts = 2\nmem = \"512M\"\n").unwrap();
+            for line in
+                all.iter().filter(|line| !line.contains('…') && !line.starts_with("twzvmm --pmem /dev/"))
+            {
+                std::fs::write(
+                    folder.path().join("twz.toml"),
+                    "pmem = \"pool.img\"\nharts = 2\nmem = \"512M\"\n",
+                )
+                .unwrap();
                 let output = Command::new("sh")
                     .args(["-c", line])
                     .current_dir(folder.path())
