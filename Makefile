@@ -12,6 +12,9 @@ test-intel: setup ## the tests that need VT-x with EPT, in the testbed's Intel m
 bench: setup      ## measure, and print what was measured on what
 	@scripts/bench
 
+bench-compare:    ## what became slower: make bench-compare A.json B.json (or A=A.json B=B.json)
+	@cargo run --release --quiet -p bench -- compare $(if $(A),$(A) $(B),$(filter-out bench-compare,$(MAKECMDGOALS)))
+
 book: setup       ## the book as HTML, in target/book
 	@scripts/book
 
@@ -28,4 +31,4 @@ lint:             ## what `make test` says about the sources alone
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  \1\t/p' Makefile | expand -t 15
 
-.PHONY: run test test-intel bench book setup fmt lint help
+.PHONY: run test test-intel bench bench-compare book setup fmt lint help

@@ -4,22 +4,45 @@
 
 mod guest;
 mod linux;
-mod report;
-mod row;
 
 use anyhow::{Context, Result};
-use clap::Parser;
+use bench::compare::{self, Verdict};
+use bench::host::Host;
+use bench::report;
+use bench::row::{self, Row, Where};
+use clap::{Parser, Subcommand};
 use guest::Guest;
-use row::{Row, Where};
-use serde::Serialize;
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 /// Measure Twizzler beside Linux and libraries for persistent memory.
 #[derive(Parser)]
 struct Arguments {
-    /// The twzvmm to measure.
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure the guest and `twzvmm`, take in rows that others measured, and report.
+    Run(Run),
+    /// Compare two `report.json`; ends with status 1 if something regressed.
+    Compare {
+        /// The earlier one.
+        before: PathBuf,
+        /// The later one.
+        after: PathBuf,
+        /// How much worse is no regression yet, in percent.
+        #[arg(long, default_value_t = 10)]
+        tolerance: u32,
+    },
+}
+
+#[derive(clap::Args)]
+struct Run {
+    /// The twzvmm to measure; without it only the other rows are reported.
     #[arg(long)]
-    twzvmm: PathBuf,
+    twzvmm: Option<PathBuf>,
     /// Where the report goes.
     #[arg(long)]
     out: PathBuf,
@@ -34,12 +57,6 @@ struct Arguments {
     percent: u32,
 }
 
-#[derive(Serialize)]
-struct Whole<'a> {
-    host: &'a report::Host,
-    rows: &'a [Row],
-}
-
 /// A guest operation, the Linux one beside it, and how often a round does the latter.
 type Pair = (&'static str, &'static str, fn(u32) -> std::io::Result<f64>, u32);
 
@@ -52,32 +69,30 @@ const PAIRS: [Pair; 6] = [
     ("view_switch", "switch to another process (pipe)", linux::pipe_switch, 2_000),
 ];
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let guest = Guest::new(&arguments.twzvmm)?;
-    let mut rows = boot(&guest, arguments.rounds)?;
-    rows.extend(kernel(&guest, &arguments)?);
+fn main() -> Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Run(arguments) => run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Compare { before, after, tolerance } => {
+            let (before, after) = (row::read(&before)?, row::read(&after)?);
+            let changes = compare::compare(&before, &after, f64::from(tolerance) / 100.0);
+            print!("{}", compare::markdown(&before, &after, &changes));
+            let regressed = changes.iter().any(|change| change.verdict == Verdict::Regressed);
+            Ok(if regressed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+        }
+    }
+}
+
+fn run(arguments: &Run) -> Result<()> {
+    let mut rows = Vec::new();
     for path in &arguments.rows {
         rows.extend(row::read(path)?);
     }
-    let host = report::Host::look();
-    std::fs::create_dir_all(&arguments.out)?;
-    let whole = serde_json::to_string_pretty(&Whole { host: &host, rows: &rows })? + "\n";
-    std::fs::write(arguments.out.join("report.json"), whole)?;
-    let text = report::markdown(&host, &rows);
-    std::fs::write(arguments.out.join("report.md"), &text)?;
-    print!("{text}");
-    let missed: Vec<_> = rows.iter().filter(|row| row.holds == Some(false)).collect();
-    println!(
-        "\n{} rows, {} miss their aim{}",
-        rows.len(),
-        missed.len(),
-        if missed.is_empty() { "" } else { ":" }
-    );
-    for row in missed {
-        let aim = row.aim.as_deref().unwrap_or_default();
-        println!("  {}/{}: {:.3} {} (aim {aim})", row.group, row.name, row.ours, row.unit);
+    if let Some(twzvmm) = &arguments.twzvmm {
+        let guest = Guest::new(twzvmm)?;
+        rows.extend(boot(&guest, arguments.rounds)?);
+        rows.extend(kernel(&guest, arguments)?);
     }
+    print!("{}", report::write_all(&arguments.out, &Host::look(), &rows)?);
     Ok(())
 }
 
@@ -101,7 +116,7 @@ fn boot(guest: &Guest, rounds: usize) -> Result<Vec<Row>> {
 }
 
 /// Kernel operations beside Linux's, interleaved.
-fn kernel(guest: &Guest, arguments: &Arguments) -> Result<Vec<Row>> {
+fn kernel(guest: &Guest, arguments: &Run) -> Result<Vec<Row>> {
     let mut ours: Vec<Vec<f64>> = vec![Vec::new(); PAIRS.len()];
     let mut peers: Vec<Vec<f64>> = vec![Vec::new(); PAIRS.len()];
     let mut named = Vec::new();

@@ -1,84 +1,136 @@
-//! The report: Markdown for people, JSON for scripts, and the host that it was made on.
+//! The report: Markdown for people, JSON for scripts, plots for both.
 
-use crate::row::Row;
-use serde::Serialize;
-use std::collections::BTreeMap;
+use crate::host::Host;
+use crate::plot::{self, Cluster, short};
+use crate::row::{self, Row};
+use anyhow::{Context, Result};
 use std::fmt::Write;
-use std::fs;
+use std::path::Path;
 
-/// What the numbers depend on.
-#[derive(Debug, Serialize)]
-pub(crate) struct Host {
-    cpu: String,
-    kernel: String,
-    command_line: String,
-    kvm_modules: Vec<String>,
-    mitigations: BTreeMap<String, String>,
-}
-
-impl Host {
-    /// This host.
-    pub(crate) fn look() -> Self {
-        let read = |path: &str| fs::read_to_string(path).unwrap_or_default().trim().to_string();
-        let names = |path: &str| {
-            let entries = fs::read_dir(path).into_iter().flatten().flatten();
-            entries.filter_map(|entry| entry.file_name().into_string().ok()).collect::<Vec<_>>()
-        };
-        let cpu = read("/proc/cpuinfo");
-        let cpu = cpu.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("");
-        let vulnerabilities = "/sys/devices/system/cpu/vulnerabilities";
-        Self {
-            cpu: cpu.trim_start_matches([' ', '\t', ':']).to_string(),
-            kernel: read("/proc/version"),
-            command_line: read("/proc/cmdline"),
-            kvm_modules: names("/sys/module").into_iter().filter(|name| name.starts_with("kvm")).collect(),
-            mitigations: names(vulnerabilities)
-                .into_iter()
-                .map(|name| (name.clone(), read(&format!("{vulnerabilities}/{name}"))))
-                .collect(),
+/// Writes everything into `folder` and returns the Markdown.
+///
+/// # Errors
+/// When a file cannot be written.
+pub fn write_all(folder: &Path, host: &Host, rows: &[Row]) -> Result<String> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    row::write(&folder.join("report.json"), rows)?;
+    std::fs::write(folder.join("host.json"), serde_json::to_string_pretty(host)? + "\n")?;
+    let mut plots = Vec::new();
+    for group in groups(rows) {
+        let name = format!("{}.svg", file_name(group));
+        if plot_ratios(&folder.join(&name), group, rows)? {
+            plots.push((group, name));
         }
     }
+    let figures = crate::figures::write_all(folder, rows)?;
+    let text = markdown(host, rows, &plots, &figures);
+    std::fs::write(folder.join("report.md"), &text)?;
+    Ok(text)
 }
 
-/// The report as Markdown, ratios first.
-pub(crate) fn markdown(host: &Host, rows: &[Row]) -> String {
-    let mut text = format!("# Benchmarks\n\n{}; KVM modules: {}\n", host.cpu, host.kvm_modules.join(", "));
-    let mut group = "";
+/// Groups in the order of their first rows.
+fn groups(rows: &[Row]) -> Vec<&str> {
+    let mut groups: Vec<&str> = Vec::new();
     for row in rows {
-        if row.group != group {
-            group = &row.group;
-            let header =
-                "| what | ratio | ours | peer | peer is | aim | holds |\n|---|---|---|---|---|---|---|";
-            let _ = write!(text, "\n## {group}\n\n{header}\n");
+        if !groups.contains(&row.group.as_str()) {
+            groups.push(&row.group);
         }
-        let number = |value: Option<f64>, unit: &str| {
-            value.map_or("–".into(), |value| format!("{}{unit}", short(value)))
-        };
-        let unit = format!(" {}", row.unit);
-        let _ = writeln!(
-            text,
-            "| {} ({}) | {} | {} | {} | {} | {} | {} |",
-            row.name,
-            serde_json::to_string(&row.place).unwrap_or_default().trim_matches('"'),
-            number(row.ratio, ""),
-            number(Some(row.ours), &unit),
-            number(row.peer, &unit),
-            row.peer_name.as_deref().unwrap_or("–"),
-            row.aim.as_deref().unwrap_or("–"),
-            row.holds.map_or("–", |holds| if holds { "yes" } else { "no" }),
-        );
     }
+    groups
+}
+
+fn file_name(group: &str) -> String {
+    group.to_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "-")
+}
+
+/// Plots the ratios of a group; false if it has none.
+fn plot_ratios(path: &Path, group: &str, rows: &[Row]) -> Result<bool> {
+    let clusters: Vec<Cluster> = rows
+        .iter()
+        .filter(|row| row.group == group && row.ratio.is_some())
+        .map(|row| Cluster {
+            label: format!("{} / {}", row.name, row.peer_name.as_deref().unwrap_or("peer")),
+            values: vec![row.ratio],
+        })
+        .collect();
+    if clusters.is_empty() {
+        return Ok(false);
+    }
+    let title = format!("{group}: ours by the peer's; left of the line is better");
+    plot::bars(path, &title, "ratio", &["ours / peer"], &clusters, Some(1.0))?;
+    Ok(true)
+}
+
+/// The report as Markdown, ratios first. Plots: (what, file).
+#[must_use]
+pub fn markdown(host: &Host, rows: &[Row], plots: &[(&str, String)], figures: &[(String, String)]) -> String {
+    let mut text = format!("# Benchmarks\n\n{}", host.markdown());
+    text.push_str("\nMedians; ± is half the distance between the quartiles. A ratio is ours by the peer's, of the same run.\n");
+    for group in groups(rows) {
+        let header = "| what | where | ratio | ours | peer | peer is | aim | holds |\n|---|---|---|---|---|---|---|---|";
+        let _ = write!(text, "\n## {group}\n\n{header}\n");
+        for row in rows.iter().filter(|row| row.group == group) {
+            line(&mut text, row);
+        }
+        for (_, file) in plots.iter().filter(|(of, _)| *of == group) {
+            let _ = write!(text, "\n![{group}]({file})\n");
+        }
+    }
+    if !figures.is_empty() {
+        text.push_str("\n## Figures\n");
+    }
+    for (title, file) in figures {
+        let _ = write!(text, "\n![{title}]({file})\n");
+    }
+    text.push_str(&missed(rows));
     text
 }
 
-/// Three significant digits.
-fn short(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+fn line(text: &mut String, row: &Row) {
+    let number = |value: Option<f64>, spread: Option<[f64; 2]>, unit: &str| {
+        let around = spread.map_or(String::new(), |[low, high]| format!(" ± {}", short((high - low) / 2.0)));
+        value.map_or("–".into(), |value| format!("{}{around}{unit}", short(value)))
+    };
+    let unit = format!(" {}", row.unit);
+    let _ = writeln!(
+        text,
+        "| {} | {} | {} | {} | {} | {} | {} | {} |",
+        row.name,
+        row.place.word(),
+        number(row.ratio, None, ""),
+        number(Some(row.ours), row.ours_spread, &unit),
+        number(row.peer, row.peer_spread, &unit),
+        row.peer_name.as_deref().unwrap_or("–"),
+        row.aim.as_deref().unwrap_or("–"),
+        row.holds.map_or("–", |holds| if holds { "yes" } else { "no" }),
+    );
+}
+
+/// The end of the report: how many aims there are, and which are missed.
+#[must_use]
+pub fn missed(rows: &[Row]) -> String {
+    let with_aim = rows.iter().filter(|row| row.holds.is_some()).count();
+    let missed: Vec<&Row> = rows.iter().filter(|row| row.holds == Some(false)).collect();
+    let mut text = format!(
+        "\n{} rows, {with_aim} with an aim, {} miss it{}\n\n",
+        rows.len(),
+        missed.len(),
+        if missed.is_empty() { "" } else { ":" }
+    );
+    for row in missed {
+        let ratio = row.ratio.map_or(String::new(), |ratio| format!(", {}×", short(ratio)));
+        let _ = writeln!(
+            text,
+            "- {} / {} ({}): {} {}{ratio}; aim {}",
+            row.group,
+            row.name,
+            row.place.word(),
+            short(row.ours),
+            row.unit,
+            row.aim.as_deref().unwrap_or_default()
+        );
     }
+    text
 }
 
 #[cfg(test)]
@@ -87,10 +139,24 @@ mod tests {
     use crate::row::Where;
 
     #[test]
-    fn a_row_becomes_a_line() {
-        let row = Row::new("kernel", "syscall", Where::Guest, "ns", &[50.0]).beside("getppid", &[100.0]);
-        let text = markdown(&Host::look(), &[row]);
-        assert!(text.contains("## kernel"));
-        assert!(text.contains("| syscall (guest) | 0.500 | 50.0 ns | 100 ns | getppid | – | – |"), "{text}");
+    fn a_report_has_all_its_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let syscall = Row::new("kernel", "syscall", Where::Guest, "ns", &[50.0])
+            .beside("getppid", &[100.0])
+            .at_most(9.0);
+        let alone = Row::count("counts", "exits", Where::Host, "exits", 7.0).at_most(8.0);
+        let text = write_all(folder.path(), &Host::look(), &[syscall, alone]).unwrap();
+        assert!(text.contains("## kernel") && text.contains("![kernel](kernel.svg)"), "{text}");
+        assert!(
+            text.contains("| syscall | guest | 0.500 | 50.0 ns | 100 ns | getppid | ≤ 9 ns | no |"),
+            "{text}"
+        );
+        assert!(text.ends_with("- kernel / syscall (guest): 50.0 ns, 0.500×; aim ≤ 9 ns\n"), "{text}");
+        assert!(text.contains("2 rows, 2 with an aim, 1 miss it:"), "{text}");
+        for file in ["report.json", "report.md", "host.json", "kernel.svg"] {
+            assert!(folder.path().join(file).is_file(), "{file}");
+        }
+        assert!(!folder.path().join("counts.svg").exists(), "no ratio, no plot");
+        assert_eq!(row::read(&folder.path().join("report.json")).unwrap().len(), 2);
     }
 }

@@ -1,5 +1,6 @@
 //! Rows: what a report is a list of.
 
+use crate::sample::Samples;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::path::Path;
 /// Where something was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Where {
+pub enum Where {
     /// In a Linux process, on the pool's or libtwz's code.
     Hosted,
     /// In a program on Twizzler.
@@ -16,67 +17,109 @@ pub(crate) enum Where {
     Host,
 }
 
+impl Where {
+    /// Its word in the report.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Hosted => "hosted",
+            Self::Guest => "guest",
+            Self::Host => "host",
+        }
+    }
+}
+
 /// One figure beside its peer's.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Row {
+pub struct Row {
     /// What belongs together.
-    pub(crate) group: String,
+    pub group: String,
     /// What was measured.
-    pub(crate) name: String,
+    pub name: String,
     /// Where.
     #[serde(rename = "where")]
-    pub(crate) place: Where,
+    pub place: Where,
     /// Of `ours` and `peer`.
-    pub(crate) unit: String,
+    pub unit: String,
     /// Median.
-    pub(crate) ours: f64,
+    pub ours: f64,
     /// The peer's median; absent without a peer.
-    pub(crate) peer: Option<f64>,
+    pub peer: Option<f64>,
     /// What the peer is.
-    pub(crate) peer_name: Option<String>,
+    pub peer_name: Option<String>,
     /// Ours by the peer's.
-    pub(crate) ratio: Option<f64>,
+    pub ratio: Option<f64>,
     /// What was promised, in words; absent if nothing was.
-    pub(crate) aim: Option<String>,
+    pub aim: Option<String>,
     /// Whether the aim is met here.
-    pub(crate) holds: Option<bool>,
+    pub holds: Option<bool>,
+    /// Lower and upper quartile of `ours`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ours_spread: Option<[f64; 2]>,
+    /// Lower and upper quartile of `peer`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_spread: Option<[f64; 2]>,
 }
 
 impl Row {
-    /// A row of `samples`, whose medians count.
-    pub(crate) fn new(group: &str, name: &str, place: Where, unit: &str, samples: &[f64]) -> Self {
+    /// A row of `samples`, whose median and quartiles count.
+    #[must_use]
+    pub fn new(group: &str, name: &str, place: Where, unit: &str, samples: &[f64]) -> Self {
+        let samples = Samples::new(samples);
         Self {
             group: group.into(),
             name: name.into(),
             place,
             unit: unit.into(),
-            ours: median(samples),
+            ours: samples.median(),
             peer: None,
             peer_name: None,
             ratio: None,
             aim: None,
             holds: None,
+            ours_spread: samples.spread(),
+            peer_spread: None,
         }
     }
 
+    /// A row of something that is counted, not timed: one number, no spread.
+    #[must_use]
+    pub fn count(group: &str, name: &str, place: Where, unit: &str, count: f64) -> Self {
+        Self { ours_spread: None, ..Self::new(group, name, place, unit, &[count]) }
+    }
+
     /// Puts the peer's samples beside.
-    pub(crate) fn beside(mut self, peer: &str, samples: &[f64]) -> Self {
-        let peer_median = median(samples);
-        self.peer = Some(peer_median);
+    #[must_use]
+    pub fn beside(mut self, peer: &str, samples: &[f64]) -> Self {
+        let samples = Samples::new(samples);
+        self.peer = Some(samples.median());
         self.peer_name = Some(peer.into());
-        self.ratio = (peer_median > 0.0).then(|| self.ours / peer_median);
+        self.peer_spread = samples.spread();
+        self.ratio = (samples.median() > 0.0).then(|| self.ours / samples.median());
         self
     }
 
     /// Says what was promised: at most this, in the row's unit.
-    pub(crate) fn at_most(mut self, limit: f64) -> Self {
+    #[must_use]
+    pub fn at_most(mut self, limit: f64) -> Self {
         (self.aim, self.holds) = (Some(format!("≤ {limit} {}", self.unit)), Some(self.ours <= limit));
+        self
+    }
+
+    /// Says what was promised: at most so many times the peer. A row without a ratio does not hold.
+    #[must_use]
+    pub fn ratio_at_most(mut self, limit: f64) -> Self {
+        let holds = self.ratio.is_some_and(|ratio| ratio <= limit);
+        (self.aim, self.holds) = (Some(format!("≤ {limit}×")), Some(holds));
         self
     }
 }
 
 /// Reads rows that another benchmark wrote: a JSON list, or an object a line.
-pub(crate) fn read(path: &Path) -> Result<Vec<Row>> {
+///
+/// # Errors
+/// When the file cannot be read or holds something else; names it.
+pub fn read(path: &Path) -> Result<Vec<Row>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let rows = if text.trim_start().starts_with('[') {
         serde_json::from_str(&text)
@@ -86,11 +129,13 @@ pub(crate) fn read(path: &Path) -> Result<Vec<Row>> {
     rows.with_context(|| path.display().to_string())
 }
 
-/// The middle value; 0 without any.
-pub(crate) fn median(samples: &[f64]) -> f64 {
-    let mut sorted = samples.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    sorted.get(sorted.len() / 2).copied().unwrap_or(0.0)
+/// Writes rows as a JSON list, which [`read`] reads.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write(path: &Path, rows: &[Row]) -> Result<()> {
+    let text = serde_json::to_string_pretty(rows)? + "\n";
+    std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
 #[cfg(test)]
@@ -102,6 +147,25 @@ mod tests {
         let row = Row::new("g", "n", Where::Guest, "ns", &[9.0, 1.0, 2.0]).beside("p", &[8.0, 4.0, 1.0]);
         assert_eq!((row.ours, row.peer, row.ratio), (2.0, Some(4.0), Some(0.5)));
         assert_eq!(row.clone().at_most(2.0).holds, Some(true));
-        assert_eq!(row.at_most(1.9).holds, Some(false));
+        assert_eq!(row.clone().at_most(1.9).holds, Some(false));
+        assert_eq!(row.clone().ratio_at_most(0.5).holds, Some(true));
+        assert_eq!(row.ratio_at_most(0.4).holds, Some(false));
+        let alone = Row::new("g", "n", Where::Guest, "ns", &[1.0]).ratio_at_most(9.0);
+        assert_eq!(alone.holds, Some(false), "without its peer an aim is not shown");
+    }
+
+    #[test]
+    fn rows_are_read_as_they_were_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.json");
+        let row = Row::new("g", "n", Where::Hosted, "ns", &[1.0, 2.0, 3.0]).beside("p", &[4.0]);
+        write(&path, &[row.clone(), row]).unwrap();
+        let rows = read(&path).unwrap();
+        assert_eq!(rows.len(), 2);
+        assert_eq!((rows[1].ours, rows[1].ratio, rows[1].place), (2.0, Some(0.5), Where::Hosted));
+        // What older benchmarks write: an object a line, without spreads.
+        let line = r#"{"group":"g","name":"n","where":"host","unit":"ns","ours":1.0,"peer":null,"peer_name":null,"ratio":null,"aim":null,"holds":null}"#;
+        std::fs::write(&path, format!("{line}\n{line}\n")).unwrap();
+        assert_eq!(read(&path).unwrap().len(), 2);
     }
 }

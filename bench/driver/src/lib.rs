@@ -1,0 +1,15 @@
+//! What benchmarks share: rows, and the report that is made of them.
+//!
+//! # Contract
+//! - A benchmark is a program that writes [`row::Row`]s as JSON (see [`row::write`]); `bench` collects them, adds its own, and reports.
+//! - A figure is the median of at least seven interleaved repeats: ours, the peer, ours again. Its quartiles go with it.
+//! - `report.json` is the list of all rows. Beside it: `report.md`, an SVG of the ratios for each group, figures over several rows
+//!   ([`figures`]), and `host.json`, what it was measured on.
+
+pub mod compare;
+pub mod figures;
+pub mod host;
+pub mod plot;
+pub mod report;
+pub mod row;
+pub mod sample;
