@@ -1,6 +1,6 @@
-//! Bytes of objects, and numbers on the command line.
+//! Bytes of objects.
 
-use crate::{Output, find};
+use crate::{Output, find, parse_size};
 use anyhow::{Result, bail};
 use clap::Args;
 use pool::Pool;
@@ -17,27 +17,6 @@ pub struct Range {
     /// Bytes; the default is all data up to the last page that is there.
     #[arg(long, value_parser = parse_size)]
     length: Option<u64>,
-}
-
-/// Parses a number of bytes: decimal or 0x…, with K, M, G or T.
-pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
-    let wrong = || format!("{text:?} is not a number of bytes, such as 4096, 0x1000 or 64M");
-    let upper = text.to_ascii_uppercase();
-    if let Some(digits) = upper.strip_prefix("0X") {
-        return u64::from_str_radix(digits, 16).map_err(|_| wrong());
-    }
-    let end = upper.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(upper.len());
-    let number: u64 = upper[..end].parse().map_err(|_| wrong())?;
-    let unit = &upper[end..];
-    let shift = match unit.strip_suffix("IB").or_else(|| unit.strip_suffix('B')).unwrap_or(unit) {
-        "" => 0,
-        "K" => 10,
-        "M" => 20,
-        "G" => 30,
-        "T" => 40,
-        _ => return Err(wrong()),
-    };
-    number.checked_mul(1 << shift).ok_or_else(wrong)
 }
 
 /// Reads the range: (first byte, bytes).
@@ -98,18 +77,4 @@ pub(crate) fn hexdump(pool: &Pool, object: &str, range: &Range) -> Result<Output
     }
     let _ = writeln!(text, "{:08x}", offset + bytes.len() as u64);
     Ok(Output::new(text, json!({ "offset": offset, "length": bytes.len(), "hex": hex(&bytes) })))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::parse_size;
-
-    #[test]
-    fn sizes() {
-        let sizes = ["4096", "0x1000", "64M", "1GiB", "2kb"].map(parse_size);
-        assert_eq!(sizes, [Ok(4096), Ok(4096), Ok(64 << 20), Ok(1 << 30), Ok(2048)]);
-        for text in ["", "M", "12Q", "0xg", "99999999999T", "-1"] {
-            assert!(parse_size(text).is_err(), "{text}");
-        }
-    }
 }

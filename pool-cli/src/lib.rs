@@ -11,9 +11,11 @@ mod bytes;
 mod manage;
 mod output;
 mod show;
+mod size;
 mod transfer;
 
 pub use output::Output;
+pub use size::parse_size;
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -42,13 +44,13 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
         /// Its size, such as 64M or 1T; may be left out for a device: all of it.
-        #[arg(value_parser = bytes::parse_size)]
+        #[arg(value_parser = parse_size)]
         size: Option<u64>,
         /// Destroy a pool that is there.
         #[arg(long)]
         force: bool,
         /// Smallest piece that can be mapped, for a file that will be copied to a device.
-        #[arg(long, value_parser = bytes::parse_size)]
+        #[arg(long, value_parser = parse_size)]
         granule: Option<u64>,
     },
     /// Say how large and how full a pool is, with a map of its space.
@@ -148,7 +150,7 @@ pub enum Command {
         #[command(flatten)]
         target: Target,
         /// The new size; may be left out for a device: all of it.
-        #[arg(value_parser = bytes::parse_size)]
+        #[arg(value_parser = parse_size)]
         size: Option<u64>,
     },
     /// Give an object a name.

@@ -4,4 +4,3 @@
 
 pub mod control;
 pub mod machine;
-pub mod size;

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use images::Image;
 use pool::{CreateOptions, OpenOptions, Pool};
+use pool_cli::parse_size;
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -12,7 +13,6 @@ use std::time::{Duration, Instant};
 use twz_abi::ObjectId;
 use vmm::control;
 use vmm::machine::{Config, Ending, Machine, check_limits};
-use vmm::size;
 
 /// Exit status of our own errors.
 const OWN_ERROR: u8 = 2;
@@ -116,13 +116,13 @@ struct Run {
     #[arg(long, value_name = "FILE")]
     pmem: Option<PathBuf>,
     /// Make the pool if there is none: its size, for instance 1G. 0 takes all of a device.
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     create: Option<u64>,
     /// Guest CPUs [default: 1].
     #[arg(long, value_name = "N")]
     harts: Option<u32>,
     /// Memory for the guest kernel; objects are not in it [default: 256M].
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     mem: Option<u64>,
     /// Kernel and programs to use instead of the built-in image.
     #[arg(long, value_name = "FILE")]
@@ -285,7 +285,7 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
     };
     let memory = match options.mem {
         Some(memory) => memory,
-        None => size::parse(DEFAULT_MEMORY).map_err(anyhow::Error::msg)?,
+        None => parse_size(DEFAULT_MEMORY).map_err(anyhow::Error::msg)?,
     };
     let memory = memory.next_multiple_of(2 << 20);
     let harts = options.harts.unwrap_or(1);
@@ -344,8 +344,7 @@ fn open_pool(path: &Path, create: Option<u64>) -> Result<Pool> {
 fn merge(options: &mut Run, path: &Path) -> Result<()> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     let file: ConfigFile = toml::from_str(&text).with_context(|| path.display().to_string())?;
-    let size =
-        |text: Option<String>| text.as_deref().map(size::parse).transpose().map_err(anyhow::Error::msg);
+    let size = |text: Option<String>| text.as_deref().map(parse_size).transpose().map_err(anyhow::Error::msg);
     options.create = options.create.or(size(file.create)?);
     options.mem = options.mem.or(size(file.mem)?);
     options.pmem = options.pmem.take().or(file.pmem);
