@@ -155,6 +155,24 @@ impl Kernel {
         Ok(())
     }
 
+    /// `CallerRights`: what the context that called the gate in which `thread` is may do with an object.
+    pub(crate) fn caller_rights(
+        &mut self,
+        mailbox: Mailbox,
+        thread: u32,
+        object: ObjectId,
+    ) -> Result<u64, ErrorCode> {
+        let call = self.threads[thread].calls.ok_or(ErrorCode::BadArgument)?;
+        let caller = self.calls[call].space;
+        let (record, context) = (self.spaces[caller].record, self.spaces[caller].context);
+        // The monitor answers for a context in its own root only; this thread's space is loaded again when it goes on.
+        self.visit(mailbox, record)?;
+        match mailbox.granted(context, object) {
+            Err(ErrorCode::NotPermitted | ErrorCode::NoObject) => Ok(0),
+            answer => answer.map(|rights| u64::from(rights.bits())),
+        }
+    }
+
     /// Ends the last call of `thread` without a return.
     pub(crate) fn drop_call(&mut self, mailbox: Mailbox, thread: u32) {
         self.counters().gate_failures += 1;

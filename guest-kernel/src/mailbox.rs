@@ -7,6 +7,7 @@ use core::panic::PanicInfo;
 use twz_abi::boot::{DIRECT_MAP, MAILBOX_GPA};
 use twz_abi::hypercall::{DATA_SIZE, Mailbox as Page, Op, PORT};
 use twz_abi::sec::GateEntry;
+use twz_abi::syscall::{NAME_MAX, ObjectStat};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -267,6 +268,14 @@ impl Mailbox {
         self.call(Op::Stat, &[context.lo, context.hi, object.lo, object.hi]).map(drop)
     }
 
+    /// What a context may do with an object.
+    pub(crate) fn granted(mut self, context: ObjectId, object: ObjectId) -> Result<Rights, ErrorCode> {
+        self.stat(context, object)?;
+        let mut stat = ObjectStat::new_zeroed();
+        stat.as_mut_bytes().copy_from_slice(self.data(size_of::<ObjectStat>()));
+        Ok(Rights::from_bits_truncate(stat.granted))
+    }
+
     /// Looks up the name in the first `length` bytes of the data area; likewise the two below.
     pub(crate) fn name_get(mut self, context: ObjectId, length: usize) -> Result<ObjectId, ErrorCode> {
         let rets = self.call(Op::NameGet, &[context.lo, context.hi, length as u64])?;
@@ -284,6 +293,12 @@ impl Mailbox {
 
     pub(crate) fn name_remove(mut self, context: ObjectId, length: usize) -> Result<(), ErrorCode> {
         self.call(Op::NameRemove, &[context.lo, context.hi, length as u64]).map(drop)
+    }
+
+    /// Puts the first name behind that in the first `length` bytes of the data area in its place; returns its bytes.
+    pub(crate) fn name_next(mut self, context: ObjectId, length: usize) -> Result<usize, ErrorCode> {
+        let rets = self.call(Op::NameNext, &[context.lo, context.hi, length as u64])?;
+        Ok(usize::try_from(rets[0]).unwrap_or(usize::MAX).min(NAME_MAX))
     }
 
     /// Writes text into the mailbox, cut at its end; returns its length.

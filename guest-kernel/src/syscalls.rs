@@ -45,6 +45,12 @@ impl From<Result<ObjectId, ErrorCode>> for Outcome {
     }
 }
 
+impl From<Result<u64, ErrorCode>> for Outcome {
+    fn from(result: Result<u64, ErrorCode>) -> Self {
+        Self::Done(result.map(|value| (value, 0)))
+    }
+}
+
 impl From<Result<Values, ErrorCode>> for Outcome {
     fn from(result: Result<Values, ErrorCode>) -> Self {
         Self::Done(result)
@@ -184,6 +190,8 @@ impl Kernel {
                 .name(caller, a[2], a[3])
                 .and_then(|length| mailbox.name_set(context, object(0), length))
                 .into(),
+            Syscall::NameNext => self.name_next(caller, [a[0], a[1], a[2]]).into(),
+            Syscall::CallerRights => self.caller_rights(mailbox, thread, object(0)).into(),
             Syscall::NameRemove => {
                 self.name(caller, a[0], a[1]).and_then(|length| mailbox.name_remove(context, length)).into()
             }
@@ -292,6 +300,13 @@ impl Kernel {
         let length = length.ok_or(ErrorCode::BadArgument)?;
         self.copy_to_data(caller, from, length)?;
         Ok(length)
+    }
+
+    fn name_next(&mut self, caller: Caller, [from, length, to]: [u64; 3]) -> Result<u64, ErrorCode> {
+        let after = if length == 0 { 0 } else { self.name(caller, from, length)? };
+        let found = caller.mailbox.name_next(caller.context, after)?;
+        self.copy_from_data(caller, to, found)?;
+        Ok(found as u64)
     }
 
     /// Copies from the caller's memory into the mailbox's data area.

@@ -10,6 +10,7 @@ use crate::core::{Core, Pool, State};
 use crate::error::{Error, Result};
 use crate::format::records::{self, Class, MAX_NAME, NameRecord, state};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 use twz_abi::ObjectId;
 
 /// (is a root, name).
@@ -100,6 +101,14 @@ impl<M: Medium> Pool<M> {
         of_users
             .map(|((_, name), (_, record))| (name.to_string(), ObjectId::from_u128(record.target)))
             .collect()
+    }
+
+    /// The first name behind `name` in the order of bytes; behind the empty one: the first of all.
+    #[must_use]
+    pub fn name_after(&self, name: &str) -> Option<String> {
+        let state = self.0.state();
+        let after = (Bound::Excluded((false, name.into())), Bound::Excluded((true, "".into())));
+        state.names.by_name.range::<Key, _>(after).next().map(|((_, name), _)| name.to_string())
     }
 
     /// Names of one object.

@@ -9,8 +9,9 @@ use alloc::vec::Vec;
 use thiserror::Error;
 use twz_abi::object::{DATA_END, DATA_OFFSET, META_OFFSET};
 use twz_abi::sec::{
-    CAP_MAGIC, CAP_PROBE, CAP_SLOTS_MAX, CAP_SLOTS_MIN, CONTEXT_MAGIC, CONTEXT_OFFSET, ContextHeader,
-    GATE_MAX, GateEntry, RawCap, SEC_VERSION, cap_slot_offset, context_flags, gate_flags, gate_offset,
+    CAP_MAGIC, CAP_PROBE, CAP_SIZE, CAP_SLOTS_MAX, CAP_SLOTS_MIN, CAPS_OFFSET, CONTEXT_MAGIC, CONTEXT_OFFSET,
+    ContextHeader, GATE_MAX, GateEntry, RawCap, SEC_VERSION, cap_slot_offset, context_flags, gate_flags,
+    gate_offset,
 };
 use twz_abi::{ObjectId, PAGE_SIZE, Rights};
 use zerocopy::{FromZeros, IntoBytes};
@@ -201,6 +202,26 @@ impl Context {
             stack_bytes: raw.stack_bytes,
             stack_count: raw.stack_count,
         })
+    }
+
+    /// Every slot in use, with its offset: form and signatures unchecked. Reads the whole table, for listings; decisions use
+    /// [`Context::candidates`].
+    pub fn capabilities<'a>(
+        &'a self,
+        bytes: &'a dyn ObjectBytes,
+    ) -> impl Iterator<Item = (u64, RawCap)> + 'a {
+        let offsets = (0..u64::from(self.slot_count)).map(|slot| CAPS_OFFSET + slot * CAP_SIZE);
+        offsets.filter_map(|offset| {
+            let magic: u64 = read_at(bytes, offset).filter(|&magic| magic == CAP_MAGIC)?;
+            let raw: RawCap = read_at(bytes, offset)?;
+            (raw.magic == magic).then_some((offset, raw))
+        })
+    }
+
+    /// Slots of its table.
+    #[must_use]
+    pub fn slot_count(&self) -> u32 {
+        self.slot_count
     }
 
     /// Gates below this may exist.

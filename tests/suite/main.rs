@@ -20,6 +20,7 @@ macro_rules! tests_on {
 mod bad_input;
 mod book;
 mod console;
+mod context_tools;
 mod contexts;
 mod guest_docs;
 mod guest_kernel;

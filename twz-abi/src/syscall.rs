@@ -69,6 +69,9 @@ numbered! {
         NameSet = 0x1031,
         /// Take a name away. a0: address, a1: bytes of the name.
         NameRemove = 0x1032,
+        /// The first name behind another in the order of bytes. a0: address, a1: bytes of that other (0: begin with the first of all); a2:
+        /// address of [`NAME_MAX`] bytes for the name. v0: its bytes. Names are no secrets: whoever has the ID has no right by it.
+        NameNext = 0x1033,
         /// Let this thread hold a security context. a0, a1: its ID. Needs [`Rights::USE`] to it. v0: its
         /// [`context_flags`](crate::sec::context_flags).
         ContextAttach = 0x1040,
@@ -90,6 +93,9 @@ numbered! {
         KeyCreate = 0x1046,
         /// v0, v1: ID of the context that this thread runs in.
         ContextSelf = 0x1047,
+        /// Inside of a gate: what the caller's context may do with an object, so that the callee does nothing for its caller that the
+        /// caller may not do itself. a0, a1: the object's ID. v0: [`Rights`] bits, 0 for none.
+        CallerRights = 0x1048,
     }
 }
 
@@ -172,18 +178,29 @@ pub struct ObjectStat {
     pub granted: u32,
     /// Uses: mappings and ties.
     pub references: u32,
+    /// Its revocation epoch: the one that new capabilities to it must name.
+    pub epoch: u64,
 }
 crate::assert_layout!(
     ObjectStat,
-    size = 56,
+    size = 64,
     id = 0,
     key = 16,
     default_rights = 32,
     flags = 36,
     allocated_bytes = 40,
     granted = 48,
-    references = 52
+    references = 52,
+    epoch = 56
 );
+
+impl ObjectStat {
+    /// Rights that the asking context has.
+    #[must_use]
+    pub const fn granted(&self) -> Rights {
+        Rights::from_bits_truncate(self.granted)
+    }
+}
 
 impl CreateSpec {
     /// The default rights asked for; `None` if a bit has no meaning.

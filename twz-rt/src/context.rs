@@ -5,7 +5,7 @@ use twz_abi::program::TEXT_SLOT;
 use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
 use twz_abi::syscall::Syscall;
 use twz_abi::view::SLOT_SIZE;
-use twz_abi::{ErrorCode, ObjectId};
+use twz_abi::{ErrorCode, ObjectId, Rights};
 
 /// A call whose pointers, if any, lead to borrowed structures.
 fn call(call: Syscall, arguments: [u64; 6]) -> Result<(u64, u64), ErrorCode> {
@@ -63,6 +63,16 @@ pub fn gate_return(first: u64, second: u64) -> ! {
     // Comes back only if there was no caller.
     let _ = call(Syscall::GateReturn, [first, second, 0, 0, 0, 0]);
     crate::syscall::thread_exit(255)
+}
+
+/// Inside of a gate: what the caller's context may do with `object`. A callee that touches an object for its caller asks this first, so that
+/// it is no deputy that can be confused.
+///
+/// # Errors
+/// [`ErrorCode::BadArgument`] outside of a gate.
+pub fn caller_rights(object: ObjectId) -> Result<Rights, ErrorCode> {
+    let (bits, _) = call(Syscall::CallerRights, [object.lo, object.hi, 0, 0, 0, 0])?;
+    Ok(Rights::from_bits_truncate(u32::try_from(bits).unwrap_or(0)))
 }
 
 /// What a gate's entry is given: three words, the caller's context (low half, high half), the gate's number. It ends with [`gate_return`].

@@ -71,6 +71,12 @@ pub unsafe fn set_handler(handler: fn(&mut FaultFrame)) {
     unsafe { View::current().set_fault_handler(entry as *const () as u64) };
 }
 
+/// What [`set_handler`] names in the current view: for other views, whose threads run the same program with a copy of its data made since.
+#[must_use]
+pub fn entry_address() -> u64 {
+    entry as *const () as u64
+}
+
 /// From now on faults end their threads again.
 pub fn clear_handler() {
     // SAFETY: no handler is always allowed.

@@ -4,7 +4,7 @@ use core::arch::asm;
 use twz_abi::counters::Counters;
 use twz_abi::fault::FaultFrame;
 use twz_abi::sync::SyncOp;
-use twz_abi::syscall::{CopySpec, CreateSpec, ObjectStat, Syscall};
+use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX, ObjectStat, Syscall};
 use twz_abi::thread::{ThreadProperty, ThreadSpec};
 use twz_abi::view::SlotRange;
 use twz_abi::{ErrorCode, ObjectId};
@@ -261,6 +261,16 @@ pub fn name_get(name: &str) -> Result<ObjectId, ErrorCode> {
 /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`], [`ErrorCode::BadArgument`].
 pub fn name_set(id: ObjectId, name: &str) -> Result<(), ErrorCode> {
     plain(Syscall::NameSet, [id.lo, id.hi, name.as_ptr() as u64, name.len() as u64, 0, 0]).map(drop)
+}
+
+/// The first name behind `after` in the order of bytes, written to `name`; returns its length. Behind the empty one: the first of all.
+///
+/// # Errors
+/// [`ErrorCode::NoName`] behind the last.
+pub fn name_next(after: &str, name: &mut [u8; NAME_MAX]) -> Result<usize, ErrorCode> {
+    let arguments = [after.as_ptr() as u64, after.len() as u64, name.as_mut_ptr() as u64, 0, 0, 0];
+    let (length, _) = plain(Syscall::NameNext, arguments)?;
+    Ok(usize::try_from(length).unwrap_or(NAME_MAX).min(NAME_MAX))
 }
 
 /// Takes a name away.

@@ -160,7 +160,7 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let cli = Cli::parse();
     let level = match cli.run.verbose {
-        0 => "warn",
+        0 => "warn,first_boot=info",
         1 => "vmm=debug,pool=debug,info",
         _ => "trace",
     };

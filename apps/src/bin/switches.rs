@@ -8,19 +8,15 @@
 
 extern crate alloc;
 
-#[allow(dead_code, reason = "another program uses the rest")]
-#[path = "adversary/world.rs"]
-mod world;
-
+use apps::compartment::World;
+use apps::mapped::{BOTH, Mapped, volatile_object as object};
 use sec::Grant;
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::FREE_SLOT;
-use twz_rt::abi::thread::{PRIORITY_DEFAULT, ThreadSpec};
-use twz_rt::abi::view::SLOT_SIZE;
+use twz_rt::abi::thread::PRIORITY_DEFAULT;
 use twz_rt::abi::{ErrorCode, ObjectId, Rights};
 use twz_rt::context::{self, gate_call, gate_return};
 use twz_rt::{Args, println, syscall};
-use world::{BOTH, Compartment, Mapped, STACKS_SLOT, World, object};
 
 twz_rt::entry!(main);
 
@@ -65,8 +61,8 @@ extern "C" fn nothing(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> ! {
 
 /// Runs rounds in a thread of one compartment against another of the same placement.
 fn measure(world: &World, shared: bool, what: u64, name: &str, count: u64) -> Result<(), ErrorCode> {
-    let mut from = world.compartment(shared, &[nothing])?;
-    let mut into = world.compartment(shared, &[nothing])?;
+    let from = world.compartment(shared, &[nothing])?;
+    let into = world.compartment(shared, &[nothing])?;
     let board_id = object(world.owner.id())?;
     let board = Mapped::of(board_id)?;
     let owner = &world.owner;
@@ -89,7 +85,7 @@ fn measure(world: &World, shared: bool, what: u64, name: &str, count: u64) -> Re
         ] {
             board.write(at(word), &value.to_le_bytes());
         }
-        start(&from, address)?;
+        from.start_with(PRIORITY_DEFAULT + 1, rounds, address)?;
         while board.word(at(Word::Done)) == 0 {
             syscall::thread_yield();
         }
@@ -105,20 +101,6 @@ fn measure(world: &World, shared: bool, what: u64, name: &str, count: u64) -> Re
         "{{\"name\": \"{name}\", \"ns\": {each}, \"count\": {count}, \"rounds\": {ROUNDS}, \"root_switches\": {root_switches}}}"
     );
     Ok(())
-}
-
-fn start(in_context: &Compartment, argument: u64) -> Result<u64, ErrorCode> {
-    let spec = ThreadSpec {
-        view: in_context.view_id,
-        context: in_context.id,
-        entry: rounds as extern "C" fn(u64) -> ! as usize as u64,
-        stack: STACKS_SLOT * SLOT_SIZE + DATA_OFFSET + 0x10_0000 - 8,
-        argument,
-        priority: PRIORITY_DEFAULT + 1,
-        ..ThreadSpec::default()
-    };
-    // SAFETY: entry and stack are good in the compartment's view; it shares no memory with us but the board.
-    unsafe { syscall::thread_spawn(&spec) }
 }
 
 /// One round, in a compartment: as the board says.

@@ -206,6 +206,13 @@ impl Shared {
                 let name = self.name(caller, a[4])?;
                 self.monitor().name_set(context()?, id(2), &name).map(|()| none)
             }
+            Op::NameNext => {
+                let after = if a[2] == 0 { String::new() } else { self.name(caller, a[2])? };
+                context()?;
+                let name = self.monitor().name_next(&after)?;
+                self.put_data(caller, name.as_bytes())?;
+                Ok([name.len() as u64, 0, 0, 0])
+            }
             Op::NameRemove => {
                 let name = self.name(caller, a[2])?;
                 context().and_then(|_| self.monitor().name_remove(&name)).map(|()| none)

@@ -389,7 +389,10 @@ impl Monitor {
 
     /// What the directory says, and what `context` may do.
     pub(super) fn stat(&self, context: ObjectId, object: ObjectId) -> Result<ObjectStat, ErrorCode> {
-        let granted = self.rights(&mut self.authority(), context, object)?;
+        let mut authority = self.authority();
+        let granted = self.rights(&mut authority, context, object)?;
+        let epoch = authority.revocations().object_epoch(object);
+        drop(authority);
         let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
         let opened = self.pool.open_object(object).map_err(|error| code(&error))?;
         let extents = opened.extents().map_err(|error| code(&error))?;
@@ -401,12 +404,18 @@ impl Monitor {
             allocated_bytes: extents.iter().map(|extent| extent.len).sum(),
             granted: granted.bits(),
             references: u32::try_from(stat.uses).unwrap_or(u32::MAX),
+            epoch,
         })
     }
 
     /// Looks a name up.
     pub(super) fn name_get(&self, name: &str) -> Result<ObjectId, ErrorCode> {
         self.pool.name_get(name).ok_or(ErrorCode::NoName)
+    }
+
+    /// The first name behind `after` in the order of bytes.
+    pub(super) fn name_next(&self, after: &str) -> Result<String, ErrorCode> {
+        self.pool.name_after(after).ok_or(ErrorCode::NoName)
     }
 
     /// Names an object.

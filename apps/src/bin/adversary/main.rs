@@ -7,21 +7,20 @@
 extern crate alloc;
 
 mod callee;
-#[allow(dead_code, reason = "another program uses the rest")]
-mod world;
 
+use apps::compartment::{Compartment, World};
+use apps::mapped::{BOTH, Mapped, volatile_object as object};
 use callee::{CALL, EXIT, LOAD, STORE};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use sec::{GateSet, Grant, KeyPair, Validity};
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::FREE_SLOT;
 use twz_rt::abi::sec::RawCap;
-use twz_rt::abi::thread::{PRIORITY_DEFAULT, ThreadSpec};
+use twz_rt::abi::thread::ThreadSpec;
 use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::abi::{ErrorCode, ObjectId, Rights};
 use twz_rt::context::{self, gate_call};
 use twz_rt::{Args, println, syscall};
-use world::{BOTH, Compartment, Mapped, STACKS_SLOT, World, object};
 
 twz_rt::entry!(main);
 
@@ -75,7 +74,7 @@ fn is_refused(result: Result<u64, ErrorCode>) -> bool {
 }
 
 fn capabilities(world: &World, shared: bool) -> Result<(), ErrorCode> {
-    let mut callee = world.compartment(shared, &[callee::probe])?;
+    let callee = world.compartment(shared, &[callee::probe])?;
     let stranger = KeyPair::new(&[0x66; 32]);
     context::key_create(&stranger.public_object())?;
     let mut slot = FREE_SLOT;
@@ -236,45 +235,25 @@ extern "C" fn intruder(argument: u64) -> ! {
 }
 
 /// Runs `intruder` in `callee` against `target`; returns what attach, activate and call said.
-fn intrude(
-    world: &World,
-    callee: &mut Compartment,
-    slot: u64,
-    target: ObjectId,
-) -> Result<[u64; 3], ErrorCode> {
+fn intrude(world: &World, callee: &Compartment, slot: u64, target: ObjectId) -> Result<[u64; 3], ErrorCode> {
     let board = object(world.owner.id())?;
     let mapped = Mapped::of(board)?;
     mapped.write(DATA_OFFSET, &target.lo.to_le_bytes());
     mapped.write(DATA_OFFSET + 8, &target.hi.to_le_bytes());
     callee.hand_over(&world.owner.grant(&Grant::new(board, callee.id, BOTH)))?;
     let address = callee.map(slot, board);
-    start(callee, intruder, address)?;
+    callee.start(intruder, address)?;
     while mapped.word(SAID + 24) == 0 {
         syscall::thread_yield();
     }
     Ok([mapped.word(SAID), mapped.word(SAID + 8), mapped.word(SAID + 16)])
 }
 
-/// Starts a thread in another context and its view, on the last of its stacks.
-fn start(callee: &Compartment, entry: extern "C" fn(u64) -> !, argument: u64) -> Result<u64, ErrorCode> {
-    let spec = ThreadSpec {
-        view: callee.view_id,
-        context: callee.id,
-        entry: entry as usize as u64,
-        stack: STACKS_SLOT * SLOT_SIZE + DATA_OFFSET + 0x10_0000 - 8,
-        argument,
-        priority: PRIORITY_DEFAULT,
-        ..ThreadSpec::default()
-    };
-    // SAFETY: entry and stack are good in the callee's view; it shares no memory with us but the object at `argument`.
-    unsafe { syscall::thread_spawn(&spec) }
-}
-
 fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
     let refused = ErrorCode::NotPermitted as u64;
-    let mut from = world.compartment(shared, &[callee::probe])?;
+    let from = world.compartment(shared, &[callee::probe])?;
     let into = world.compartment(shared, &[callee::probe])?;
-    let said = intrude(world, &mut from, FREE_SLOT, into.id)?;
+    let said = intrude(world, &from, FREE_SLOT, into.id)?;
     expect("attaching without the right", said[0] == refused);
     expect("switching to a context that is not attached", said[1] == refused);
     expect("calling a gate without the right", said[2] == refused);
@@ -282,12 +261,12 @@ fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
     let one = GateSet::one(1).ok_or(ErrorCode::BadArgument)?;
     let grant = Grant { gates: one, ..Grant::new(into.id, from.id, Rights::empty()) };
     from.hand_over(&world.owner.grant(&grant))?;
-    let said = intrude(world, &mut from, FREE_SLOT + 1, into.id)?;
+    let said = intrude(world, &from, FREE_SLOT + 1, into.id)?;
     expect("calling another gate than the capability opens", said[2] == refused);
     let zero = GateSet::one(0).ok_or(ErrorCode::BadArgument)?;
     let grant = Grant { gates: zero, ..Grant::new(into.id, from.id, Rights::empty()) };
     from.hand_over(&world.owner.grant(&grant))?;
-    let said = intrude(world, &mut from, FREE_SLOT + 2, into.id)?;
+    let said = intrude(world, &from, FREE_SLOT + 2, into.id)?;
     expect("the right to a gate is no right to attach", said[0] == refused && said[1] == refused);
     expect("calling the gate that it opens works", said[2] == ErrorCode::CalleeFailed as u64);
 
@@ -323,7 +302,7 @@ extern "C" fn reader(argument: u64) -> ! {
 
 fn revoking(world: &World, shared: bool) -> Result<(), ErrorCode> {
     let owner = &world.owner;
-    let mut callee = world.compartment(shared, &[callee::probe])?;
+    let callee = world.compartment(shared, &[callee::probe])?;
     // 1. While a thread on another hart (or between our turns) reads.
     let (board, target) = (secret(world)?, secret(world)?);
     let old = owner.grant(&Grant::new(target.0, callee.id, BOTH));
@@ -332,7 +311,7 @@ fn revoking(world: &World, shared: bool) -> Result<(), ErrorCode> {
     }
     let address = callee.map(FREE_SLOT, board.0);
     callee.map(FREE_SLOT + 1, target.0);
-    start(&callee, reader, address)?;
+    callee.start(reader, address)?;
     while board.1.word(SAID) != SECRET {
         syscall::thread_yield();
     }

@@ -75,8 +75,12 @@ pub(in crate::machine) fn init_context(pool: &Pool) -> Result<ObjectId, PoolErro
         pool.name_set(name, id)?;
     }
     pool.root_set(CONTEXT_KEY, context.as_u128())?;
-    tracing::info!(key = %key.id(), secret = %secret, %context,
-        "first boot: made the owner's key ({KEY_NAME}, {SECRET_NAME}) and the first context ({CONTEXT_NAME})");
+    // Said without being asked: whoever loses these loses the right to grant.
+    tracing::info!(
+        target: "first_boot",
+        "made the owner's key {KEY_NAME} = {}, its secret {SECRET_NAME} = {secret}, and the first context {CONTEXT_NAME} = {context}",
+        key.id()
+    );
     Ok(context)
 }
 
