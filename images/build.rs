@@ -43,6 +43,7 @@ fn main() {
         "pmem",
         "sec",
         "libtwz",
+        "libtwz-derive",
         "Cargo.toml",
     ] {
         println!("cargo:rerun-if-changed={}", workspace.join(watched).display());
@@ -54,7 +55,15 @@ fn main() {
         &workspace,
         &[
             &["-p", "guest-kernel", "--features", "image", "--config", "guest-kernel/kernel.toml"],
-            &["-p", "apps", "--features", "guest", "--config", "twz-rt/program.toml"],
+            &[
+                "-p",
+                "apps",
+                "--no-default-features",
+                "--features",
+                "guest",
+                "--config",
+                "twz-rt/program.toml",
+            ],
         ],
     );
     let read = |name: &str| {

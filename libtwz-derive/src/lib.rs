@@ -1,4 +1,6 @@
-//! `#[derive(Invariant)]`: proves at compile time that a type may stand in a persistent object.
+//! `#[derive(Invariant)]` and `#[libtwz::main]`.
+//!
+//! `#[derive(Invariant)]` proves at compile time that a type may stand in a persistent object.
 //!
 //! # Contract
 //! The derive accepts a struct whose layout is fixed (`#[repr(C)]` or `#[repr(transparent)]`), whose fields are all
@@ -9,13 +11,35 @@
 use proc_macro::TokenStream;
 use quote::{quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Attribute, Data, DeriveInput, Fields, parse_macro_input};
+use syn::{Attribute, Data, DeriveInput, Fields, ItemFn, parse_macro_input};
 
 /// Implements `libtwz::Invariant` for a struct; see the crate's documentation for what it demands.
 #[proc_macro_derive(Invariant)]
 pub fn derive_invariant(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+/// Names the function that a program begins with: `fn main()`, returning nothing, an exit status (`u8`), or a `Result` of these whose
+/// error can be displayed. The crate is `#![no_std]` and `#![no_main]`; see `libtwz::rt`.
+#[proc_macro_attribute]
+pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    if !arguments.is_empty() {
+        let error = syn::Error::new(proc_macro2::Span::call_site(), "#[libtwz::main] takes no arguments");
+        return error.to_compile_error().into();
+    }
+    let signature = &function.sig;
+    let is_plain = signature.inputs.is_empty()
+        && signature.generics.params.is_empty()
+        && signature.asyncness.is_none()
+        && signature.unsafety.is_none();
+    if !is_plain {
+        let message = "a program's main takes no parameters: arguments are in libtwz::env::args()";
+        return syn::Error::new_spanned(signature, message).to_compile_error().into();
+    }
+    let name = &signature.ident;
+    quote! { #function ::libtwz::start!(#name); }.into()
 }
 
 fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {

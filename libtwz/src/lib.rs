@@ -21,7 +21,7 @@
 //!   the only difference.
 //! - `unsafe` stands in: `window`, `cell`, `ptr`, `object`, `lock`, `view`, `translate`, `persist`, `tx` (allocation), `sync`,
 //!   `sys`, `guest`. Collections and names have none but calls of [`Tx::free`].
-#![cfg_attr(not(any(test, feature = "hosted")), no_std)]
+#![cfg_attr(feature = "guest", no_std)]
 
 extern crate alloc;
 extern crate self as libtwz;
@@ -31,6 +31,8 @@ extern crate std;
 pub mod arena;
 mod cell;
 pub mod collections;
+pub mod console;
+pub mod env;
 mod error;
 pub mod fot;
 pub mod invariant;
@@ -41,11 +43,14 @@ mod object;
 pub mod persist;
 pub mod prelude;
 mod ptr;
+pub mod random;
+pub mod rt;
 pub mod simulate;
 mod spill;
 pub mod sync;
 pub mod sys;
 pub mod thread;
+pub mod time;
 pub mod translate;
 pub mod tx;
 pub mod view;
@@ -54,8 +59,14 @@ mod window;
 pub use cell::PCell;
 pub use error::{Error, Result};
 pub use invariant::Invariant;
+pub use libtwz_derive::main;
 pub use object::{Object, ObjectBuilder, TxObject};
 pub use ptr::{GlobalPtr, InvPtr, at};
 pub use twz_abi::{ObjectId, PersistentPtr, Rights};
 pub use tx::Tx;
 pub use window::Window;
+
+/// Ends the program with an exit status, of which the low byte counts, as `std::process::exit` does.
+pub fn exit(code: i32) -> ! {
+    <sys::Platform as sys::Seam>::exit(code)
+}

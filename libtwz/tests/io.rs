@@ -40,8 +40,7 @@ fn bytes_come_out_as_they_went_in() {
     let writer = thread::spawn(move || {
         sent.chunks(97).for_each(|piece| o.stream.write_all(piece).unwrap());
         o.stream.close().unwrap();
-    })
-    .unwrap();
+    });
     let (mut received, mut piece) = (Vec::new(), [0; 41]);
     loop {
         let count = o.stream.read(&mut piece).unwrap();
@@ -67,7 +66,6 @@ fn each_entry_is_taken_once_and_in_turn() {
                     }
                 }
             })
-            .unwrap()
         })
         .collect();
     let taken: Vec<u64> = (0..3000).map(|_| o.queue.take()).collect();
@@ -88,8 +86,7 @@ fn a_server_answers() {
             let question = o.duplex.submissions.take();
             o.duplex.completions.submit([question, question * 2]).unwrap();
         }
-    })
-    .unwrap();
+    });
     for i in 0..100 {
         o.duplex.submissions.submit(i).unwrap();
         assert_eq!(o.duplex.completions.take(), [i, i * 2]);
@@ -111,8 +108,7 @@ fn one_wait_for_many_sources() {
     let other = thread::spawn(move || {
         thread::sleep(Duration::from_millis(10));
         o.queue.submit(1).unwrap();
-    })
-    .unwrap();
+    });
     assert_eq!(o.events.wait(!0, None), Ok(1 << 5));
     other.join().unwrap();
     o.stream.write_all(b"a").unwrap();

@@ -21,6 +21,11 @@ pub const STACK_SLOT: u64 = 3;
 pub const ARGS_SLOT: u64 = 4;
 /// Slot of the heap.
 pub const HEAP_SLOT: u64 = 5;
+/// Slot of the object that all programs of the machine share: a word at offset 0x1000 that grows whenever a program changed an FOT entry
+/// or a name that others may have translated.
+pub const SHARED_SLOT: u64 = 6;
+/// Offset in the heap object at which the heap ends; `libtwz` keeps its volatile tables above.
+pub const HEAP_END: u64 = 0x3000_0000;
 /// First slot that `libtwz` hands out.
 pub const FREE_SLOT: u64 = 16;
 /// Slot of the view itself. Not the very last slot: no instruction may end at the end of the canonical half.
@@ -61,7 +66,11 @@ crate::assert_layout!(
     data_total = 40
 );
 
-/// Start of the arguments object, at offset 0x1000: then `count` pairs of words (offset in this object, bytes), then text.
+/// Name of the pool's record that counts its boots, in the guest or by hosted `libtwz`: locks of earlier boots are free.
+pub const BOOTS_RECORD: &str = "libtwz.boots";
+
+/// Start of the arguments object, at offset 0x1000: then `count + environment_count` pairs of words (offset in this object, bytes),
+/// then text. Variables of the environment look like `NAME=VALUE`.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct ArgsHeader {
@@ -69,5 +78,9 @@ pub struct ArgsHeader {
     pub count: u64,
     /// Durability of the pool: 0 none beyond a crash of the guest, 1 after the VMM's sync, 2 stores that are flushed are durable.
     pub durability: u64,
+    /// Variables of the environment.
+    pub environment_count: u64,
+    /// Number of this boot of the pool ([`BOOTS_RECORD`]), at least 1.
+    pub boot: u64,
 }
-crate::assert_layout!(ArgsHeader, size = 16, count = 0, durability = 8);
+crate::assert_layout!(ArgsHeader, size = 32, count = 0, durability = 8, environment_count = 16, boot = 24);

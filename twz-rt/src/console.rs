@@ -72,3 +72,15 @@ macro_rules! println {
     () => { $crate::print!("\n") };
     ($($text:tt)*) => { $crate::console::print(core::format_args!("{}\n", core::format_args!($($text)*))) };
 }
+
+/// Prints formatted text where errors go; a machine has one console.
+#[macro_export]
+macro_rules! eprint {
+    ($($text:tt)*) => { $crate::print!($($text)*) };
+}
+
+/// As [`eprint!`], and a newline.
+#[macro_export]
+macro_rules! eprintln {
+    ($($text:tt)*) => { $crate::println!($($text)*) };
+}

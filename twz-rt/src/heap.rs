@@ -5,14 +5,14 @@ use core::cell::UnsafeCell;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use dlmalloc::{Allocator, Dlmalloc};
-use twz_abi::object::{DATA_END, DATA_OFFSET};
-use twz_abi::program::HEAP_SLOT;
+use twz_abi::object::DATA_OFFSET;
+use twz_abi::program::{HEAP_END, HEAP_SLOT};
 use twz_abi::view::SLOT_SIZE;
 
 #[allow(clippy::cast_possible_truncation, reason = "64-bit addresses")]
 const START: usize = (HEAP_SLOT * SLOT_SIZE + DATA_OFFSET) as usize;
 #[allow(clippy::cast_possible_truncation, reason = "64-bit addresses")]
-const END: usize = (HEAP_SLOT * SLOT_SIZE + DATA_END) as usize;
+const END: usize = (HEAP_SLOT * SLOT_SIZE + HEAP_END) as usize;
 const PAGE: usize = twz_abi::PAGE_BYTES;
 /// Tries before a waiting thread lets others run.
 const SPINS: u32 = 100;

@@ -26,6 +26,7 @@ pub mod start;
 pub mod sync;
 pub mod syscall;
 pub mod thread;
+pub mod tls;
 pub mod view;
 
 pub use args::Args;

@@ -1,5 +1,29 @@
 //! The entry point.
 
+use crate::args::Args;
+use crate::tls::ThreadBlock;
+
+/// The first thread's.
+struct First(ThreadBlock);
+
+// SAFETY: only the first thread uses it (`begin`'s contract).
+unsafe impl Sync for First {}
+
+static FIRST: First = First(ThreadBlock::new());
+
+/// What comes before `main`: gives the first thread its block and finds the arguments.
+///
+/// # Safety
+/// Only for the first thread of a program, once, with the address that the loader passed.
+#[must_use]
+pub unsafe fn begin(arguments: *const u8) -> Args {
+    // SAFETY: a static never moves, and this is the one thread that gets it. The call has no way to fail; if it did, the first use of the
+    // block would be a fault.
+    let _ = unsafe { FIRST.0.install() };
+    // SAFETY: the caller's promise.
+    unsafe { Args::at(arguments) }
+}
+
 /// What a program's `main` may return.
 pub trait Termination {
     /// The exit status.
@@ -44,8 +68,8 @@ macro_rules! entry {
         }
 
         extern "C" fn run_main(arguments: *const u8) -> ! {
-            // SAFETY: the loader passes the address of the arguments object, which nobody unmaps.
-            let arguments = unsafe { $crate::Args::at(arguments) };
+            // SAFETY: this is the first thread, and the loader passes the address of the arguments object, which nobody unmaps.
+            let arguments = unsafe { $crate::start::begin(arguments) };
             let status = $crate::start::Termination::status($main(arguments));
             $crate::syscall::thread_exit(status)
         }

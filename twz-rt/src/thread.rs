@@ -3,7 +3,7 @@
 //! ```text
 //! stack object, volatile, one slot
 //! 0x0000_1000 … STACK_TOP - 4096    the stack, grows down; page 0 below it is the guard (a null-page fault)
-//! STACK_TOP - 4096                  ThreadState, written by the kernel
+//! STACK_TOP - 4096                  ThreadState, written by the kernel; then the ThreadBlock
 //! ```
 //! # Contract
 //! - **I1**: a stack object is in the free list only when its last thread has ended (its phase says so), so nobody uses it twice.
@@ -11,6 +11,7 @@
 //! - A handle that is dropped lets the thread run; its stack is used again after a later spawn finds it ended.
 
 use crate::sync::{self, FOREVER, Lock};
+use crate::tls::ThreadBlock;
 use crate::{slots, syscall, view};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -67,6 +68,11 @@ impl Stack {
 
     const fn state_address(self) -> u64 {
         self.slot * SLOT_SIZE + STACK_TOP - PAGE_SIZE
+    }
+
+    /// Where the thread's [`ThreadBlock`] is.
+    const fn block_address(self) -> u64 {
+        self.state_address() + size_of::<ThreadState>() as u64
     }
 
     fn phase(&self) -> &'static AtomicU32 {
@@ -174,7 +180,7 @@ impl Builder {
         self
     }
 
-    /// FS base.
+    /// FS base, for a thread that brings its own instead of a [`ThreadBlock`].
     #[must_use]
     pub const fn tls(mut self, base: u64) -> Self {
         self.spec.tls = base;
@@ -214,7 +220,10 @@ impl Builder {
             }
         };
         stack.phase().store(ThreadPhase::New as u32, Ordering::Relaxed);
+        // SAFETY: the place is in the stack object's last page, past the state; its last thread has ended (I1).
+        let tls = unsafe { ThreadBlock::put(stack.block_address() as *mut ThreadBlock) };
         let spec = ThreadSpec {
+            tls: if self.spec.tls == 0 { tls } else { self.spec.tls },
             entry: thread_entry as *const () as u64,
             stack: stack.state_address(),
             argument: start as u64,
@@ -331,4 +340,4 @@ impl<T> Drop for JoinHandle<T> {
     }
 }
 
-const _: () = assert!(size_of::<ThreadState>() <= PAGE_BYTES);
+const _: () = assert!(size_of::<ThreadState>() + size_of::<ThreadBlock>() <= PAGE_BYTES);

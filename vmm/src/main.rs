@@ -136,6 +136,9 @@ struct Run {
     /// Answer `twzvmm stats` and `twzvmm trace` on a UNIX socket made there.
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
+    /// A variable of the program's environment; may be repeated.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
+    env: Vec<String>,
     /// Say what happens; twice for more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
@@ -304,7 +307,8 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
 
     let pool = open_pool(&path, options.create)?;
     tracing::info!("{}: {}", path.display(), pool.durability());
-    let config = Config { memory, harts, image: &image, arguments: options.program };
+    let config =
+        Config { memory, harts, image: &image, arguments: options.program, environment: options.env };
     let machine = Machine::build(&config, pool, started)?;
     let control = options.control.as_deref();
     let control =
@@ -320,6 +324,14 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
         Ending::Exit(status) => Ok(ExitCode::from(status)),
         Ending::Signal(signal) => die_of(signal),
         Ending::Broken(reason) => bail!("the machine broke down: {reason}"),
+    }
+}
+
+/// Checks a variable of the environment.
+fn variable(text: &str) -> Result<String, String> {
+    match text.split_once('=') {
+        Some((name, _)) if !name.is_empty() => Ok(text.into()),
+        _ => Err("a variable looks like NAME=VALUE".into()),
     }
 }
 

@@ -16,7 +16,8 @@ pub use resolver::{Resolver, content_name, point_by_name};
 pub(crate) use resolver::resolve_entry;
 
 use crate::error::{Error, Result};
-use crate::object::Object;
+use crate::invariant::Invariant;
+use crate::object::{Object, ObjectBuilder};
 use crate::sys::{Platform, Seam};
 use crate::translate;
 use crate::{ObjectId, Rights};
@@ -33,6 +34,17 @@ pub struct Namespace {
     root: ObjectId,
     /// What directories are opened with.
     rights: Rights,
+}
+
+impl<T: Invariant> Object<T> {
+    /// The object that `path` leads to in the machine's namespace; if there is none, a new one of that name with `root` in it. Only this
+    /// program's context reaches a new one; [`Namespace::open_or_build`] gives the choice.
+    ///
+    /// # Errors
+    /// As [`Namespace::open_or_build`].
+    pub fn named(path: &str, root: impl FnOnce() -> T) -> Result<Self> {
+        Namespace::root()?.open_or_build(path, ObjectBuilder::new(), root)
+    }
 }
 
 /// Where a path ends.
@@ -55,6 +67,34 @@ impl Namespace {
                 let made = Self::create(Rights::READ)?;
                 Platform::set_root(made.root)?;
                 Ok(made)
+            }
+        }
+    }
+
+    /// The object that `path` leads to; if there is none, a new one of that name with `root` in it.
+    ///
+    /// A power failure between making and naming leaves an object without a name.
+    ///
+    /// # Errors
+    /// As [`Namespace::lookup`], [`Object::open`] and [`ObjectBuilder::build`].
+    pub fn open_or_build<T: Invariant>(
+        &self,
+        path: &str,
+        builder: ObjectBuilder<T>,
+        root: impl FnOnce() -> T,
+    ) -> Result<Object<T>> {
+        match self.lookup(path) {
+            Err(Error::NoSuchName) => {}
+            found => return Object::open(found?),
+        }
+        let made = builder.build(root())?;
+        match self.bind(path, made.id()) {
+            Ok(()) => Ok(made),
+            Err(error) => {
+                // Nobody knows it; that it cannot be deleted either is the lesser error.
+                let _ = Platform::delete(made.id());
+                // Somebody else was faster: theirs counts.
+                if error == Error::NameExists { Object::open(self.lookup(path)?) } else { Err(error) }
             }
         }
     }

@@ -18,12 +18,17 @@ pub mod hosted;
 pub use hosted::Hosted as Platform;
 
 #[cfg(feature = "guest")]
-pub use crate::guest::Guest as Platform;
+pub mod guest;
+#[cfg(feature = "guest")]
+pub use guest::Guest as Platform;
 
 #[cfg(not(any(feature = "hosted", feature = "guest")))]
 compile_error!(
     "libtwz needs a platform: enable feature `hosted` (Linux process) or `guest` (inside Twizzler)"
 );
+
+/// The pool's name for the root of the namespace, the same on every platform.
+const ROOT_NAME: &str = "libtwz.root";
 
 /// What survives a power failure without further calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,10 +68,6 @@ pub enum Woken {
     /// The time was up.
     TimedOut,
 }
-
-/// A thread that was started with [`Seam::spawn`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ThreadHandle(pub u64);
 
 /// What a platform provides.
 ///
@@ -144,12 +145,7 @@ pub unsafe trait Seam {
     /// Wakes up to `count` sleepers on `word`, in whatever program they are.
     fn wake(word: &AtomicU32, count: u32);
 
-    /// Starts a thread that runs `entry(argument)`.
-    ///
-    /// # Errors
-    /// [`crate::Error::Platform`].
-    fn spawn(entry: extern "C" fn(usize), argument: usize) -> Result<ThreadHandle>;
-    /// A number that no two threads running now share; at least 1, below 2^31.
+    /// A number that no two threads running now share; at least 1, below 2^30.
     fn thread_id() -> u32;
     /// Lets others run.
     fn yield_now();

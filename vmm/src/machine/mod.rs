@@ -77,6 +77,8 @@ pub struct Config<'a> {
     pub image: &'a Image<'a>,
     /// The program to start and its arguments, its name first.
     pub arguments: Vec<String>,
+    /// Its environment, each variable as `NAME=VALUE`.
+    pub environment: Vec<String>,
 }
 
 /// How a machine came to its end.
@@ -311,7 +313,7 @@ impl Machine {
             [] => vec![name.to_string()],
             given => given.to_vec(),
         };
-        let init = program::prepare(&pool, &monitor, program, context, &arguments)?;
+        let init = program::prepare(&pool, &monitor, program, context, &arguments, &config.environment)?;
 
         // 3. The kernel.
         let window_bytes = limits.own_bytes;

@@ -9,7 +9,8 @@ use pool::{Durability, Error as PoolError, ObjectSpec, Pool, object_id};
 use twz_abi::boot::ThreadStart;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::program::{
-    ARGS_SLOT, ArgsHeader, DATA_SLOT, HEAP_SLOT, STACK_SLOT, STACK_TOP, TEXT_SLOT, VIEW_SLOT,
+    ARGS_SLOT, ArgsHeader, BOOTS_RECORD, DATA_SLOT, HEAP_SLOT, SHARED_SLOT, STACK_SLOT, STACK_TOP, TEXT_SLOT,
+    VIEW_SLOT,
 };
 use twz_abi::syscall::create_flags;
 use twz_abi::view::{
@@ -30,7 +31,7 @@ pub enum ProgramError {
     #[error("cannot put the program into the pool")]
     Pool(#[from] PoolError),
     /// Too long a command line.
-    #[error("the arguments take {0} bytes; at most {ARGS_MAX} are possible")]
+    #[error("the arguments and the environment take {0} bytes; at most {ARGS_MAX} are possible")]
     Arguments(usize),
 }
 
@@ -73,6 +74,7 @@ pub(super) fn prepare(
     program: &Program<'_>,
     context: ObjectId,
     arguments: &[String],
+    environment: &[String],
 ) -> Result<ThreadStart, ProgramError> {
     let text = import(pool, program)?;
     let read_write = Rights::READ | Rights::WRITE;
@@ -85,8 +87,10 @@ pub(super) fn prepare(
     pool.open_object(data)?.write(DATA_OFFSET, template)?;
 
     let args = make()?;
-    pool.open_object(args)?.write(DATA_OFFSET, &arguments_bytes(pool, arguments)?)?;
+    pool.open_object(args)?.write(DATA_OFFSET, &arguments_bytes(pool, arguments, environment)?)?;
 
+    // Everybody may write it: a program that does so for no reason costs others time.
+    let shared = monitor.make(context, ObjectId::NULL, read_write, create_flags::VOLATILE, None)?;
     let view = make()?;
     let slots = [
         (TEXT_SLOT, text, Rights::READ | Rights::EXEC),
@@ -94,6 +98,7 @@ pub(super) fn prepare(
         (STACK_SLOT, make()?, read_write),
         (ARGS_SLOT, args, Rights::READ),
         (HEAP_SLOT, make()?, read_write),
+        (SHARED_SLOT, shared, read_write),
         (VIEW_SLOT, view, read_write),
     ];
     let opened = pool.open_object(view)?;
@@ -115,20 +120,37 @@ pub(super) fn prepare(
     })
 }
 
+/// Counts one boot more; its number.
+fn count_boot(pool: &Pool) -> Result<u64, PoolError> {
+    let boot = pool.root_get(BOOTS_RECORD).unwrap_or(0).wrapping_add(1);
+    pool.root_set(BOOTS_RECORD, boot)?;
+    Ok(u64::try_from(boot & u128::from(u32::MAX)).unwrap_or(1).max(1))
+}
+
 /// The contents of an arguments object, from offset 0x1000 on.
-fn arguments_bytes(pool: &Pool, arguments: &[String]) -> Result<Vec<u8>, ProgramError> {
+fn arguments_bytes(
+    pool: &Pool,
+    arguments: &[String],
+    environment: &[String],
+) -> Result<Vec<u8>, ProgramError> {
     let durability = match pool.durability() {
         Durability::Volatile => 0,
         Durability::Disk | Durability::Relaxed => 1,
         Durability::Dax => 2,
     };
-    let header = ArgsHeader { count: arguments.len() as u64, durability };
+    let header = ArgsHeader {
+        count: arguments.len() as u64,
+        durability,
+        environment_count: environment.len() as u64,
+        boot: count_boot(pool)?,
+    };
     let mut bytes = header.as_bytes().to_vec();
-    let mut at = DATA_OFFSET + (bytes.len() + arguments.len() * 16) as u64;
-    for argument in arguments {
-        bytes.extend_from_slice([at, argument.len() as u64].as_bytes());
-        at += argument.len() as u64;
+    let texts = || arguments.iter().chain(environment);
+    let mut at = DATA_OFFSET + (bytes.len() + texts().count() * 16) as u64;
+    for text in texts() {
+        bytes.extend_from_slice([at, text.len() as u64].as_bytes());
+        at += text.len() as u64;
     }
-    arguments.iter().for_each(|argument| bytes.extend_from_slice(argument.as_bytes()));
+    texts().for_each(|text| bytes.extend_from_slice(text.as_bytes()));
     if bytes.len() > ARGS_MAX { Err(ProgramError::Arguments(bytes.len())) } else { Ok(bytes) }
 }

@@ -7,7 +7,7 @@
 //! - The handler takes `STATE` and allocates. That is sound since it only ever runs on an instruction that touches a
 //!   slot, and no code touches a slot while it holds `STATE` or is inside the allocator. Nobody holds `STATE` while calling the store.
 //! - A system call that is given memory of an object whose pages were never touched fails with EFAULT: touch it first.
-//! - Without [`use_store`] the first use of an object makes a [`MemoryStore`].
+//! - Without [`use_store`] the first use of an object opens the pool that the environment's `TWZ_POOL` names, or makes a [`MemoryStore`].
 
 mod fault;
 mod memory;
@@ -17,7 +17,7 @@ mod thread;
 pub use memory::MemoryStore;
 pub use pool::PoolStore;
 
-use super::{CreateSpec, Durability, Seam, Stat, ThreadHandle, Woken};
+use super::{CreateSpec, Durability, Seam, Stat, Woken};
 use crate::error::{Error, Result};
 use crate::window::SLOT_SHIFT;
 use std::boxed::Box;
@@ -85,6 +85,8 @@ pub trait Store: Send + Sync {
     fn durability(&self) -> Durability;
     /// How often the store was opened, at least 1.
     fn boot_generation(&self) -> u32;
+    /// The program ends: writes out what stands in a page cache. What fails is said on stderr.
+    fn finish(&self) {}
 }
 
 /// What a slot shows, for the fault handler.
@@ -108,6 +110,8 @@ static GENERATION: AtomicU32 = AtomicU32::new(0);
 
 const FIRST_ADDRESS: usize = 0x2000_0000_0000;
 const SLOT_COUNT: usize = 16_384;
+/// Size of a pool that is made because `TWZ_POOL` names one that is not there.
+const POOL_BYTES: u64 = 256 << 20;
 const SPACE_BYTES: usize = SLOT_COUNT << SLOT_SHIFT;
 
 fn state() -> MutexGuard<'static, Option<State>> {
@@ -137,6 +141,25 @@ pub unsafe fn shut_down() {
     unsafe { crate::view::unmap_all() };
     let before = state().take();
     drop(before); // after the lock is free: closing a pool calls back
+}
+
+/// The end of a program: what was printed goes out, and a pool in a file is written out.
+pub(crate) fn finish() {
+    // Nothing can be done when the output is gone.
+    let _ = std::io::stdout().flush();
+    // Bound first: the pool calls back.
+    let store = state().as_ref().map(|state| Arc::clone(&state.store));
+    if let Some(store) = store {
+        store.finish();
+    }
+}
+
+/// The pool that `TWZ_POOL` names, made if it is not there (of [`POOL_BYTES`]); without it memory of this process.
+fn default_store() -> Result<Arc<dyn Store>> {
+    let Some(path) = std::env::var_os("TWZ_POOL") else { return Ok(Arc::new(MemoryStore::new()?)) };
+    let path = std::path::Path::new(&path);
+    let store = if path.exists() { PoolStore::open(path)? } else { PoolStore::create(path, POOL_BYTES)? };
+    Ok(Arc::new(store))
 }
 
 /// What a medium that is no persistent memory counts as: with `TWZ_PMEM_FORCE=1` as if it were, as PMDK's `PMEM_IS_PMEM_FORCE` does,
@@ -225,7 +248,7 @@ unsafe impl Seam for Hosted {
         reserve()?;
         let mut state = state();
         if state.is_none() {
-            install(&mut state, Arc::new(MemoryStore::new()?));
+            install(&mut state, default_store()?);
         }
         Ok(())
     }
@@ -298,10 +321,6 @@ unsafe impl Seam for Hosted {
         thread::wake(word, count);
     }
 
-    fn spawn(entry: extern "C" fn(usize), argument: usize) -> Result<ThreadHandle> {
-        thread::spawn(entry, argument)
-    }
-
     #[inline]
     fn thread_id() -> u32 {
         thread::id()
@@ -335,7 +354,8 @@ unsafe impl Seam for Hosted {
     }
 
     fn exit(code: i32) -> ! {
-        std::process::exit(code)
+        finish();
+        std::process::exit(code & 0xff)
     }
 }
 

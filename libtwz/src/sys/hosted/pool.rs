@@ -5,10 +5,11 @@
 //! - When the pool is about to share or replace pages (copy on write), every mapping of them is dropped first; the next touch faults
 //!   and asks the pool again. The pool calls with the object locked, so nobody may hold `STATE` while calling the pool: the fault
 //!   handler looks up, calls, and looks whether a drop came between (`epoch`).
-//! - Each opening counts one boot more, in the pool's root record `libtwz.boots`.
+//! - Each opening counts one boot more, in the pool's record [`BOOTS_RECORD`].
 
 use super::{CreateSpec, Durability, Piece, Stat, Store};
 use crate::error::{Error, Result};
+use crate::sys::ROOT_NAME;
 use pool::{Access, CreateOptions, Mapped, ObjectRef, ObjectSpec, OpenOptions, Pool, ShareHook};
 use std::boxed::Box;
 use std::collections::HashMap;
@@ -16,9 +17,8 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use twz_abi::ObjectId;
+use twz_abi::program::BOOTS_RECORD;
 
-const BOOTS: &str = "libtwz.boots";
-const ROOT: &str = "libtwz.root";
 /// Bytes that a first touch asks for: a new object's root, log and first blocks.
 const HINT: u64 = 64 << 10;
 
@@ -65,8 +65,8 @@ impl PoolStore {
     }
 
     fn on(pool: Pool<Mapped>) -> Result<Self> {
-        let boots = pool.root_get(BOOTS).unwrap_or(0).wrapping_add(1);
-        pool.root_set(BOOTS, boots).map_err(|e| explain("count the boot", &e))?;
+        let boots = pool.root_get(BOOTS_RECORD).unwrap_or(0).wrapping_add(1);
+        pool.root_set(BOOTS_RECORD, boots).map_err(|e| explain("count the boot", &e))?;
         pool.set_share_hook(Some(Arc::new(DropMappings)));
         let generation = u32::try_from(boots & u128::from(u32::MAX)).unwrap_or(1).max(1);
         Ok(Self { pool, used: Mutex::default(), generation })
@@ -132,11 +132,11 @@ impl Store for PoolStore {
     }
 
     fn root(&self) -> Option<ObjectId> {
-        self.pool.root_get(ROOT).map(ObjectId::from_u128)
+        self.pool.name_get(ROOT_NAME)
     }
 
     fn set_root(&self, id: ObjectId) -> Result<()> {
-        self.pool.root_set(ROOT, id.as_u128()).map_err(|e| explain("set the root", &e))
+        self.pool.name_set(ROOT_NAME, id).map_err(|e| explain("set the root", &e))
     }
 
     fn durability(&self) -> Durability {
@@ -148,6 +148,11 @@ impl Store for PoolStore {
 
     fn boot_generation(&self) -> u32 {
         self.generation
+    }
+
+    fn finish(&self) {
+        // `explain` has said it.
+        let _ = self.sync();
     }
 }
 

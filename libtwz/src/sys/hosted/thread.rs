@@ -1,7 +1,6 @@
 //! Threads and waiting on words, by the kernel's futex.
 
-use crate::error::{Error, Result};
-use crate::sys::{ThreadHandle, Woken};
+use crate::sys::Woken;
 use std::cell::Cell;
 use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,20 +24,6 @@ pub(super) fn wake(word: &AtomicU32, count: u32) {
     let count = i32::try_from(count).unwrap_or(i32::MAX);
     // SAFETY: `word` is a live, aligned u32.
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count, 0, 0, 0) };
-}
-
-pub(super) fn spawn(entry: extern "C" fn(usize), argument: usize) -> Result<ThreadHandle> {
-    let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
-    std::thread::Builder::new()
-        .spawn(move || {
-            ID.set(number);
-            entry(argument);
-        })
-        .map(|_| ThreadHandle(u64::from(number)))
-        .map_err(|error| Error::Platform {
-            operation: "start a thread",
-            code: error.raw_os_error().unwrap_or(0),
-        })
 }
 
 static NEXT_ID: AtomicU32 = AtomicU32::new(1);
