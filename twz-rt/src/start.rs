@@ -1,5 +1,12 @@
 //! The entry point.
 
+use twz_abi::program::ARGS_SLOT;
+use twz_abi::view::SLOT_SIZE;
+
+/// Address of the arguments object.
+#[allow(clippy::cast_possible_truncation, reason = "64-bit addresses")]
+pub const ARGUMENTS: usize = (ARGS_SLOT * SLOT_SIZE) as usize;
+
 /// What a program's `main` may return.
 pub trait Termination {
     /// The exit status.

@@ -5,7 +5,7 @@
 
 use super::monitor::Monitor;
 use images::Program;
-use pool::{Durability, Error as PoolError, ObjectSpec, Pool, object_id};
+use pool::{Durability, Error as PoolError, ObjectRef, ObjectSpec, Pool, object_id};
 use twz_abi::boot::ThreadStart;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::program::{
@@ -101,9 +101,7 @@ pub(super) fn prepare(
     (header.magic, header.version) = (VIEW_MAGIC, VIEW_VERSION);
     opened.write(HEADER_OFFSET, header.as_bytes())?;
     for (slot, target, rights) in slots {
-        let entry = ViewEntry { target, flags: entry_flags::VALID, rights: rights.bits(), user: 0 };
-        let at = entry_offset(slot).expect("the slots above are in range");
-        opened.write(at, entry.as_bytes())?;
+        ViewEdit(&opened).set(slot, target, rights)?;
     }
     Ok(ThreadStart {
         view,
@@ -115,14 +113,47 @@ pub(super) fn prepare(
     })
 }
 
-/// The contents of an arguments object, from offset 0x1000 on.
-fn arguments_bytes(pool: &Pool, arguments: &[String]) -> Result<Vec<u8>, ProgramError> {
-    let durability = match pool.durability() {
+/// A view that no thread runs in, to be read and filled.
+pub(super) struct ViewEdit<'a>(pub(super) &'a ObjectRef);
+
+impl ViewEdit<'_> {
+    /// The entry of a slot below [`SLOT_COUNT`].
+    ///
+    /// # Errors
+    /// The pool's.
+    pub(super) fn get(&self, slot: u64) -> Result<ViewEntry, PoolError> {
+        let mut entry = ViewEntry::new_zeroed();
+        self.0.read(at(slot), entry.as_mut_bytes())?;
+        Ok(entry)
+    }
+
+    /// Maps `target` there; nothing if it is null.
+    ///
+    /// # Errors
+    /// The pool's.
+    pub(super) fn set(&self, slot: u64, target: ObjectId, rights: Rights) -> Result<(), PoolError> {
+        let flags = if target.is_null() { 0 } else { entry_flags::VALID };
+        let entry = ViewEntry { target, flags, rights: rights.bits(), user: 0 };
+        self.0.write(at(slot), entry.as_bytes())
+    }
+}
+
+fn at(slot: u64) -> u64 {
+    entry_offset(slot).expect("a slot below SLOT_COUNT")
+}
+
+/// [`ArgsHeader::durability`] of a pool.
+pub(super) fn durability_word(pool: &Pool) -> u64 {
+    match pool.durability() {
         Durability::Volatile => 0,
         Durability::Disk | Durability::Relaxed => 1,
         Durability::Dax => 2,
-    };
-    let header = ArgsHeader { count: arguments.len() as u64, durability };
+    }
+}
+
+/// The contents of an arguments object, from offset 0x1000 on.
+fn arguments_bytes(pool: &Pool, arguments: &[String]) -> Result<Vec<u8>, ProgramError> {
+    let header = ArgsHeader { count: arguments.len() as u64, durability: durability_word(pool) };
     let mut bytes = header.as_bytes().to_vec();
     let mut at = DATA_OFFSET + (bytes.len() + arguments.len() * 16) as u64;
     for argument in arguments {
