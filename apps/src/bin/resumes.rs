@@ -92,7 +92,9 @@ fn go_on(_: Args, resumed: Resumed) -> Result<u8, ErrorCode> {
             wait()
         }
         number => {
-            println!("thread {}", number - ORDER);
+            // The kernel numbers threads as they are made.
+            let (serial, _) = syscall::thread_self()?;
+            println!("thread {} started {serial:016x}", number - ORDER);
             resume::confirm()?;
             resume::clear()?;
             Ok(0)

@@ -44,6 +44,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub use inspect::Inspector;
 pub use layout::{LayoutError, check_kernel};
+pub(crate) use program::PROGRAM_PREFIX;
 pub use report::{Memory, Report};
 
 /// Least guest RAM that boots.

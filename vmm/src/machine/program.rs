@@ -19,7 +19,7 @@ use twz_abi::{ObjectId, Rights};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Names of imported programs: this, the program's name, and its digest.
-const PROGRAM_PREFIX: &str = "program/";
+pub(crate) const PROGRAM_PREFIX: &str = "program/";
 /// Most bytes of arguments.
 const ARGS_MAX: usize = 1 << 20;
 

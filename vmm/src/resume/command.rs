@@ -1,6 +1,6 @@
 //! `twzvmm resume`: looks at the resume list of a pool that no machine uses, and changes it.
 
-use super::{Kind, ResumeList};
+use super::{Kind, Record, ResumeList};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use pool::{OpenOptions, Pool};
@@ -61,16 +61,19 @@ struct Line {
 pub fn run(command: &Command) -> Result<String> {
     match command {
         Command::Ls { pmem, json } => {
-            let (_, list) = open(pmem)?;
-            let lines: Vec<Line> = list.in_order().iter().map(line).collect();
+            let (pool, list) = open(pmem)?;
+            let lines: Vec<Line> =
+                list.in_order().iter().map(|(number, record)| line(&pool, *number, record)).collect();
             if *json {
                 return Ok(serde_json::to_string_pretty(&lines)? + "\n");
             }
-            let mut text =
-                format!("{:>6}  {:<16}  {:<9}  tries  resumed  view\n", "number", "name", "status");
+            let mut text = format!(
+                "{:>6}  {:<20}  {:<9}  tries  resumed  view\n",
+                "number", "program (thread)", "status"
+            );
             for Line { number, name, status, failed_tries, resumed, view, .. } in lines {
                 let status = if status == Kind::Resumable { "resumable" } else { "set aside" };
-                writeln!(text, "{number:>6}  {name:<16}  {status}  {failed_tries:>5}  {resumed:>7}  {view}")?;
+                writeln!(text, "{number:>6}  {name:<20}  {status}  {failed_tries:>5}  {resumed:>7}  {view}")?;
             }
             Ok(text)
         }
@@ -107,11 +110,11 @@ fn known(list: &ResumeList, number: u64) -> Result<u64> {
     }
 }
 
-fn line((number, record): &(u64, super::Record)) -> Line {
+fn line(pool: &Pool, number: u64, record: &Record) -> Line {
     let word = record.word;
     Line {
-        number: *number,
-        name: record.to_string(),
+        number,
+        name: record.describe(pool),
         status: word.kind,
         failed_tries: if word.confirmed && !word.faulted { 0 } else { word.tries },
         resumed: word.times,

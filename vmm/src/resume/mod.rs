@@ -15,9 +15,9 @@
 
 pub mod command;
 
+use crate::machine::PROGRAM_PREFIX;
 use pool::{Error as PoolError, ObjectRef, ObjectSpec, Pool};
 use serde::Serialize;
-use std::fmt;
 use twz_abi::ObjectId;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::resume::ResumeSpec;
@@ -152,15 +152,16 @@ pub struct Record {
     order: u64,
 }
 
-impl fmt::Display for Record {
-    /// Its name, or its view if it has none.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Record {
+    /// What people call it: its program's name and its own.
+    #[must_use]
+    pub fn describe(&self, pool: &Pool) -> String {
+        let names = pool.names_of(self.text);
+        let program = names.iter().find_map(|name| name.strip_prefix(PROGRAM_PREFIX));
         let name = &self.spec.name;
         let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
-        match std::str::from_utf8(&name[..length]) {
-            Ok(name) if !name.is_empty() => write!(f, "{}", name.escape_debug()),
-            _ => write!(f, "view {}", self.view),
-        }
+        let own = String::from_utf8_lossy(&name[..length]);
+        format!("{} ({})", program.unwrap_or("a program without a name"), own.escape_debug())
     }
 }
 

@@ -189,7 +189,7 @@ impl Monitor {
                 Ok((entered, spec)) => {
                     let Record { view, context, .. } = record;
                     let times = u64::from(record.word.times);
-                    tracing::info!(thread = %record, times, "resuming");
+                    tracing::info!(thread = record.describe(&self.pool), times, "resuming");
                     return Some((entered, ResumeStart { number, times, view, context, spec }));
                 }
                 Err(reason) => self.not_resumed(&mut self.resume_list(), number, &record, &reason),
@@ -214,7 +214,8 @@ impl Monitor {
         match counted {
             Ok(()) => Some(record),
             Err(error) => {
-                tracing::warn!("{record} is not resumed: the try cannot be counted: {error}");
+                let thread = record.describe(&self.pool);
+                tracing::warn!("{thread} is not resumed: the try cannot be counted: {error}");
                 None
             }
         }
@@ -309,7 +310,8 @@ impl Monitor {
 
     fn not_resumed(&self, list: &mut ResumeList, number: u64, record: &Record, reason: &str) {
         let tries = list.get(number).map_or(0, |record| record.word.tries);
-        tracing::warn!("{record} was not resumed (try {tries} of {TRIES_MAX}): {reason}");
+        let thread = record.describe(&self.pool);
+        tracing::warn!("{thread} was not resumed (try {tries} of {TRIES_MAX}): {reason}");
         self.give_up_if_failed(list, number, record);
     }
 
@@ -321,8 +323,9 @@ impl Monitor {
     }
 
     fn set_aside(&self, list: &mut ResumeList, number: u64, record: &Record) {
+        let thread = record.describe(&self.pool);
         tracing::warn!(
-            "{record} was set aside: it failed to resume {TRIES_MAX} times; `twzvmm resume ls` lists it, \
+            "{thread} was set aside: it failed to resume {TRIES_MAX} times; `twzvmm resume ls` lists it, \
              `twzvmm resume retry {number}` gives it another chance"
         );
         if let Err(error) = list.change(&self.pool, number, |word| word.kind = Kind::SetAside) {
