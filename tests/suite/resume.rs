@@ -168,7 +168,8 @@ fn a_program_runs_beside_what_is_resumed(place: Place) {
     assert!(said.expect_status(0).stdout.contains("counter: 0\n"), "{said:?}");
     // The machine ends with its first program; what has not said so by then is resumed again.
     let mut threads = in_order(&said.stdout);
-    threads.extend(in_order(&alone(&machine).stdout));
+    let rest = alone(&machine);
+    threads.extend(in_order(&rest.stdout));
     threads.sort_unstable();
     assert_eq!(threads, ["0", "1"]);
 }
