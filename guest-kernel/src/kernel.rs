@@ -19,10 +19,14 @@ use crate::sync::{WAIT_BUCKETS, Wait, WaitBucket};
 use crate::thread::Thread;
 use crate::tlb::{self, PcidCache};
 use core::sync::atomic::{AtomicBool, Ordering};
-use twz_abi::boot::{BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KernelStamp, MAX_HARTS, STAMP_MAGIC};
+use twz_abi::boot::{
+    BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KernelStamp, MAX_HARTS, STAMP_MAGIC, ThreadStart,
+};
 use twz_abi::fault::{FaultCause, FaultInfo};
 use twz_abi::{ABI_VERSION, Rights};
 
+/// Status of a machine in which nothing could be started.
+const NOTHING_RUNS: u64 = 2;
 /// How often one instruction may be refused by the second stage in a row.
 const REFUSALS_MAX: u32 = 8;
 /// Bits of a page fault's error code.
@@ -80,6 +84,9 @@ pub(crate) struct Kernel {
     pub(crate) next_serial: u64,
     /// Calls that may have made the second stage refuse what the tables allow: copies, trims, writes to pages that were shared.
     pub(crate) page_changes: u64,
+    /// Threads that the machine ends with, and its status by then.
+    pub(crate) first_left: u32,
+    pub(crate) first_status: u32,
     boot_table: Option<Table>,
     harts: [Hart; MAX_HARTS as usize],
     hart_count: u32,
@@ -109,6 +116,8 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     counter_page: None,
     next_serial: 0,
     page_changes: 0,
+    first_left: 0,
+    first_status: 0,
     boot_table: None,
     harts: [const {
         Hart {
@@ -156,10 +165,7 @@ extern "C" fn hart_main(hart: u32) -> ! {
     let counters = kernel.counter_page.map_or(0, CounterPage::address);
     mailbox.ready(context::entry_address(), usercopy::fixup_addresses(), counters);
     if hart == 0 {
-        if let Err(error) = kernel.spawn_first(mailbox, &boot.init) {
-            mailbox.log(format_args!("the first thread cannot start in view {}: {error}", boot.init.view));
-            mailbox.shutdown(2);
-        }
+        kernel.begin(mailbox, &boot.init);
         STARTED.store(true, Ordering::Release);
     }
     let frame = run(kernel, hart, mailbox);
@@ -318,6 +324,19 @@ impl Kernel {
         let context = self.spaces[self.threads[thread].space].context;
         self.forget_pages(mailbox, context);
         self.go_on(thread);
+    }
+
+    /// Starts what is to run: resumed threads in their order, then the first thread, if there is one.
+    fn begin(&mut self, mailbox: Mailbox, init: &ThreadStart) {
+        let alone = init.view.is_null();
+        self.resume_all(mailbox, alone);
+        let started = if alone { Ok(()) } else { self.spawn_first(mailbox, init) };
+        if let Err(error) = started {
+            mailbox.log(format_args!("the first thread cannot start in view {}: {error}", init.view));
+        }
+        if self.first_left == 0 {
+            mailbox.shutdown(NOTHING_RUNS);
+        }
     }
 
     /// A hart's record.

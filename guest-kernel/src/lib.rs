@@ -24,6 +24,7 @@ mod lock;
 mod mailbox;
 mod memory;
 mod objects;
+mod resume;
 mod sched;
 mod space;
 mod sync;

@@ -6,6 +6,7 @@ use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use twz_abi::boot::{DIRECT_MAP, MAILBOX_GPA};
 use twz_abi::hypercall::{DATA_SIZE, Mailbox as Page, Op, PORT};
+use twz_abi::resume::{ResumeNote, ResumeStart};
 use twz_abi::sec::GateEntry;
 use twz_abi::syscall::{NAME_MAX, ObjectStat};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
@@ -299,6 +300,33 @@ impl Mailbox {
     pub(crate) fn name_next(mut self, context: ObjectId, length: usize) -> Result<usize, ErrorCode> {
         let rets = self.call(Op::NameNext, &[context.lo, context.hi, length as u64])?;
         Ok(usize::try_from(rets[0]).unwrap_or(usize::MAX).min(NAME_MAX))
+    }
+
+    /// Makes a thread resumable as the `ResumeSpec` in the data area says; returns its number in the monitor's list.
+    pub(crate) fn resume_set(
+        mut self,
+        context: ObjectId,
+        view: ObjectId,
+        number: u64,
+    ) -> Result<u64, ErrorCode> {
+        let arguments = [context.lo, context.hi, view.lo, view.hi, number];
+        self.call(Op::ResumeSet, &arguments).map(|rets| rets[0])
+    }
+
+    /// Tells the monitor what became of a resumable thread.
+    pub(crate) fn resume_note(mut self, number: u64, note: ResumeNote) -> Result<(), ErrorCode> {
+        self.call(Op::ResumeNote, &[number, note as u64]).map(drop)
+    }
+
+    /// The next thread to be resumed and its context, which is entered; `None` if there are no more.
+    pub(crate) fn resume_next(mut self) -> Result<Option<(Entered, ResumeStart)>, ErrorCode> {
+        let rets = self.call(Op::ResumeNext, &[])?;
+        if rets[0] == 0 {
+            return Ok(None);
+        }
+        let mut start = ResumeStart::new_zeroed();
+        start.as_mut_bytes().copy_from_slice(self.data(size_of::<ResumeStart>()));
+        Ok(Some((Entered::of([rets[1], rets[2], rets[3], 0]), start)))
     }
 
     /// Writes text into the mailbox, cut at its end; returns its length.

@@ -6,6 +6,7 @@ use crate::mailbox::Mailbox;
 use crate::sync::Synced;
 use crate::thread::End;
 use twz_abi::hypercall::DATA_SIZE;
+use twz_abi::resume::ResumeNote;
 use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
 use twz_abi::syscall::{CopySpec, CreateSpec, FIRST, NAME_MAX, ObjectStat, Syscall};
 use twz_abi::thread::ThreadSpec;
@@ -183,6 +184,9 @@ impl Kernel {
                 .copy_to_data(caller, a[0], size_of::<PublicKeyObject>())
                 .and_then(|()| mailbox.key_create(context))
                 .into(),
+            Syscall::ResumeSet => self.resume_set(mailbox, thread, a[0]).into(),
+            Syscall::ResumeClear => self.resume_note(mailbox, thread, ResumeNote::Over).into(),
+            Syscall::ResumeConfirm => self.resume_note(mailbox, thread, ResumeNote::Confirmed).into(),
             Syscall::NameGet => {
                 self.name(caller, a[0], a[1]).and_then(|length| mailbox.name_get(context, length)).into()
             }

@@ -87,14 +87,16 @@ pub(crate) struct Thread {
     pub(crate) deadline: Option<u64>,
     /// FS and GS base.
     pub(crate) segments: (u64, u64),
-    /// When this thread ends, the machine does, with its status.
+    /// The machine ends with the last of these threads.
     pub(crate) is_first: bool,
+    /// Its number in the monitor's list of resumable threads; 0 for none.
+    pub(crate) resume: u64,
     /// A fault handler runs and has not returned.
     pub(crate) handles_fault: bool,
     pub(crate) fault_stack: u64,
     /// Address of its `ThreadState`; 0 for none.
     state_address: u64,
-    name: [u8; THREAD_NAME_MAX],
+    pub(crate) name: [u8; THREAD_NAME_MAX],
     /// The last instruction that the second stage refused, how often in a row, and `Kernel::page_changes` then.
     pub(crate) refused: (u64, u32, u64),
     pub(crate) fpu: FpuArea,
@@ -128,6 +130,7 @@ impl Thread {
             deadline: None,
             segments: (spec.tls, 0),
             is_first: false,
+            resume: 0,
             handles_fault: false,
             fault_stack: spec.fault_stack,
             state_address: spec.state,
@@ -187,8 +190,25 @@ impl Kernel {
         };
         let context = self.use_context(mailbox, start.context, start.context)?;
         let thread = self.spawn(mailbox, &spec, start.view, context)?;
-        self.threads[thread].is_first = true;
+        self.is_first(thread);
         Ok(())
+    }
+
+    /// Makes `thread` one of those that the machine ends with.
+    pub(crate) fn is_first(&mut self, thread: u32) {
+        self.threads[thread].is_first = true;
+        self.first_left += 1;
+    }
+
+    /// One of those has ended. The machine's status is that of the first that is not 0.
+    fn first_ended(&mut self, mailbox: Mailbox, status: u32) {
+        if self.first_status == 0 {
+            self.first_status = status;
+        }
+        self.first_left -= 1;
+        if self.first_left == 0 {
+            mailbox.shutdown(u64::from(self.first_status));
+        }
     }
 
     /// Makes a thread in a view and a context, and queues it. One use of the context becomes the thread's, or ends.
@@ -336,6 +356,7 @@ impl Kernel {
         while self.threads[thread].calls.is_some() {
             self.drop_call(mailbox, thread);
         }
+        self.note_end(mailbox, thread, &end);
         self.report_state(mailbox, thread, &end);
         let Some(ended) = self.threads.remove(thread) else { return };
         self.counters().threads_ended += 1;
@@ -347,7 +368,7 @@ impl Kernel {
         self.leave_space(mailbox, ended.space);
         self.release_attached(mailbox, ended.attached);
         if ended.is_first {
-            mailbox.shutdown(u64::from(end.status()));
+            self.first_ended(mailbox, end.status());
         }
     }
 

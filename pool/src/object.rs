@@ -246,6 +246,18 @@ impl<M: Medium> ObjectRef<M> {
         self.core.pmem.fence();
         self.core.pmem.check()
     }
+
+    /// Makes everything that was stored to the object durable, whoever stored it and through which mapping.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::NotDurable`].
+    pub fn persist(&self) -> Result<()> {
+        for extent in self.extents()? {
+            self.core.pmem.flush(extent.pool_offset, extent.len);
+        }
+        self.core.pmem.fence();
+        self.core.pmem.check()
+    }
 }
 
 /// The page of an offset in an object.

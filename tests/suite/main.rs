@@ -26,4 +26,5 @@ mod guest_docs;
 mod guest_kernel;
 mod kernel_image;
 mod programs;
+mod resume;
 mod tool;

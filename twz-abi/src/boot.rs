@@ -83,7 +83,7 @@ pub struct BootInfo {
     pub window_base: u64,
     /// Bytes of object space.
     pub window_bytes: u64,
-    /// What the first thread runs.
+    /// What the first thread runs; with a null view there is none, and the machine ends with the last resumed thread.
     pub init: ThreadStart,
 }
 crate::assert_layout!(

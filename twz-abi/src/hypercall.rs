@@ -149,5 +149,13 @@ numbered! {
         KeyCreate = 37,
         /// Take every chunk of a context's window back, because it is full; the kernel has forgotten their addresses. a0: its number.
         Hide = 38,
+        /// Make a thread resumable. a0, a1: its context; a2, a3: its view; a4: its number in the list, 0 for none yet. data: a
+        /// [`crate::resume::ResumeSpec`]. r0: its number from now on.
+        ResumeSet = 48,
+        /// a0: number in the list of resumable threads; a1: a [`ResumeNote`](crate::resume::ResumeNote).
+        ResumeNote = 49,
+        /// Take the next thread that is to be resumed. r0: 0 if there is none; else 1, with a [`crate::resume::ResumeStart`] in data; its context
+        /// is entered as by [`Op::Enter`], whose results stand in r1, r2 and r3. The monitor skips threads that cannot begin, and says why.
+        ResumeNext = 50,
     }
 }

@@ -19,6 +19,7 @@ pub mod id;
 pub mod object;
 pub mod program;
 pub mod ptr;
+pub mod resume;
 pub mod rights;
 pub mod sec;
 pub mod sync;

@@ -26,6 +26,14 @@ pub const HEAP_SLOT: u64 = 5;
 pub const SHARED_SLOT: u64 = 6;
 /// Offset in the heap object at which the heap ends; `libtwz` keeps its volatile tables above.
 pub const HEAP_END: u64 = 0x3000_0000;
+/// Slots of a resumed program's former data, stack and heap, as they were when the power failed.
+pub const FORMER_DATA_SLOT: u64 = 7;
+/// See [`FORMER_DATA_SLOT`].
+pub const FORMER_STACK_SLOT: u64 = 8;
+/// See [`FORMER_DATA_SLOT`].
+pub const FORMER_HEAP_SLOT: u64 = 9;
+/// Slot of a resumed program's state object.
+pub const STATE_SLOT: u64 = 10;
 /// First slot that `libtwz` hands out.
 pub const FREE_SLOT: u64 = 16;
 /// Slot of the view itself. Not the very last slot: no instruction may end at the end of the canonical half.

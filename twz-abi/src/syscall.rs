@@ -96,6 +96,15 @@ numbered! {
         /// Inside of a gate: what the caller's context may do with an object, so that the callee does nothing for its caller that the
         /// caller may not do itself. a0, a1: the object's ID. v0: [`Rights`] bits, 0 for none.
         CallerRights = 0x1048,
+        /// Let a thread like this one begin again at the next start of the machine, should this one not have ended by then. a0: address of a
+        /// [`ResumeSpec`](crate::resume::ResumeSpec). Needs read and write rights to this thread's view. A second call replaces the first.
+        /// One thread of a view can be resumable, or several that keep their memory.
+        /// v0: 0; 1 for a thread that was resumed with [`KEEP_REGISTERS`](crate::resume::resume_flags::KEEP_REGISTERS).
+        ResumeSet = 0x1050,
+        /// This thread is not to be resumed any more.
+        ResumeClear = 0x1051,
+        /// This thread, which was resumed, has recovered. Without it the try counts as failed; after three in a row it is set aside.
+        ResumeConfirm = 0x1052,
     }
 }
 

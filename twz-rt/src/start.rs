@@ -2,6 +2,12 @@
 
 use crate::args::Args;
 use crate::tls::ThreadBlock;
+use twz_abi::program::ARGS_SLOT;
+use twz_abi::view::SLOT_SIZE;
+
+/// Address of the arguments object.
+#[allow(clippy::cast_possible_truncation, reason = "64-bit addresses")]
+pub const ARGUMENTS: usize = (ARGS_SLOT * SLOT_SIZE) as usize;
 
 /// The first thread's.
 struct First(ThreadBlock);

@@ -3,6 +3,7 @@
 use core::arch::asm;
 use twz_abi::counters::Counters;
 use twz_abi::fault::FaultFrame;
+use twz_abi::resume::ResumeSpec;
 use twz_abi::sync::SyncOp;
 use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX, ObjectStat, Syscall};
 use twz_abi::thread::{ThreadProperty, ThreadSpec};
@@ -279,4 +280,29 @@ pub fn name_next(after: &str, name: &mut [u8; NAME_MAX]) -> Result<usize, ErrorC
 /// [`ErrorCode::NoName`], [`ErrorCode::NotPermitted`].
 pub fn name_remove(name: &str) -> Result<(), ErrorCode> {
     plain(Syscall::NameRemove, [name.as_ptr() as u64, name.len() as u64, 0, 0, 0, 0]).map(drop)
+}
+
+/// Makes this thread resumable. Returns 0; 1 when it goes on here after a failure, with `KEEP_REGISTERS`.
+///
+/// # Errors
+/// [`ErrorCode::NotPermitted`] in a gate, without read and write rights to the view, or without any to the state object;
+/// [`ErrorCode::NoObject`]; [`ErrorCode::BadArgument`]; [`ErrorCode::PoolFull`]; [`ErrorCode::Medium`].
+pub fn resume_set(spec: &ResumeSpec) -> Result<u64, ErrorCode> {
+    plain(Syscall::ResumeSet, [core::ptr::from_ref(spec) as u64, 0, 0, 0, 0, 0]).map(|(resumed, _)| resumed)
+}
+
+/// Makes this thread not resumable any more.
+///
+/// # Errors
+/// [`ErrorCode::NoThread`] if it was not; [`ErrorCode::Medium`].
+pub fn resume_clear() -> Result<(), ErrorCode> {
+    plain(Syscall::ResumeClear, [0; 6]).map(drop)
+}
+
+/// Says that this thread, which was resumed, has recovered.
+///
+/// # Errors
+/// [`ErrorCode::NoThread`] if it is not resumable; [`ErrorCode::Medium`].
+pub fn resume_confirm() -> Result<(), ErrorCode> {
+    plain(Syscall::ResumeConfirm, [0; 6]).map(drop)
 }

@@ -22,8 +22,9 @@ const FOLLOW_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Run programs on persistent memory, isolated by virtualization hardware.
 ///
-/// Objects live in a pool: a file, or a DAX device such as /dev/dax0.0. The exit status is the program's own; 128 + the fault's number if
-/// a fault ended it; 2 for errors of twzvmm itself.
+/// Objects live in a pool: a file, or a DAX device such as /dev/dax0.0. Threads that were resumable when the last machine on the pool ended
+/// go on. The exit status is the program's own; 128 + the fault's number if a fault ended it; 2 for errors of twzvmm itself. SIGTERM,
+/// SIGINT and SIGHUP stop everything, write the pool out and end twzvmm within a second, by that signal (128 + its number in a shell).
 #[derive(Parser)]
 #[command(version, args_conflicts_with_subcommands = true)]
 struct Cli {
@@ -65,6 +66,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Look at the threads that the next start of a pool resumes, and change which.
+    #[command(subcommand)]
+    Resume(vmm::resume::command::Command),
     /// Look into a pool that no machine uses, change it, check and mend it.
     #[command(subcommand)]
     Pool(pool_cli::Command),
@@ -142,7 +146,7 @@ struct Run {
     /// Say what happens; twice for more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
-    /// The program to run and its arguments; without it the image's init runs.
+    /// The program to run and its arguments. Without it, only the threads that are to be resumed run; if there are none, the image's init.
     #[arg(last = true, value_name = "PROGRAM ARGS")]
     program: Vec<String>,
 }
@@ -178,6 +182,7 @@ fn main() -> ExitCode {
         Some(Command::Doctor { json }) => doctor(json),
         Some(Command::Stats { control, json }) => stats(&control, json),
         Some(Command::Trace { control, follow, json }) => trace(&control, follow, json),
+        Some(Command::Resume(command)) => vmm::resume::command::run(&command).and_then(|text| print(&text)),
         Some(Command::Pool(command)) => pool_cli::run(&command),
         Some(Command::Ctx(command)) => ctx(command),
         None => run(cli.run, started),

@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use twz_abi::boot::{MAILBOX_GPA, MAX_HARTS};
 use twz_abi::hypercall::{DATA_SIZE, Mailbox, Op};
+use twz_abi::resume::{ResumeNote, ResumeSpec};
 use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
 use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
@@ -238,6 +239,23 @@ impl Shared {
                 let public = PublicKeyObject::read_from_bytes(&bytes).map_err(|_| ErrorCode::BadArgument)?;
                 self.monitor().create_key(context()?, &public).map(|id| [id.lo, id.hi, 0, 0])
             }
+            Op::ResumeSet => {
+                let bytes = self.data(caller, size_of::<ResumeSpec>() as u64)?;
+                let spec = ResumeSpec::read_from_bytes(&bytes).map_err(|_| ErrorCode::BadArgument)?;
+                self.monitor().resume_set(context()?, id(2), a[4], &spec).map(|number| [number, 0, 0, 0])
+            }
+            Op::ResumeNote => {
+                let note = ResumeNote::try_from(a[1]).map_err(|_| ErrorCode::BadArgument)?;
+                self.monitor().resume_note(a[0], note).map(|()| none)
+            }
+            Op::ResumeNext => match self.monitor().resume_next() {
+                Some((entered, start)) => {
+                    self.put_data(caller, start.as_bytes())?;
+                    let [number, root, flags, _] = entered_words(entered);
+                    Ok([1, number, root, flags])
+                }
+                None => Ok(none),
+            },
             Op::Hide => self.monitor().hide(caller.root, a[0]).map(|()| none),
         }
     }

@@ -20,16 +20,17 @@ mod vcpu;
 mod wake;
 
 use crate::control::Source;
+use crate::resume::{Kind, ResumeList};
 use console::Console;
 use ept_contexts::Ram;
 use hart::{Hart, HartShared, Inside, Timer};
-use images::Image;
+use images::{Image, Program};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 use kvm_stats::KvmStats;
 use layout::Facts;
-use monitor::{Limits, Monitor, Parts, init_context};
-use pool::{ObjectSpec, Pool};
+use monitor::{Limits, Monitor, Parts, begin_session, init_context};
+use pool::Pool;
 use roots::RootMaker;
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -37,12 +38,13 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 use twz_abi::ObjectId;
-use twz_abi::boot::MAX_HARTS;
+use twz_abi::boot::{MAX_HARTS, ThreadStart};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 pub use inspect::Inspector;
 pub use layout::{LayoutError, check_kernel};
+pub(crate) use program::PROGRAM_PREFIX;
 pub use report::{Memory, Report};
 
 /// Least guest RAM that boots.
@@ -61,8 +63,6 @@ const TABLES_MAX: usize = 128;
 const WINDOW_BASE: u64 = 4 << 30;
 /// How long the end of the machine waits for a reader of the console.
 const OUTPUT_GRACE: Duration = Duration::from_secs(1);
-/// Pool root that names this boot's session object.
-const SESSION_KEY: &str = "session";
 /// Guest-physical address of the probe's code; below the kernel, overwritten by nothing that matters.
 const PROBE_GPA: u64 = 0x8000;
 
@@ -255,11 +255,9 @@ impl Machine {
     /// # Errors
     /// [`BuildError`] says what and what to do; nothing but volatile objects and the programs was changed in the pool.
     pub fn build(config: &Config<'_>, pool: Pool, started: Instant) -> Result<Self, BuildError> {
-        let name = config.arguments.first().map_or(config.image.init, String::as_str);
-        let program = config.image.program(name).ok_or_else(|| BuildError::NoProgram {
-            name: name.to_string(),
-            known: config.image.programs.iter().map(|program| program.name).collect::<Vec<_>>().join(", "),
-        })?;
+        let resume = ResumeList::load(&pool)?;
+        let resumes = resume.in_order().iter().any(|(_, record)| record.word.kind == Kind::Resumable);
+        let first = first_program(config, resumes)?;
         layout::check_kernel(config.image.kernel)?;
         let signals = events::block_stop_signals().map_err(|error| host("blocking signals")(&error))?;
         wake::install_handler().map_err(|error| host("installing a signal handler")(&error))?;
@@ -288,7 +286,7 @@ impl Machine {
 
         // 2. Object space and what is in it.
         let pool = Arc::new(pool);
-        let session = new_session(&pool)?;
+        let session = begin_session(&pool, &resume)?;
         let context = init_context(&pool)?;
         let window_base = WINDOW_BASE.max(config.memory.next_multiple_of(1 << 30));
         let limits = limits(ring0_native, window_base, vcpu::address_bits(&cpuid));
@@ -305,15 +303,17 @@ impl Machine {
             harts,
             on_revision,
             expiry_timer,
+            resume,
         })?;
         if monitor.enter_first(context)?.is_none() {
             return Err(BuildError::NoContext { context });
         }
-        let arguments = match config.arguments.as_slice() {
-            [] => vec![name.to_string()],
-            given => given.to_vec(),
+        let init = match first {
+            Some((program, arguments)) => {
+                program::prepare(&pool, &monitor, program, context, &arguments, &config.environment)?
+            }
+            None => ThreadStart::default(),
         };
-        let init = program::prepare(&pool, &monitor, program, context, &arguments, &config.environment)?;
 
         // 3. The kernel.
         let window_bytes = limits.own_bytes;
@@ -392,6 +392,31 @@ impl Machine {
     }
 }
 
+/// The program to start and its arguments. Without one named, threads that are to be resumed run alone; else the image's first program does.
+fn first_program<'a>(
+    config: &Config<'a>,
+    resumes: bool,
+) -> Result<Option<(&'a Program<'a>, Vec<String>)>, BuildError> {
+    let image = config.image;
+    let name = match config.arguments.first() {
+        Some(name) => name.as_str(),
+        None if resumes => return Ok(None),
+        None => {
+            tracing::warn!("no thread is to be resumed: starting the image's first program, {}", image.init);
+            image.init
+        }
+    };
+    let program = image.program(name).ok_or_else(|| BuildError::NoProgram {
+        name: name.to_string(),
+        known: image.programs.iter().map(|program| program.name).collect::<Vec<_>>().join(", "),
+    })?;
+    let arguments = match config.arguments.as_slice() {
+        [] => vec![name.to_string()],
+        given => given.to_vec(),
+    };
+    Ok(Some((program, arguments)))
+}
+
 fn open_kvm() -> Result<Kvm, BuildError> {
     let kvm = Kvm::new().map_err(|error| BuildError::NoKvm(error.into()))?;
     for (cap, name) in
@@ -437,18 +462,6 @@ fn protect(memory: &GuestMemoryMmap, start: u64, bytes: u64) -> Result<(), Build
         0 => Ok(()),
         _ => Err(host("mprotect")(&std::io::Error::last_os_error())),
     }
-}
-
-/// Ends the last boot's session, and with it every volatile object; begins a new one.
-fn new_session(pool: &Pool) -> Result<ObjectId, pool::Error> {
-    if let Some(old) = pool.root_get(SESSION_KEY).map(ObjectId::from_u128)
-        && pool.contains(old)
-    {
-        pool.delete_object(old)?;
-    }
-    let session = pool.create_object(&ObjectSpec::default())?;
-    pool.root_set(SESSION_KEY, session.as_u128())?;
-    Ok(session)
 }
 
 /// How much object space contexts get on this host.

@@ -14,6 +14,8 @@ mod contents;
 mod contexts;
 mod facts;
 mod first_boot;
+mod life;
+mod resume;
 mod revocation;
 #[cfg(test)]
 mod test_world;
@@ -21,11 +23,13 @@ mod test_world;
 use super::hart::Timer;
 use super::roots::{RootCell, RootMaker};
 use crate::control::ContextList;
+use crate::resume::ResumeList;
 use contexts::Contexts;
 use ept_contexts::{CHUNK_SIZE, Narrowing, ShowError, Touched};
 use facts::PoolObjects;
 use pool::{Access, Error as PoolError, ObjectRef, ObjectSpec, Pool, ShareHook};
 use sec::{Authority, AuthorityError, Decision, creation_nonce};
+use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -37,6 +41,8 @@ use zerocopy::IntoBytes;
 
 pub(super) use contexts::{Limits, PlaceError};
 pub(super) use first_boot::init_context;
+pub(super) use life::Life;
+pub(super) use resume::begin_session;
 pub(super) use revocation::HostRevocation;
 
 /// Growth that a touch suggests to the pool, in bytes; the pool rounds it to its own policy.
@@ -69,6 +75,12 @@ pub(super) struct Monitor {
     /// When the next decision in use ends, in nanoseconds since 1970, and the timer for that moment.
     expiry: AtomicU64,
     expiry_timer: Timer,
+    /// The threads that begin again at the next start. Taken after the authority, if both are.
+    resume: Mutex<ResumeList>,
+    /// Those that this start has not begun yet.
+    resume_order: Mutex<VecDeque<u64>>,
+    /// What this run's programs are told, once there was one.
+    life: Mutex<Option<Life>>,
 }
 
 /// What a monitor is made of.
@@ -89,6 +101,8 @@ pub(super) struct Parts {
     pub on_revision: Box<dyn Fn(u64) + Send + Sync>,
     /// Not set.
     pub expiry_timer: Timer,
+    /// The threads to be resumed.
+    pub resume: ResumeList,
 }
 
 /// Write-protects or hides pages before the pool changes what they mean.
@@ -115,7 +129,9 @@ impl Monitor {
     /// # Errors
     /// The pool's, when the revocations stored in it cannot be read.
     pub(super) fn new(parts: Parts) -> Result<Self, PoolError> {
-        let Parts { pool, session, maker, first_root, limits, harts, on_revision, expiry_timer } = parts;
+        let Parts { pool, session, maker, first_root, limits, harts, on_revision, expiry_timer, resume } =
+            parts;
+        let resume_order = resume.in_order().into_iter().map(|(number, _)| number).collect();
         let revocations = revocation::load(&pool)?;
         let contexts = Arc::new(Mutex::new(Contexts::new(maker, first_root, limits, harts)));
         pool.set_share_hook(Some(Arc::new(Hook(Arc::clone(&contexts)))));
@@ -129,6 +145,9 @@ impl Monitor {
             on_revision,
             expiry: AtomicU64::new(u64::MAX),
             expiry_timer,
+            resume: Mutex::new(resume),
+            resume_order: Mutex::new(resume_order),
+            life: Mutex::new(None),
         })
     }
 

@@ -3,14 +3,13 @@
 //! A program object's ID comes from the digest of its contents, so an image is imported once and a changed program is a new object.
 //! It gets its name last: an import that was cut short is found unnamed and done again.
 
-use super::monitor::Monitor;
+use super::monitor::{Life, Monitor};
 use images::Program;
-use pool::{Durability, Error as PoolError, ObjectSpec, Pool, object_id};
+use pool::{Error as PoolError, ObjectRef, ObjectSpec, Pool, object_id};
 use twz_abi::boot::ThreadStart;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::program::{
-    ARGS_SLOT, ArgsHeader, BOOTS_RECORD, DATA_SLOT, HEAP_SLOT, SHARED_SLOT, STACK_SLOT, STACK_TOP, TEXT_SLOT,
-    VIEW_SLOT,
+    ARGS_SLOT, ArgsHeader, DATA_SLOT, HEAP_SLOT, SHARED_SLOT, STACK_SLOT, STACK_TOP, TEXT_SLOT, VIEW_SLOT,
 };
 use twz_abi::syscall::create_flags;
 use twz_abi::view::{
@@ -20,7 +19,7 @@ use twz_abi::{ObjectId, Rights};
 use zerocopy::{FromZeros, IntoBytes};
 
 /// Names of imported programs: this, the program's name, and its digest.
-const PROGRAM_PREFIX: &str = "program/";
+pub(crate) const PROGRAM_PREFIX: &str = "program/";
 /// Most bytes of arguments.
 const ARGS_MAX: usize = 1 << 20;
 
@@ -77,6 +76,7 @@ pub(super) fn prepare(
     environment: &[String],
 ) -> Result<ThreadStart, ProgramError> {
     let text = import(pool, program)?;
+    let life = monitor.life(context)?;
     let read_write = Rights::READ | Rights::WRITE;
     // The creator's alone: nobody has default rights to them.
     let make = || monitor.make(context, ObjectId::NULL, Rights::empty(), create_flags::VOLATILE, None);
@@ -87,10 +87,8 @@ pub(super) fn prepare(
     pool.open_object(data)?.write(DATA_OFFSET, template)?;
 
     let args = make()?;
-    pool.open_object(args)?.write(DATA_OFFSET, &arguments_bytes(pool, arguments, environment)?)?;
+    pool.open_object(args)?.write(DATA_OFFSET, &arguments_bytes(life, arguments, environment)?)?;
 
-    // Everybody may write it: a program that does so for no reason costs others time.
-    let shared = monitor.make(context, ObjectId::NULL, read_write, create_flags::VOLATILE, None)?;
     let view = make()?;
     let slots = [
         (TEXT_SLOT, text, Rights::READ | Rights::EXEC),
@@ -98,7 +96,7 @@ pub(super) fn prepare(
         (STACK_SLOT, make()?, read_write),
         (ARGS_SLOT, args, Rights::READ),
         (HEAP_SLOT, make()?, read_write),
-        (SHARED_SLOT, shared, read_write),
+        (SHARED_SLOT, life.shared, read_write),
         (VIEW_SLOT, view, read_write),
     ];
     let opened = pool.open_object(view)?;
@@ -106,9 +104,7 @@ pub(super) fn prepare(
     (header.magic, header.version) = (VIEW_MAGIC, VIEW_VERSION);
     opened.write(HEADER_OFFSET, header.as_bytes())?;
     for (slot, target, rights) in slots {
-        let entry = ViewEntry { target, flags: entry_flags::VALID, rights: rights.bits(), user: 0 };
-        let at = entry_offset(slot).expect("the slots above are in range");
-        opened.write(at, entry.as_bytes())?;
+        ViewEdit(&opened).set(slot, target, rights)?;
     }
     Ok(ThreadStart {
         view,
@@ -120,29 +116,46 @@ pub(super) fn prepare(
     })
 }
 
-/// Counts one boot more; its number.
-fn count_boot(pool: &Pool) -> Result<u64, PoolError> {
-    let boot = pool.root_get(BOOTS_RECORD).unwrap_or(0).wrapping_add(1);
-    pool.root_set(BOOTS_RECORD, boot)?;
-    Ok(u64::try_from(boot & u128::from(u32::MAX)).unwrap_or(1).max(1))
+/// A view that no thread runs in, to be read and filled.
+pub(super) struct ViewEdit<'a>(pub(super) &'a ObjectRef);
+
+impl ViewEdit<'_> {
+    /// The entry of a slot below [`SLOT_COUNT`].
+    ///
+    /// # Errors
+    /// The pool's.
+    pub(super) fn get(&self, slot: u64) -> Result<ViewEntry, PoolError> {
+        let mut entry = ViewEntry::new_zeroed();
+        self.0.read(at(slot), entry.as_mut_bytes())?;
+        Ok(entry)
+    }
+
+    /// Maps `target` there; nothing if it is null.
+    ///
+    /// # Errors
+    /// The pool's.
+    pub(super) fn set(&self, slot: u64, target: ObjectId, rights: Rights) -> Result<(), PoolError> {
+        let flags = if target.is_null() { 0 } else { entry_flags::VALID };
+        let entry = ViewEntry { target, flags, rights: rights.bits(), user: 0 };
+        self.0.write(at(slot), entry.as_bytes())
+    }
+}
+
+fn at(slot: u64) -> u64 {
+    entry_offset(slot).expect("a slot below SLOT_COUNT")
 }
 
 /// The contents of an arguments object, from offset 0x1000 on.
 fn arguments_bytes(
-    pool: &Pool,
+    life: Life,
     arguments: &[String],
     environment: &[String],
 ) -> Result<Vec<u8>, ProgramError> {
-    let durability = match pool.durability() {
-        Durability::Volatile => 0,
-        Durability::Disk | Durability::Relaxed => 1,
-        Durability::Dax => 2,
-    };
     let header = ArgsHeader {
         count: arguments.len() as u64,
-        durability,
+        durability: life.durability,
         environment_count: environment.len() as u64,
-        boot: count_boot(pool)?,
+        boot: life.boot,
     };
     let mut bytes = header.as_bytes().to_vec();
     let texts = || arguments.iter().chain(environment);

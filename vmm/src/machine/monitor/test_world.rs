@@ -3,6 +3,7 @@
 use super::{Limits, Monitor, Parts};
 use crate::machine::hart::Timer;
 use crate::machine::roots::RootMaker;
+use crate::resume::ResumeList;
 use ept_contexts::Ram;
 use pool::{CreateOptions, ObjectSpec, Pool};
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub(super) fn world() -> Option<World> {
         harts: 1,
         on_revision: Box::new(|_| {}),
         expiry_timer: Timer::new().expect("timer"),
+        resume: ResumeList::load(&pool).expect("resume list"),
     })
     .expect("monitor");
     assert!(monitor.enter_first(context).expect("a table").is_some());
