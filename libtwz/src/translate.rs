@@ -125,18 +125,17 @@ pub fn resolve(holder: Window, index: u32) -> Result<Window> {
     if index == 0 {
         return Ok(holder);
     }
-    let cached = (index as usize) < ROW_ENTRIES;
+    if index as usize >= ROW_ENTRIES {
+        return fot::target(holder, index);
+    }
     let row = row_entry(holder, index as usize);
     loop {
-        if cached && fot::is_named(holder, index) {
+        if fot::is_named(holder, index) {
             note_name(holder, index); // before the name is looked up, so that `names_changed` cannot miss it
         }
         view::note_row(holder.slot()); // before the count is read, so that `forget_all` cannot miss the row
         let before = row.load(Ordering::Acquire); // T1: before the FOT entry
         let target = fot::target(holder, index)?;
-        if !cached {
-            return Ok(target);
-        }
         let filled = target.base() as u64 | before & SLOT_MASK as u64;
         if row.compare_exchange(before, filled, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
             return Ok(target);
