@@ -19,7 +19,7 @@
 //!   yields an [`Error`] or nonsense values, never an access outside it.
 //! - The same code runs in the guest (feature `guest`) and in a Linux process (feature `hosted`, the default): `sys` is
 //!   the only difference.
-//! - `unsafe` stands in: `window`, `cell`, `ptr`, `object`, `lock`, `view`, `translate`, `persist`, `tx` (allocation), `sync`,
+//! - `unsafe` stands in: `window`, `cell`, `ptr`, `cursor`, `object`, `lock`, `view`, `translate`, `persist`, `tx` (allocation), `sync`,
 //!   `sys`, `guest`. Collections and names have none but calls of [`Tx::free`].
 #![cfg_attr(not(any(test, feature = "hosted")), no_std)]
 
@@ -31,6 +31,7 @@ extern crate std;
 pub mod arena;
 mod cell;
 pub mod collections;
+mod cursor;
 mod error;
 pub mod fot;
 pub mod invariant;
@@ -52,6 +53,7 @@ pub mod view;
 mod window;
 
 pub use cell::PCell;
+pub use cursor::Cursor;
 pub use error::{Error, Result};
 pub use invariant::Invariant;
 pub use object::{Object, ObjectBuilder, TxObject};
