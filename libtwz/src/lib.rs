@@ -19,7 +19,7 @@
 //!   yields an [`Error`] or nonsense values, never an access outside it.
 //! - The same code runs in the guest (feature `guest`) and in a Linux process (feature `hosted`, the default): `sys` is
 //!   the only difference.
-//! - `unsafe` stands in: `window`, `cell`, `ptr`, `object`, `lock`, `view`, `translate`, `persist`, `tx` (allocation), `sync`,
+//! - `unsafe` stands in: `window`, `cell`, `ptr`, `cursor`, `object`, `lock`, `view`, `translate`, `persist`, `tx` (allocation), `sync`,
 //!   `sys`, `guest`. Collections and names have none but calls of [`Tx::free`].
 #![cfg_attr(feature = "guest", no_std)]
 
@@ -32,6 +32,7 @@ pub mod arena;
 mod cell;
 pub mod collections;
 pub mod console;
+mod cursor;
 pub mod env;
 mod error;
 pub mod fot;
@@ -57,6 +58,7 @@ pub mod view;
 mod window;
 
 pub use cell::PCell;
+pub use cursor::Cursor;
 pub use error::{Error, Result};
 pub use invariant::Invariant;
 pub use libtwz_derive::main;

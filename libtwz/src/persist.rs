@@ -128,7 +128,7 @@ pub fn persist(address: usize, bytes: usize) {
 }
 
 /// Writes one line past the cache; durable after the next [`fence`]. `offset` is rounded down to a line.
-#[inline]
+#[inline(always)]
 pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
     let offset = (offset as usize & SLOT_MASK) & !(LINE - 1);
     if level() == PROGRAM {

@@ -86,12 +86,8 @@ impl<T: Invariant> InvPtr<T> {
     #[inline]
     pub fn get(&self) -> Result<Option<&T>> {
         let () = T::NO_PADDING;
-        let pointer = self.raw();
-        if pointer.is_null() {
-            return Ok(None);
-        }
         let holder = Window::around(core::ptr::from_ref(self).addr())?;
-        at::<T>(holder, pointer).map(Some)
+        self.get_in(holder)
     }
 
     /// As [`InvPtr::get`], where null is an error too.
@@ -102,7 +98,8 @@ impl<T: Invariant> InvPtr<T> {
     pub fn resolve(&self) -> Result<&T> {
         let () = T::NO_PADDING;
         let holder = Window::around(core::ptr::from_ref(self).addr())?;
-        at::<T>(holder, self.raw())
+        let (pointer, base) = translate::base_at(holder, &self.raw);
+        target::<T>(holder, pointer, base?).map(reference)
     }
 
     /// What the pointer leads to when it is known to stand in the object at `holder`: keeps the base in a register
@@ -112,8 +109,7 @@ impl<T: Invariant> InvPtr<T> {
     /// As [`InvPtr::get`].
     #[inline]
     pub fn get_in(&self, holder: Window) -> Result<Option<&T>> {
-        let pointer = self.raw();
-        if pointer.is_null() { Ok(None) } else { at::<T>(holder, pointer).map(Some) }
+        place_of(holder, self).map(|place| place.map(reference))
     }
 
     /// The same target as a pointer that may be copied and kept anywhere.
@@ -131,30 +127,49 @@ impl<T: Invariant> InvPtr<T> {
 /// [`Error::BadPointer`], and what [`translate::lea`] says.
 #[inline]
 pub fn at<'a, T: Invariant>(holder: Window, pointer: PersistentPtr) -> Result<&'a T> {
+    let address = translate::lea(holder, pointer)?;
+    target::<T>(holder, pointer, address & !SLOT_MASK).map(reference)
+}
+
+/// Where the pointer that stands in the object at `holder` leads: window and offset of a `T`, `None` for null.
+#[inline(always)]
+pub(crate) fn place_of<T: Invariant>(holder: Window, place: &InvPtr<T>) -> Result<Option<(Window, usize)>> {
+    let (pointer, base) = translate::base_at(holder, &place.raw);
+    if pointer.is_null() { Ok(None) } else { target::<T>(holder, pointer, base?).map(Some) }
+}
+
+/// Window and offset of the `T` that `pointer` leads to in the slot at `base`, after checking bounds and alignment.
+#[inline(always)]
+fn target<T: Invariant>(holder: Window, pointer: PersistentPtr, base: usize) -> Result<(Window, usize)> {
     #[allow(clippy::cast_possible_truncation, reason = "2^12")]
     const FIRST: usize = DATA_OFFSET as usize;
-    let address = translate::lea(holder, pointer)?;
-    let offset = address & SLOT_MASK;
+    let offset = pointer.offset() as usize;
     // One unsigned compare: page 0 wraps around to a large number.
     let in_bounds = offset.wrapping_sub(FIRST) <= SLOT_MASK + 1 - FIRST - size_of::<T>();
-    if !in_bounds || address & (align_of::<T>() - 1) != 0 {
-        return at_root(holder, pointer);
+    if !in_bounds || offset & (align_of::<T>() - 1) != 0 {
+        return at_root::<T>(holder, pointer);
     }
-    // SAFETY: T2: the address is in a slot of ours; in bounds and aligned by the check; any bits are a T (Invariant),
+    Ok((Window::at_base(base), offset))
+}
+
+/// What [`target`] found, as a reference.
+#[inline(always)]
+fn reference<'a, T: Invariant>((window, offset): (Window, usize)) -> &'a T {
+    // SAFETY: T2: the window is a slot of ours; `target` checked bounds and alignment; any bits are a T (Invariant),
     // which programs change through interior mutability only. Slots stay mapped (`view::unmap` is unsafe).
-    Ok(unsafe { &*(address as *const T) })
+    unsafe { &*((window.base() + offset) as *const T) }
 }
 
 /// A pointer with an FOT index and offset 0 leads to the target's root, wherever that stands: for targets that are not known
 /// when the pointer is made (names).
 #[cold]
 #[inline(never)]
-fn at_root<'a, T: Invariant>(holder: Window, pointer: PersistentPtr) -> Result<&'a T> {
+fn at_root<T: Invariant>(holder: Window, pointer: PersistentPtr) -> Result<(Window, usize)> {
     if pointer.offset() != 0 || pointer.index() == 0 {
         return Err(leads_nowhere(holder, pointer));
     }
-    let target = Window::around(translate::lea_foreign(holder, pointer)?)?;
-    at(target, PersistentPtr::new(0, crate::object::root_offset(target)?))
+    let object = Window::around(translate::lea_foreign(holder, pointer)?)?;
+    target::<T>(object, PersistentPtr::new(0, crate::object::root_offset(object)?), object.base())
 }
 
 #[cold]

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-/// Elements in order: in place while there are at most `N`, else all on the heap.
+/// Elements in order: in place while there are at most `N`, on the heap once there were more.
 #[derive(Clone, Debug)]
 pub(crate) struct Spill<T, const N: usize> {
     few: [T; N],
@@ -19,7 +19,7 @@ impl<T: Copy, const N: usize> Spill<T, N> {
 
     #[inline]
     pub(crate) fn push(&mut self, element: T) {
-        if self.many.is_empty() {
+        if self.many.capacity() == 0 {
             if let Some(place) = self.few.get_mut(self.used) {
                 *place = element;
                 self.used += 1;
@@ -32,13 +32,21 @@ impl<T: Copy, const N: usize> Spill<T, N> {
 
     #[cold]
     fn spill(&mut self) {
-        self.many.reserve(N * 16);
+        self.many.reserve(N * 64);
         self.many.extend_from_slice(&self.few[..self.used]);
+    }
+
+    /// Makes room for `len` elements in all.
+    #[inline]
+    pub(crate) fn reserve(&mut self, len: usize) {
+        if len > N && self.is_empty() {
+            self.many.reserve(len);
+        }
     }
 
     #[inline]
     pub(crate) fn as_slice(&self) -> &[T] {
-        if self.many.is_empty() { &self.few[..self.used] } else { &self.many }
+        if self.many.capacity() == 0 { &self.few[..self.used] } else { &self.many }
     }
 
     #[inline]
@@ -48,15 +56,11 @@ impl<T: Copy, const N: usize> Spill<T, N> {
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.used == 0 && self.many.is_empty()
+        self.as_slice().is_empty()
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
-        if len <= N && !self.many.is_empty() {
-            self.few[..len].copy_from_slice(&self.many[..len]);
-            self.many.clear();
-            self.used = len;
-        } else if self.many.is_empty() {
+        if self.many.capacity() == 0 {
             self.used = self.used.min(len);
         } else {
             self.many.truncate(len);

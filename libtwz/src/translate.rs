@@ -4,12 +4,13 @@
 //! - A pointer below 1 GiB is intra-object: one AND, one OR, no memory access. The same compare tells both that the FOT
 //!   index is 0 and that the offset is inside the object.
 //! - Other pointers load one word of the holder's *row*, a volatile table of this program's translations:
-//!   `row[i]` = base address of FOT entry i's target | change count. Entries from [`ROW_ENTRIES`] on are looked up in
+//!   `row[i]` = base address of FOT entry i's target, 0 when it is not known. Nothing else stands in the word, so that it is
+//!   added to the offset as it comes: a hop is two loads and an add. Entries from [`ROW_ENTRIES`] on are looked up in
 //!   the FOT and the view's index each time.
-//! - **T1** no stale translation: a changer first changes the FOT entry, then empties the row entry and raises its
-//!   change count; a filler reads the row entry *before* the FOT entry and stores by compare-and-swap, so a filler that
-//!   read the old FOT entry fails. Other programs compare the shared epoch on each translation and drop everything
-//!   when it was raised.
+//! - **T1** no stale translation: a changer first changes the FOT entry, then, under [`CHANGES`], empties the row entry and counts;
+//!   a filler reads the count *before* the FOT entry and fills, under the same lock, only if it still is that.
+//!   So a filler that read the old FOT entry either fails or is emptied. Other programs compare the shared epoch on each
+//!   translation and drop everything when it was raised.
 //! - **T2** what is returned lies in a slot of `libtwz`'s, whatever the pointer was.
 //!
 //! Rows are [`ROW_BYTES`] apart, an odd number of cache lines: rows of all objects aligned alike would fall into the
@@ -22,7 +23,7 @@ use crate::sys::{Platform, Seam};
 use crate::view;
 use crate::window::{SLOT_MASK, SLOT_SHIFT, Window};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use twz_abi::PersistentPtr;
 
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
@@ -36,13 +37,18 @@ pub(crate) const ROW_BYTES: usize = ROW_ENTRIES * 8 + 64;
 /// Address of the row of slot 0, were it `libtwz`'s: saves a subtraction on the hot path.
 const ROWS_BIAS: usize = view::ROWS_AT - Platform::FIRST_SLOT * ROW_BYTES;
 
+/// How often a translation was forgotten; whoever holds it may change rows (**T1**). Held for a few stores only.
+static CHANGES: Lock<u64> = Lock::new(0);
+
 /// The shared epoch that this program's rows belong to.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
 
 #[inline(always)]
 fn row_entry(window: Window, index: usize) -> &'static AtomicU64 {
-    let address = ROWS_BIAS + window.slot() * ROW_BYTES + (index & (ROW_ENTRIES - 1)) * 8;
-    // SAFETY: W1 says that the slot is ours, so its row is in the volatile area, which is mapped and zeroed.
+    debug_assert!(index < ROW_ENTRIES);
+    // No mask on the critical path of a hop: the minimum is a compare, and goes away where the caller compared.
+    let address = ROWS_BIAS + window.slot() * ROW_BYTES + index.min(ROW_ENTRIES - 1) * 8;
+    // SAFETY: W1 says that the slot is ours, so its row is in the volatile area, which is mapped and zeroed; the index is in the row.
     unsafe { &*(address as *const AtomicU64) }
 }
 
@@ -60,19 +66,49 @@ pub fn lea(holder: Window, pointer: PersistentPtr) -> Result<usize> {
     lea_foreign(holder, pointer)
 }
 
+/// The pointer that stands at `place` in the object at `holder`, and the base of the object that it leads to; its offset is
+/// below 1 GiB.
+///
+/// # Errors
+/// As [`lea`].
+#[inline(always)]
+pub(crate) fn base_at(holder: Window, place: &AtomicU64) -> (PersistentPtr, Result<usize>) {
+    let pointer = PersistentPtr(place.load(Ordering::Relaxed));
+    if pointer.0 <= SLOT_MASK as u64 {
+        return (pointer, Ok(holder.base()));
+    }
+    // The index once more, from its own half: saves the shift between two loads that wait for each other.
+    // SAFETY: the second half of a live word that is aligned to 8, accessed atomically by everybody. A store between the two
+    // loads shows in the compare below.
+    let index = unsafe { &*place.as_ptr().cast::<AtomicU32>().wrapping_add(1) }.load(Ordering::Relaxed);
+    if index == pointer.index()
+        && let Some(base) = cached_base(holder, index as usize, pointer.offset() as usize)
+    {
+        return (pointer, Ok(base));
+    }
+    (pointer, lea_slowly(holder, pointer).map(|address| address & !SLOT_MASK))
+}
+
+/// What the row of `holder` knows about entry `index`, for a pointer with a valid offset.
+#[inline(always)]
+fn cached_base(holder: Window, index: usize, offset: usize) -> Option<usize> {
+    if index >= ROW_ENTRIES || offset > SLOT_MASK || is_stale() {
+        return None;
+    }
+    let base = row_entry(holder, index).load(Ordering::Acquire);
+    #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
+    (base != 0).then_some(base as usize)
+}
+
 /// [`lea`] for a pointer that is known to be to another object.
 ///
 /// # Errors
 /// As [`lea`].
 #[inline(always)]
 pub fn lea_foreign(holder: Window, pointer: PersistentPtr) -> Result<usize> {
-    let (index, offset) = (pointer.index() as usize, pointer.offset() as usize);
-    if index < ROW_ENTRIES && offset <= SLOT_MASK && !is_stale() {
-        let entry = row_entry(holder, index).load(Ordering::Acquire);
-        if entry > SLOT_MASK as u64 {
-            #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
-            return Ok(entry as usize & !SLOT_MASK | offset);
-        }
+    let offset = pointer.offset() as usize;
+    if let Some(base) = cached_base(holder, pointer.index() as usize, offset) {
+        return Ok(base + offset); // the base is a slot's, so its low bits are 0
     }
     lea_slowly(holder, pointer)
 }
@@ -125,20 +161,20 @@ pub fn resolve(holder: Window, index: u32) -> Result<Window> {
     if index == 0 {
         return Ok(holder);
     }
-    let cached = (index as usize) < ROW_ENTRIES;
+    if index as usize >= ROW_ENTRIES {
+        return fot::target(holder, index);
+    }
     let row = row_entry(holder, index as usize);
     loop {
-        if cached && fot::is_named(holder, index) {
+        if fot::is_named(holder, index) {
             note_name(holder, index); // before the name is looked up, so that `names_changed` cannot miss it
         }
         view::note_row(holder.slot()); // before the count is read, so that `forget_all` cannot miss the row
-        let before = row.load(Ordering::Acquire); // T1: before the FOT entry
+        let before = *CHANGES.lock(); // T1: before the FOT entry
         let target = fot::target(holder, index)?;
-        if !cached {
-            return Ok(target);
-        }
-        let filled = target.base() as u64 | before & SLOT_MASK as u64;
-        if row.compare_exchange(before, filled, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        let changes = CHANGES.lock();
+        if *changes == before {
+            row.store(target.base() as u64, Ordering::Release);
             return Ok(target);
         }
     }
@@ -171,22 +207,21 @@ pub(crate) fn forget(holder: Window, index: u32) {
     if index as usize >= ROW_ENTRIES {
         return;
     }
-    let row = row_entry(holder, index as usize);
-    // Only the count matters to a filler that read the old entry: it must not match any more (T1).
-    let _ = row.fetch_update(Ordering::AcqRel, Ordering::Acquire, |entry| {
-        Some((entry & SLOT_MASK as u64).wrapping_add(1) & SLOT_MASK as u64)
-    });
+    let mut changes = CHANGES.lock();
+    *changes += 1;
+    row_entry(holder, index as usize).store(0, Ordering::Release);
 }
 
 /// Empties every cached translation of this program; `used` is the number of slots ever used.
 pub(crate) fn forget_all(used: usize) {
+    let mut changes = CHANGES.lock();
+    *changes += 1;
     for slot in Platform::FIRST_SLOT..Platform::FIRST_SLOT + used {
         if view::row_is_used(slot)
             && let Some(window) = Window::of_slot(slot)
         {
-            for index in 1..ROW_ENTRIES {
-                #[allow(clippy::cast_possible_truncation, reason = "below ROW_ENTRIES")]
-                forget(window, index as u32);
+            for index in 0..ROW_ENTRIES {
+                row_entry(window, index).store(0, Ordering::Release);
             }
         }
     }

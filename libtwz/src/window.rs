@@ -31,6 +31,12 @@ impl Window {
         mine.then_some(Self { base: slot << SLOT_SHIFT })
     }
 
+    /// The window at `base`, which came from another one (**W1**).
+    #[inline(always)]
+    pub(crate) const fn at_base(base: usize) -> Self {
+        Self { base }
+    }
+
     /// The window that `address` is in.
     ///
     /// # Errors

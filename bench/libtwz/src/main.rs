@@ -1,7 +1,7 @@
 //! `bench-libtwz`: the figures of libtwz beside its peers, in one interleaved run.
 //!
-//! Each row is measured in rounds: ours, then the peer, then ours again …, and the median of each side counts. Both write to
-//! memory and flush as if it were persistent (`PMEM_IS_PMEM_FORCE=1` and the same for us), on the same CPU.
+//! Each row is measured in rounds: ours, then the peer, then ours again …, and the median of each side counts, in time on the CPU. Both
+//! write to memory and flush as if it were persistent (`PMEM_IS_PMEM_FORCE=1` and the same for us), on the same CPU.
 
 mod ours;
 mod peer;
@@ -172,6 +172,8 @@ const PLANS: &[Plan] = &[
         1_000,
         Aim::Ratio(0.04),
     ),
+    plan("TX of 16 x 8 B, by puts", ("tx_put", 16), Some((PMDK, "tx_first", 16)), 10_000, Aim::Ratio(0.10)),
+    plan("TX of 256 x 8 B, by puts", ("tx_put", 256), Some((PMDK, "tx_first", 256)), 1_000, Aim::Ratio(0.04)),
     plan(
         "hash map, durable insert",
         ("hash_insert", 0),

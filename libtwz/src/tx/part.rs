@@ -16,6 +16,10 @@ use twz_abi::ObjectId;
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
 const FIRST: usize = twz_abi::object::DATA_OFFSET as usize;
 
+/// Bytes in a cache line, as offsets count.
+#[allow(clippy::cast_possible_truncation, reason = "64")]
+const LINE: u32 = persist::LINE as u32;
+
 /// Words of a log kept without a heap allocation.
 type Words = Spill<u64, 8>;
 /// (offset, bytes) kept without a heap allocation.
@@ -327,17 +331,23 @@ impl Part {
     /// Writes the commit batch; the transaction is committed once a fence followed (**X1**).
     #[inline]
     pub(super) fn write_commit(&mut self) -> Result<()> {
-        let Self { log, at, puts, changed, fresh, arena_at, shadow, .. } = self;
+        let Self { log, at, undo, puts, changed, fresh, arena_at, shadow, .. } = self;
         let limit = || data_top(log, *arena_at, shadow);
         log::for_ranges(puts.as_slice(), |offset, bytes, _| log.mark_dirty(offset, bytes));
         if changed.is_empty() && fresh.is_empty() {
             return log.append(at, Kind::Redo, Kind::Commit, puts.as_slice(), limit);
         }
         let mut redo = Words::new(0);
+        redo.reserve(undo.len() + puts.len());
+        let mut marked = u32::MAX;
         let reused = fresh.as_slice().iter().filter(|block| block.reused);
         let reused = reused.map(|block| (block.offset, block.bytes));
         for (offset, bytes) in reused.chain(changed.as_slice().iter().copied()) {
-            log.mark_dirty(offset as usize, bytes as usize);
+            let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
+            if (first, last) != (marked, marked) {
+                log.mark_dirty(offset as usize, bytes as usize); // neighbours are often in one line
+                marked = last;
+            }
             log::entries_of(log.window, offset as usize, bytes as usize, |word| redo.push(word));
         }
         for word in puts.as_slice() {
