@@ -15,7 +15,7 @@
 
 use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
-use crate::arch::fpu::FpuArea;
+use crate::arch::fpu::FpuPage;
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use twz_abi::object::DATA_OFFSET;
@@ -63,7 +63,7 @@ pub(crate) struct Call {
     stack: u32,
     depth: u32,
     outer: Option<u32>,
-    fpu: FpuArea,
+    fpu: FpuPage,
 }
 
 impl Kernel {
@@ -90,6 +90,7 @@ impl Kernel {
         // 1. What the thread comes back to.
         let hart = mailbox.hart();
         self.release_cpu_state(hart);
+        let fresh = FpuPage::allocate(&mut self.frames).ok_or(ErrorCode::NoMemory)?;
         let calling = &mut self.threads[thread];
         let call = Call {
             frame: calling.frame,
@@ -101,12 +102,13 @@ impl Kernel {
             stack,
             depth,
             outer,
-            fpu: core::mem::replace(&mut calling.fpu, FpuArea::new()),
+            fpu: core::mem::replace(&mut calling.fpu, fresh),
         };
         let call = match self.calls.insert(&mut self.frames, call) {
             Ok(call) => call,
             Err(call) => {
-                self.threads[thread].fpu = call.fpu;
+                let fresh = core::mem::replace(&mut self.threads[thread].fpu, call.fpu);
+                fresh.free(&mut self.frames);
                 return Err(ErrorCode::NoMemory);
             }
         };
@@ -190,9 +192,11 @@ impl Kernel {
             self.hart(hart).vector_owner = None;
         }
         let calling = &mut self.threads[thread];
-        (calling.frame, calling.segments, calling.fpu) = (call.frame, call.segments, call.fpu);
+        (calling.frame, calling.segments) = (call.frame, call.segments);
+        let callees = core::mem::replace(&mut calling.fpu, call.fpu);
         (calling.space, calling.calls) = (call.space, call.outer);
         (calling.handles_fault, calling.fault_stack) = (call.handles_fault, call.fault_stack);
+        callees.free(&mut self.frames);
         self.gates[call.gate].busy &= !(1 << call.stack);
         // The gate itself still counts as a thread in it, so its tables stay.
         self.leave_space(mailbox, left);

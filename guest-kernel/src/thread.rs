@@ -8,7 +8,7 @@
 
 use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
-use crate::arch::fpu::FpuArea;
+use crate::arch::fpu::FpuPage;
 use crate::arch::tables::{USER_CODE, USER_DATA};
 use crate::context::Attached;
 use crate::kernel::Kernel;
@@ -97,11 +97,11 @@ pub(crate) struct Thread {
     name: [u8; THREAD_NAME_MAX],
     /// The last instruction that the second stage refused, how often in a row, and `Kernel::page_changes` then.
     pub(crate) refused: (u64, u32, u64),
-    pub(crate) fpu: FpuArea,
+    pub(crate) fpu: FpuPage,
 }
 
 impl Thread {
-    fn new(spec: &ThreadSpec, space: u32, attached: Attached, affinity: u64) -> Self {
+    fn new(spec: &ThreadSpec, space: u32, attached: Attached, affinity: u64, fpu: FpuPage) -> Self {
         let frame = TrapFrame {
             rip: spec.entry,
             cs: u64::from(USER_CODE),
@@ -133,7 +133,7 @@ impl Thread {
             state_address: spec.state,
             name: spec.name,
             refused: (0, 0, 0),
-            fpu: FpuArea::new(),
+            fpu,
         }
     }
 
@@ -226,15 +226,21 @@ impl Kernel {
             return Err(ErrorCode::BadArgument);
         }
         let space = self.enter_space(mailbox, view, context)?;
+        let Some(fpu) = FpuPage::allocate(&mut self.frames) else {
+            self.leave_space(mailbox, space);
+            return Err(ErrorCode::NoMemory);
+        };
         let attached = Attached::one(context, self.contexts[context].id);
-        match self.threads.insert(&mut self.frames, Thread::new(spec, space, attached, affinity)) {
+        match self.threads.insert(&mut self.frames, Thread::new(spec, space, attached, affinity, fpu)) {
             Ok(thread) => {
                 self.next_serial += 1;
                 let number = self.next_serial << INDEX_BITS | u64::from(thread);
                 let made = &mut self.threads[thread];
                 (made.index, made.number) = (thread, number);
                 if let Err(error) = self.announce(mailbox, thread) {
-                    self.threads.remove(thread);
+                    if let Some(unmade) = self.threads.remove(thread) {
+                        unmade.fpu.free(&mut self.frames);
+                    }
                     self.leave_space(mailbox, space);
                     return Err(error);
                 }
@@ -242,7 +248,8 @@ impl Kernel {
                 self.enqueue(mailbox, thread);
                 Ok(thread)
             }
-            Err(_) => {
+            Err(unmade) => {
+                unmade.fpu.free(&mut self.frames);
                 self.leave_space(mailbox, space);
                 Err(ErrorCode::NoMemory)
             }
@@ -343,6 +350,7 @@ impl Kernel {
         if hart.vector_owner == Some(thread) {
             hart.vector_owner = None;
         }
+        ended.fpu.free(&mut self.frames);
         self.load_boot_table(mailbox.hart());
         self.leave_space(mailbox, ended.space);
         self.release_attached(mailbox, ended.attached);

@@ -1,8 +1,10 @@
 //! Vector and floating-point state of threads: XSAVE where ring 0 runs on the CPU and has it, else FXSAVE.
 
+use crate::memory::frames::{Frame, Frames};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
 use core::sync::atomic::{AtomicU64, Ordering};
+use twz_abi::PAGE_BYTES;
 
 /// x87, SSE, AVX, AVX-512: what is saved. AMX tiles are not offered; their 8 KiB would not fit a thread's page.
 const WANTED: u64 = 0b1110_0111;
@@ -12,24 +14,33 @@ const AREA_BYTES: usize = 2688 + 8;
 /// Components in use; 0 while FXSAVE is.
 static XSAVE_MASK: AtomicU64 = AtomicU64::new(0);
 
-/// A thread's saved state.
-#[repr(C, align(64))]
-pub(crate) struct FpuArea([u8; AREA_BYTES]);
+/// A thread's saved state, in a frame of its own: going to a gate and back exchanges it without copying.
+pub(crate) struct FpuPage(Frame);
 
-impl FpuArea {
+const _: () = assert!(AREA_BYTES <= PAGE_BYTES);
+
+impl FpuPage {
     /// The state of a thread that has not run: x87 and MXCSR defaults, all registers zero.
-    pub(crate) fn new() -> Self {
-        let mut area = [0; AREA_BYTES];
-        area[0..2].copy_from_slice(&0x37f_u16.to_le_bytes());
-        area[24..28].copy_from_slice(&0x1f80_u32.to_le_bytes());
-        Self(area)
+    pub(crate) fn allocate(frames: &mut Frames) -> Option<Self> {
+        let frame = frames.allocate()?;
+        let page = frame.pointer::<u8>();
+        // SAFETY: the frame is ours, full of zeros and aligned: the control word stands at byte 0 of the image.
+        unsafe { page.cast::<u16>().write(0x37f) };
+        // SAFETY: as above; MXCSR stands at byte 24.
+        unsafe { page.wrapping_add(24).cast::<u32>().write(0x1f80) };
+        Some(Self(frame))
+    }
+
+    /// Gives the frame back.
+    pub(crate) fn free(self, frames: &mut Frames) {
+        frames.free(self.0);
     }
 
     /// Saves the CPU's state here.
     pub(crate) fn save(&mut self) {
-        let (area, mask) = (self.0.as_mut_ptr(), XSAVE_MASK.load(Ordering::Relaxed));
+        let (area, mask) = (self.0.pointer::<u8>(), XSAVE_MASK.load(Ordering::Relaxed));
         if mask == 0 {
-            // SAFETY: the area is 64-byte aligned and longer than 512 bytes.
+            // SAFETY: the area is a frame: 64-byte aligned and longer than 512 bytes.
             unsafe { asm!("fxsave64 [{}]", in(reg) area, options(nostack, preserves_flags)) };
         } else {
             // SAFETY: `enable_xsave` checked that the enabled components fit the area.
@@ -41,9 +52,9 @@ impl FpuArea {
 
     /// Makes this the CPU's state.
     pub(crate) fn restore(&self) {
-        let (area, mask) = (self.0.as_ptr(), XSAVE_MASK.load(Ordering::Relaxed));
+        let (area, mask) = (self.0.pointer::<u8>(), XSAVE_MASK.load(Ordering::Relaxed));
         if mask == 0 {
-            // SAFETY: the area holds what `reset` or `save` wrote; no program can reach it.
+            // SAFETY: the area holds what `allocate` or `save` wrote; no program can reach it.
             unsafe { asm!("fxrstor64 [{}]", in(reg) area, options(readonly, nostack, preserves_flags)) };
         } else {
             // SAFETY: as above.
