@@ -149,6 +149,9 @@ impl Hart {
                 }
             }
             Ok(VcpuExit::Hlt) => {
+                if self.goes_on_after_watch() {
+                    return self.count(Exit::Watched);
+                }
                 self.count(Exit::Halt);
                 // A vector that could not be injected before the HLT is a reason that was taken already: it must not be slept over.
                 if self.waiting.is_empty() {
@@ -179,6 +182,15 @@ impl Hart {
                 _ => self.broken(&format!("KVM_RUN: {error}")),
             },
         }
+    }
+
+    /// Whether the hart has halted at an instruction that is only watched; it then goes on there.
+    fn goes_on_after_watch(&mut self) -> bool {
+        let Some(coverage) = &self.shared.coverage else { return false };
+        let Ok(mut regs) = self.inside.vcpu.get_regs() else { return false };
+        let Some(rip) = coverage.reach(regs.rip) else { return false };
+        regs.rip = rip;
+        self.inside.vcpu.set_regs(&regs).is_ok()
     }
 
     /// Goes on in another root: with the vCPU that waits there, or with a new one. Reasons to look up and waiting vectors belong to the hart,

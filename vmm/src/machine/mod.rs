@@ -5,6 +5,7 @@
 //! ```
 
 mod console;
+mod coverage;
 mod events;
 mod hart;
 mod hypercall;
@@ -21,6 +22,7 @@ mod wake;
 
 use crate::control::Source;
 use console::Console;
+use coverage::Coverage;
 use ept_contexts::Ram;
 use hart::{Hart, HartShared, Inside, Timer};
 use images::Image;
@@ -32,7 +34,7 @@ use monitor::{Limits, Monitor, Parts, init_context};
 use pool::{ObjectSpec, Pool};
 use roots::RootMaker;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,6 +43,7 @@ use twz_abi::boot::MAX_HARTS;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+pub use coverage::CoverageError;
 pub use inspect::Inspector;
 pub use layout::{LayoutError, check_kernel};
 pub use report::{Memory, Report};
@@ -79,6 +82,8 @@ pub struct Config<'a> {
     pub arguments: Vec<String>,
     /// Its environment, each variable as `NAME=VALUE`.
     pub environment: Vec<String>,
+    /// List of the kernel's instructions to watch, to be written again without those that were reached.
+    pub coverage: Option<PathBuf>,
 }
 
 /// How a machine came to its end.
@@ -135,6 +140,9 @@ pub enum BuildError {
         /// Its ID.
         context: ObjectId,
     },
+    /// The list of instructions to watch.
+    #[error(transparent)]
+    Coverage(#[from] CoverageError),
     /// A root.
     #[error(transparent)]
     Root(#[from] ept_contexts::RootError),
@@ -174,6 +182,7 @@ struct Shared {
     counters: OnceLock<Option<u64>>,
     ending: OnceLock<Ending>,
     wake_loop: EventFd,
+    coverage: Option<Coverage>,
 }
 
 impl Shared {
@@ -319,8 +328,13 @@ impl Machine {
         let window_bytes = limits.own_bytes;
         let facts = Facts { hart_count: config.harts, ring0_native, window_base, window_bytes, init };
         let laid_out = layout::lay_out(&memory, config.image.kernel, &facts)?;
-        for &(start, bytes) in &laid_out.read_only {
-            protect(&memory, start, bytes)?;
+        let text: Vec<_> = laid_out.read_only.iter().map(|&(start, bytes)| start..start + bytes).collect();
+        let coverage = config.coverage.as_deref();
+        let coverage = coverage.map(|path| Coverage::plant(path, &memory, &text)).transpose()?;
+        if coverage.is_none() {
+            for &(start, bytes) in &laid_out.read_only {
+                protect(&memory, start, bytes)?;
+            }
         }
         for (hart, vcpu) in (0..).zip(&vcpus) {
             vcpu::prepare(vcpu, hart, laid_out.entry, laid_out.page_table)
@@ -344,6 +358,7 @@ impl Machine {
             counters: OnceLock::new(),
             ending: OnceLock::new(),
             wake_loop: EventFd::new(EFD_NONBLOCK).map_err(|error| host("making an eventfd")(&error))?,
+            coverage,
         });
         let insides = vcpus.into_iter().map(|vcpu| Inside { vcpu, root: Arc::clone(&first_root) }).collect();
         Ok(Self { shared, insides, pool, signals })
@@ -380,6 +395,9 @@ impl Machine {
             }
         }
         pool.sync()?;
+        if let Some(coverage) = &shared.coverage {
+            coverage.write()?;
+        }
         let ending =
             shared.ending().cloned().unwrap_or_else(|| Ending::Broken("the event loop ended".into()));
         let ram_start = shared.memory.get_host_address(GuestAddress(0)).map_or(0, |address| address as u64);

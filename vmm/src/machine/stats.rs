@@ -30,19 +30,22 @@ pub(super) enum Exit {
     RefusedMmio,
     /// The second stage refused an access, seen as `EFAULT`.
     RefusedFault,
+    /// A watched instruction of the kernel was reached for the first time (`--coverage`).
+    Watched,
     /// What ends the machine.
     Other,
 }
 
 impl Exit {
     /// All, in the order of their counters.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Hypercall,
         Self::Halt,
         Self::Interrupted,
         Self::InterruptWindow,
         Self::RefusedMmio,
         Self::RefusedFault,
+        Self::Watched,
         Self::Other,
     ];
 
@@ -56,6 +59,7 @@ impl Exit {
             Self::InterruptWindow => "interrupt_window",
             Self::RefusedMmio => "refused_mmio",
             Self::RefusedFault => "refused_fault",
+            Self::Watched => "watched",
             Self::Other => "other",
         }
     }
