@@ -12,6 +12,7 @@
 use crate::arch::entry;
 use crate::kernel::Kernel;
 use crate::mailbox::{Entered, Mailbox};
+use twz_abi::hypercall::Happening;
 use twz_abi::sec::context_flags;
 use twz_abi::{ErrorCode, ObjectId};
 
@@ -145,7 +146,7 @@ impl Kernel {
                 }
             }
         }
-        if let Some(context) = self.contexts.remove(index) {
+        if let Some(context) = self.contexts.remove(&mut self.frames, index) {
             mailbox.leave(context.number);
         }
     }
@@ -158,7 +159,7 @@ impl Kernel {
             return Ok(());
         }
         // C1
-        self.release_cpu_state(hart);
+        self.release_cpu_state(mailbox);
         self.load_boot_table(hart);
         mailbox.switch(number)?;
         self.hart(hart).root = root;
@@ -244,8 +245,10 @@ impl Kernel {
             Some(holding) => holding.space = Some(old),
             None => self.leave_space(mailbox, old),
         }
-        // Nothing else has to be loaded where the root stays; elsewhere the thread's state comes along when it goes on.
-        self.load_space(mailbox.hart(), space)
+        mailbox.record(Happening::ContextSwitched, 0, self.threads[thread].number, [0, 0]);
+        // Loaded at the latest when the thread goes on; it cannot go on where that fails.
+        let _ = self.load_space(mailbox.hart(), space);
+        Ok(())
     }
 
     /// Whether the right by which `thread` holds a context is still there: asked again if anything was revoked since.

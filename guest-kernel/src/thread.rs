@@ -16,6 +16,7 @@ use crate::mailbox::Mailbox;
 use core::fmt;
 use twz_abi::boot::ThreadStart;
 use twz_abi::fault::{FaultCause, FaultInfo};
+use twz_abi::hypercall::Happening;
 use twz_abi::thread::{
     PRIORITY_DEFAULT, PRIORITY_MAX, THREAD_NAME_MAX, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState,
 };
@@ -32,7 +33,7 @@ pub(crate) enum State {
     Ready,
     /// On a hart.
     Running,
-    /// Its console read is repeated when something was typed.
+    /// Its console call is repeated when something was typed, or there is room again.
     WaitsForConsole,
     /// Sleeps on words; see `sync`.
     Sleeps,
@@ -137,18 +138,6 @@ impl Thread {
         }
     }
 
-    /// Takes over what the CPU holds of this thread.
-    pub(crate) fn save_cpu_state(&mut self) {
-        self.fpu.save();
-        self.segments = cpu::segment_bases();
-    }
-
-    /// Gives the CPU this thread's state.
-    pub(crate) fn restore_cpu_state(&self) {
-        self.fpu.restore();
-        cpu::set_segment_bases(self.segments.0, self.segments.1);
-    }
-
     /// Name and number, for messages.
     pub(crate) fn label(&self) -> impl fmt::Display + use<> {
         Label { number: self.number, name: self.name }
@@ -226,7 +215,7 @@ impl Kernel {
             return Err(ErrorCode::BadArgument);
         }
         let space = self.enter_space(mailbox, view, context)?;
-        let Some(fpu) = FpuPage::allocate(&mut self.frames) else {
+        let Some(fpu) = self.fpu_pages.allocate(&mut self.frames) else {
             self.leave_space(mailbox, space);
             return Err(ErrorCode::NoMemory);
         };
@@ -238,18 +227,20 @@ impl Kernel {
                 let made = &mut self.threads[thread];
                 (made.index, made.number) = (thread, number);
                 if let Err(error) = self.announce(mailbox, thread) {
-                    if let Some(unmade) = self.threads.remove(thread) {
-                        unmade.fpu.free(&mut self.frames);
+                    if let Some(unmade) = self.threads.remove(&mut self.frames, thread) {
+                        self.fpu_pages.free(&mut self.frames, unmade.fpu);
                     }
                     self.leave_space(mailbox, space);
                     return Err(error);
                 }
                 self.counters().threads_started += 1;
+                let record = [spec.entry, 0];
+                mailbox.record(Happening::ThreadStarted, spec.priority, number, record);
                 self.enqueue(mailbox, thread);
                 Ok(thread)
             }
             Err(unmade) => {
-                unmade.fpu.free(&mut self.frames);
+                self.fpu_pages.free(&mut self.frames, unmade.fpu);
                 self.leave_space(mailbox, space);
                 Err(ErrorCode::NoMemory)
             }
@@ -344,13 +335,14 @@ impl Kernel {
             self.drop_call(mailbox, thread);
         }
         self.report_state(mailbox, thread, &end);
-        let Some(ended) = self.threads.remove(thread) else { return };
+        let Some(ended) = self.threads.remove(&mut self.frames, thread) else { return };
         self.counters().threads_ended += 1;
+        mailbox.record(Happening::ThreadEnded, end.status(), ended.number, [0, 0]);
         let hart = self.hart(mailbox.hart());
         if hart.vector_owner == Some(thread) {
             hart.vector_owner = None;
         }
-        ended.fpu.free(&mut self.frames);
+        self.fpu_pages.free(&mut self.frames, ended.fpu);
         self.load_boot_table(mailbox.hart());
         self.leave_space(mailbox, ended.space);
         self.release_attached(mailbox, ended.attached);

@@ -13,6 +13,7 @@ mod inspect;
 mod kvm_stats;
 mod layout;
 mod monitor;
+mod outlet;
 mod program;
 mod report;
 mod roots;
@@ -39,7 +40,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 use twz_abi::ObjectId;
-use twz_abi::boot::MAX_HARTS;
+use twz_abi::boot::{MAX_HARTS, boot_flags};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
@@ -198,15 +199,26 @@ impl Shared {
         }
     }
 
-    /// Waits until the harts' threads have seen that the machine ends. One that waits for a reader of the console is given a second.
+    /// Waits until the harts' threads have seen that the machine ends.
     fn wait_for(&self, threads: &[thread::JoinHandle<()>]) {
-        let begun = Instant::now();
         while !threads.iter().all(thread::JoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(1));
-            if begun.elapsed() > OUTPUT_GRACE {
-                self.console.give_up();
-            }
             self.ring_all(wake::STOP);
+        }
+    }
+
+    /// Lets the readers of the output have what was printed: as long as they take after a program's end, unless a signal comes; a second after a
+    /// signal.
+    fn drain_console(&self, signals: &OwnedFd) {
+        let is_signal = matches!(self.ending(), Some(Ending::Signal(_)));
+        let give_up = |waited| if is_signal { waited > OUTPUT_GRACE } else { events::is_signalled(signals) };
+        for (outlet, name) in
+            [(&self.console.output, "standard output"), (&self.console.log, "standard error")]
+        {
+            let left = outlet.finish(give_up);
+            if left > 0 {
+                tracing::warn!("{left} bytes for {name} had no reader");
+            }
         }
     }
 
@@ -326,7 +338,10 @@ impl Machine {
 
         // 3. The kernel.
         let window_bytes = limits.own_bytes;
-        let facts = Facts { hart_count: config.harts, ring0_native, window_base, window_bytes, init };
+        let components = vcpu::exchanged_components(&cpuid).filter(|_| !ring0_native);
+        let flags = if ring0_native { boot_flags::RING0_NATIVE } else { 0 }
+            | if components.is_some() { boot_flags::VECTORS_BY_CALL } else { 0 };
+        let facts = Facts { hart_count: config.harts, flags, window_base, window_bytes, init };
         let laid_out = layout::lay_out(&memory, config.image.kernel, &facts)?;
         let text: Vec<_> = laid_out.read_only.iter().map(|&(start, bytes)| start..start + bytes).collect();
         let coverage = config.coverage.as_deref();
@@ -338,6 +353,7 @@ impl Machine {
         }
         for (hart, vcpu) in (0..).zip(&vcpus) {
             vcpu::prepare(vcpu, hart, laid_out.entry, laid_out.page_table)
+                .and_then(|()| components.map_or(Ok(()), |wanted| vcpu::enable_components(vcpu, wanted)))
                 .map_err(|(what, error)| host(what)(&error))?;
         }
         let harts = (0..config.harts).map(|_| HartShared::new(started)).collect::<Result<Vec<_>, _>>();
@@ -347,7 +363,7 @@ impl Machine {
             free_start: laid_out.free_start,
             memory,
             monitor,
-            console: Console::default(),
+            console: Console::new(),
             harts: harts.map_err(|error| host("making a timer")(&error))?,
             alarm: Timer::new().map_err(|error| host("making a timer")(&error))?,
             started,
@@ -376,6 +392,15 @@ impl Machine {
     /// The pool could not be written out, or a thread could not be started.
     pub fn run(self, pool_path: &Path) -> Result<(Ending, Report), BuildError> {
         let Self { shared, insides, pool, signals } = self;
+        let also_signals = signals.try_clone().map_err(|error| host("copying a descriptor")(&error))?;
+        // Not joined: one may wait for a reader that never reads, until the process ends.
+        for (name, outlet) in [("output", &shared.console.output), ("log", &shared.console.log)] {
+            let (outlet, harts) = (Arc::clone(outlet), Arc::downgrade(&shared));
+            let has_room = move || harts.upgrade().into_iter().for_each(|harts| harts.ring_all(wake::KICK));
+            let run = move || outlet.run(has_room);
+            let spawned = thread::Builder::new().name(name.into()).spawn(run);
+            spawned.map_err(|error| host("starting a thread")(&error))?;
+        }
         let mut threads = Vec::new();
         for (number, inside) in (0..).zip(insides) {
             let hart = Hart::new(number, inside, Arc::clone(&shared));
@@ -394,6 +419,7 @@ impl Machine {
                 shared.stop(Ending::Broken("a hart's thread panicked".into()));
             }
         }
+        shared.drain_console(&also_signals);
         pool.sync()?;
         if let Some(coverage) = &shared.coverage {
             coverage.write()?;
