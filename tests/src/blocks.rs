@@ -88,10 +88,8 @@ impl Code {
         for instruction in &instructions {
             if starts.contains(&instruction.ip()) {
                 self.finish(current.take(), Some(instruction.ip()));
-                current = Some((
-                    instruction.ip(),
-                    Block { end: 0, only_panics: false, successors: Vec::new() },
-                ));
+                current =
+                    Some((instruction.ip(), Block { end: 0, only_panics: false, successors: Vec::new() }));
             }
             let Some((_, block)) = &mut current else { continue };
             block.end = instruction.next_ip();
@@ -126,7 +124,8 @@ impl Code {
     }
 
     fn is_panic(&self, target: u64) -> bool {
-        const NAMES: [&str; 5] = ["panic", "unwrap_failed", "expect_failed", "slice_index", "trap_from_ring0"];
+        const NAMES: [&str; 5] =
+            ["panic", "unwrap_failed", "expect_failed", "slice_index", "trap_from_ring0"];
         self.functions.get(&target).is_some_and(|name| NAMES.iter().any(|part| name.contains(part)))
     }
 

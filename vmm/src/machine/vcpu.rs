@@ -39,7 +39,13 @@ const LEGACY: u64 = 0b11;
 const XSAVE_FEATURE: u32 = 1 << 26;
 const CR4_OSXSAVE: u64 = 1 << 18;
 
-/// XCR0 for harts whose ring 0 cannot execute XSAVE; `None` if FXSAVE saves everything that this host's programs have.
+/// Whether this CPU has vector registers that FXSAVE does not save. Where ring 3 runs on it under another kernel's XCR0, programs have them even
+/// if KVM's CPUID denies it.
+pub(super) fn has_more_than_fxsave() -> bool {
+    std::arch::is_x86_feature_detected!("avx")
+}
+
+/// XCR0 for harts whose ring 0 cannot execute XSAVE; `None` where KVM offers no XSAVE, and leaves XCR0 as the host has it.
 pub(super) fn exchanged_components(cpuid: &CpuId) -> Option<u64> {
     let leaf = |function| cpuid.as_slice().iter().find(|leaf| leaf.function == function && leaf.index == 0);
     leaf(1).filter(|leaf| leaf.ecx & XSAVE_FEATURE != 0)?;
