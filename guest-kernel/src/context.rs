@@ -12,6 +12,7 @@
 use crate::arch::entry;
 use crate::kernel::Kernel;
 use crate::mailbox::{Entered, Mailbox};
+use twz_abi::hypercall::Happening;
 use twz_abi::sec::context_flags;
 use twz_abi::{ErrorCode, ObjectId};
 
@@ -35,6 +36,8 @@ struct Holding {
     context: u32,
     asking: ObjectId,
     revision: u64,
+    /// The space that the thread had when it last ran in it, kept so that coming back is one load; the thread counts as one in it.
+    space: Option<u32>,
 }
 
 /// The contexts that a thread holds.
@@ -45,7 +48,7 @@ impl Attached {
     /// Just this one, in which the thread begins: it is never asked about again.
     pub(crate) const fn one(context: u32, id: ObjectId) -> Self {
         let mut all = [None; ATTACHED_MAX];
-        all[0] = Some(Holding { context, asking: id, revision: 0 });
+        all[0] = Some(Holding { context, asking: id, revision: 0, space: None });
         Self(all)
     }
 
@@ -63,11 +66,9 @@ impl Attached {
         place.map(|place| *place = Some(holding)).is_some()
     }
 
-    fn remove(&mut self, context: u32) {
+    fn remove(&mut self, context: u32) -> Option<Holding> {
         let held = |place: &&mut Option<Holding>| place.is_some_and(|holding| holding.context == context);
-        if let Some(place) = self.0.iter_mut().find(held) {
-            *place = None;
-        }
+        self.0.iter_mut().find(held).and_then(Option::take)
     }
 }
 
@@ -145,7 +146,7 @@ impl Kernel {
                 }
             }
         }
-        if let Some(context) = self.contexts.remove(index) {
+        if let Some(context) = self.contexts.remove(&mut self.frames, index) {
             mailbox.leave(context.number);
         }
     }
@@ -158,7 +159,7 @@ impl Kernel {
             return Ok(());
         }
         // C1
-        self.release_cpu_state(hart);
+        self.release_cpu_state(mailbox);
         self.load_boot_table(hart);
         mailbox.switch(number)?;
         self.hart(hart).root = root;
@@ -190,7 +191,7 @@ impl Kernel {
         let revision = mailbox.revision();
         let asking = self.spaces[self.threads[thread].space].context;
         let context = self.use_context(mailbox, asking, id)?;
-        if !self.threads[thread].attached.add(Holding { context, asking, revision }) {
+        if !self.threads[thread].attached.add(Holding { context, asking, revision, space: None }) {
             self.release_context(mailbox, context);
             return Err(ErrorCode::Busy);
         }
@@ -207,8 +208,9 @@ impl Kernel {
         if self.contexts[context].flags & u64::from(context_flags::UNDETACHABLE) != 0 {
             return Err(ErrorCode::NotPermitted);
         }
-        self.threads[thread].attached.remove(context);
-        self.release_context(mailbox, context);
+        if let Some(holding) = self.threads[thread].attached.remove(context) {
+            self.release_holding(mailbox, holding);
+        }
         Ok(())
     }
 
@@ -225,10 +227,27 @@ impl Kernel {
         }
         self.still_holds(mailbox, thread, context)?;
         let view = self.spaces[old].view;
-        let space = self.enter_space(mailbox, view, context)?;
+        let kept = self.threads[thread].attached.find(context).and_then(|holding| holding.space.take());
+        let space = match kept {
+            Some(space) if self.spaces[space].view == view => space,
+            other => {
+                // Of a view that the thread has left since.
+                if let Some(space) = other {
+                    self.leave_space(mailbox, space);
+                }
+                self.enter_space(mailbox, view, context)?
+            }
+        };
+        let left = self.spaces[old].record;
         self.threads[thread].space = space;
         self.counters().context_switches += 1;
-        self.leave_space(mailbox, old);
+        match self.threads[thread].attached.find(left) {
+            Some(holding) => holding.space = Some(old),
+            None => self.leave_space(mailbox, old),
+        }
+        mailbox.record(Happening::ContextSwitched, 0, self.threads[thread].number, [0, 0]);
+        // Loaded at the latest when the thread goes on; it cannot go on where that fails.
+        let _ = self.load_space(mailbox.hart(), space);
         Ok(())
     }
 
@@ -259,7 +278,14 @@ impl Kernel {
 
     /// Ends all uses that a thread made of contexts.
     pub(crate) fn release_attached(&mut self, mailbox: Mailbox, attached: Attached) {
-        attached.iter().for_each(|context| self.release_context(mailbox, context));
+        attached.0.into_iter().flatten().for_each(|holding| self.release_holding(mailbox, holding));
+    }
+
+    fn release_holding(&mut self, mailbox: Mailbox, holding: Holding) {
+        if let Some(space) = holding.space {
+            self.leave_space(mailbox, space);
+        }
+        self.release_context(mailbox, holding.context);
     }
 }
 

@@ -7,6 +7,7 @@ use crate::mailbox::Mailbox;
 use crate::thread::End;
 use core::fmt;
 use twz_abi::fault::{FaultCause, FaultFrame, FaultInfo, RED_ZONE};
+use twz_abi::hypercall::Happening;
 use twz_abi::{ErrorCode, Rights};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -43,11 +44,18 @@ impl Kernel {
     /// Hands a fault of `thread`, which is on this hart with its space loaded, to the handler that the view names. Without one, or when
     /// the handler itself faults, or its stack cannot be written, the thread ends, with one line on the console.
     pub(crate) fn fault(&mut self, mailbox: Mailbox, thread: u32, info: FaultInfo) {
+        if let Ok(cause) = FaultCause::try_from(info.cause) {
+            *self.counters().faults(cause) += 1;
+        }
+        let number = self.threads[thread].number;
+        let record = |what| mailbox.record(what, info.cause, number, [info.address, info.instruction]);
         if self.deliver(mailbox, thread, &info).is_some() {
             self.counters().handled_faults += 1;
+            record(Happening::FaultHandled);
             self.go_on(thread);
             return;
         }
+        record(Happening::FaultFatal);
         if self.threads[thread].calls.is_some() {
             // The callee of a gate: its call fails, its caller goes on.
             mailbox.log(format_args!("{} left a gate: {}", self.threads[thread].label(), Line(&info)));

@@ -15,9 +15,10 @@
 
 use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
-use crate::arch::fpu::FpuArea;
+use crate::arch::fpu::FpuPage;
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
+use twz_abi::hypercall::Happening;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::sec::GateEntry;
 use twz_abi::view::{SLOT_SIZE, entry_flags};
@@ -63,7 +64,7 @@ pub(crate) struct Call {
     stack: u32,
     depth: u32,
     outer: Option<u32>,
-    fpu: FpuArea,
+    fpu: FpuPage,
 }
 
 impl Kernel {
@@ -88,8 +89,8 @@ impl Kernel {
             return Err(ErrorCode::Busy);
         }
         // 1. What the thread comes back to.
-        let hart = mailbox.hart();
-        self.release_cpu_state(hart);
+        self.release_cpu_state(mailbox);
+        let fresh = self.fpu_pages.allocate(&mut self.frames).ok_or(ErrorCode::NoMemory)?;
         let calling = &mut self.threads[thread];
         let call = Call {
             frame: calling.frame,
@@ -101,12 +102,13 @@ impl Kernel {
             stack,
             depth,
             outer,
-            fpu: core::mem::replace(&mut calling.fpu, FpuArea::new()),
+            fpu: core::mem::replace(&mut calling.fpu, fresh),
         };
         let call = match self.calls.insert(&mut self.frames, call) {
             Ok(call) => call,
             Err(call) => {
-                self.threads[thread].fpu = call.fpu;
+                let fresh = core::mem::replace(&mut self.threads[thread].fpu, call.fpu);
+                self.fpu_pages.free(&mut self.frames, fresh);
                 return Err(ErrorCode::NoMemory);
             }
         };
@@ -118,6 +120,7 @@ impl Kernel {
         let top = entered.stacks + (u64::from(stack) + 1) * stack_bytes;
         self.spaces[into].hold();
         self.counters().gate_calls += 1;
+        mailbox.record(Happening::GateCalled, depth, self.threads[thread].number, [start, 0]);
         let calling = &mut self.threads[thread];
         (calling.calls, calling.space) = (Some(call), into);
         (calling.segments, calling.handles_fault, calling.fault_stack) = ((0, 0), false, 0);
@@ -149,7 +152,7 @@ impl Kernel {
         if self.threads[thread].calls.is_none() {
             return Err(ErrorCode::BadArgument);
         }
-        self.end_call(mailbox, thread);
+        self.end_call(mailbox, thread, 0);
         let frame = &mut self.threads[thread].frame;
         (frame.rax, frame.rdx, frame.r8) = (0, first, second);
         Ok(())
@@ -176,13 +179,14 @@ impl Kernel {
     /// Ends the last call of `thread` without a return.
     pub(crate) fn drop_call(&mut self, mailbox: Mailbox, thread: u32) {
         self.counters().gate_failures += 1;
-        self.end_call(mailbox, thread);
+        self.end_call(mailbox, thread, 1);
     }
 
     /// Gives `thread` the state back that it had before its last call.
-    fn end_call(&mut self, mailbox: Mailbox, thread: u32) {
+    fn end_call(&mut self, mailbox: Mailbox, thread: u32, failed: u32) {
         let Some(index) = self.threads[thread].calls else { return };
-        let Some(call) = self.calls.remove(index) else { return };
+        let Some(call) = self.calls.remove(&mut self.frames, index) else { return };
+        mailbox.record(Happening::GateLeft, failed, self.threads[thread].number, [0, 0]);
         let left = self.threads[thread].space;
         let hart = mailbox.hart();
         if self.hart(hart).vector_owner == Some(thread) {
@@ -190,9 +194,11 @@ impl Kernel {
             self.hart(hart).vector_owner = None;
         }
         let calling = &mut self.threads[thread];
-        (calling.frame, calling.segments, calling.fpu) = (call.frame, call.segments, call.fpu);
+        (calling.frame, calling.segments) = (call.frame, call.segments);
+        let callees = core::mem::replace(&mut calling.fpu, call.fpu);
         (calling.space, calling.calls) = (call.space, call.outer);
         (calling.handles_fault, calling.fault_stack) = (call.handles_fault, call.fault_stack);
+        self.fpu_pages.free(&mut self.frames, callees);
         self.gates[call.gate].busy &= !(1 << call.stack);
         // The gate itself still counts as a thread in it, so its tables stay.
         self.leave_space(mailbox, left);
@@ -230,7 +236,6 @@ impl Kernel {
             Some(gate) if self.gates[gate].busy != 0 => {
                 // It was changed while calls are in progress: they end on their stacks first.
                 self.release_context(mailbox, context);
-                let _ = gate;
                 return Err(ErrorCode::Busy);
             }
             known => {
@@ -337,7 +342,7 @@ impl Kernel {
                 }
             }
         }
-        if let Some(gate) = self.gates.remove(index) {
+        if let Some(gate) = self.gates.remove(&mut self.frames, index) {
             self.leave_space(mailbox, gate.space);
             self.release_context(mailbox, gate.context);
         }

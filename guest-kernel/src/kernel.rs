@@ -1,6 +1,7 @@
 //! The kernel's state, its start, and what happens on every entry.
 
 use crate::arch::entry::{self, KICK_VECTOR, REFUSED_VECTOR, SYSCALL_VECTOR, TIMER_VECTOR, TrapFrame};
+use crate::arch::fpu::FpuPages;
 use crate::arch::tables::{self, HartTables};
 use crate::arch::{cpu, usercopy};
 use crate::context::{self, Context};
@@ -23,6 +24,7 @@ use twz_abi::boot::{
     BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KernelStamp, MAX_HARTS, STAMP_MAGIC, ThreadStart,
 };
 use twz_abi::fault::{FaultCause, FaultInfo};
+use twz_abi::hypercall::Happening;
 use twz_abi::{ABI_VERSION, Rights};
 
 /// Status of a machine in which nothing could be started.
@@ -58,6 +60,7 @@ pub(crate) struct Hart {
 /// Everything, behind one lock.
 pub(crate) struct Kernel {
     pub(crate) frames: Frames,
+    pub(crate) fpu_pages: FpuPages,
     pub(crate) threads: Slab<Thread>,
     pub(crate) spaces: Slab<Space>,
     pub(crate) contexts: Slab<Context>,
@@ -74,8 +77,8 @@ pub(crate) struct Kernel {
     pub(crate) queue: RunQueue,
     /// The thread that entered the kernel and goes on when the entry ends; it is in no queue meanwhile.
     pub(crate) continuing: Option<u32>,
-    /// Threads that wait for console input, as a list.
-    pub(crate) console_readers: Option<u32>,
+    /// Threads that wait for console input, or for room in the output, as a list.
+    pub(crate) console_waiters: Option<u32>,
     /// Threads that sleep with a deadline, as a list, and when the alarm rings.
     pub(crate) timed_sleepers: Option<u32>,
     pub(crate) alarm: u64,
@@ -95,6 +98,7 @@ pub(crate) struct Kernel {
 
 static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     frames: Frames::EMPTY,
+    fpu_pages: FpuPages::EMPTY,
     threads: Slab::new(),
     spaces: Slab::new(),
     contexts: Slab::new(),
@@ -110,7 +114,7 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     wait_buckets: [WaitBucket::EMPTY; WAIT_BUCKETS],
     queue: RunQueue::EMPTY,
     continuing: None,
-    console_readers: None,
+    console_waiters: None,
     timed_sleepers: None,
     alarm: 0,
     counter_page: None,
@@ -217,7 +221,7 @@ fn run(mut kernel: Guard<'_, Kernel>, hart: u32, mailbox: Mailbox) -> *const Tra
             kernel.fault(mailbox, thread, info);
             continue;
         }
-        kernel.release_cpu_state(hart);
+        kernel.release_cpu_state(mailbox);
         kernel.load_boot_table(hart);
         kernel.counters().idles += 1;
         kernel.hart(hart).is_idle = true;
@@ -227,7 +231,7 @@ fn run(mut kernel: Guard<'_, Kernel>, hart: u32, mailbox: Mailbox) -> *const Tra
         kernel.catch_up(hart);
         let state = kernel.hart(hart);
         (state.is_idle, state.timer_armed) = (false, false);
-        kernel.wake_console_readers(mailbox);
+        kernel.wake_console_waiters(mailbox);
         kernel.expire(mailbox);
     }
 }
@@ -240,7 +244,8 @@ impl Kernel {
         self.hart_count = boot.hart_count;
         self.alarm = u64::MAX;
         self.counter_page = self.frames.allocate().map(CounterPage::new);
-        assert!(self.counter_page.is_some(), "no memory at all");
+        let is_ready = self.fpu_pages.prepare(&mut self.frames);
+        assert!(self.counter_page.is_some() && is_ready, "no memory at all");
     }
 
     /// Settles why `thread` entered the kernel; leaves it queued if it can go on.
@@ -269,7 +274,7 @@ impl Kernel {
             KICK_VECTOR => {
                 self.counters().kicks += 1;
                 self.go_on(thread);
-                self.wake_console_readers(mailbox);
+                self.wake_console_waiters(mailbox);
                 self.expire(mailbox);
             }
             REFUSED_VECTOR => self.refused(mailbox, thread),
@@ -316,6 +321,7 @@ impl Kernel {
         let is_repeated = last_rip == rip && last_changes == changes;
         let times = if is_repeated { last_times + 1 } else { 1 };
         stopped.refused = (rip, times, changes);
+        mailbox.record(Happening::Refused, 0, stopped.number, [rip, 0]);
         if times > REFUSALS_MAX {
             let cause = FaultCause::MachineCheck as u32;
             self.fault(mailbox, thread, FaultInfo { cause, instruction: rip, ..FaultInfo::default() });

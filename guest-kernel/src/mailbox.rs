@@ -5,7 +5,7 @@ use core::arch::asm;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
 use twz_abi::boot::{DIRECT_MAP, MAILBOX_GPA};
-use twz_abi::hypercall::{DATA_SIZE, Mailbox as Page, Op, PORT};
+use twz_abi::hypercall::{DATA_SIZE, EVENTS, Happening, KernelEvent, Mailbox as Page, Op, PORT};
 use twz_abi::resume::{ResumeNote, ResumeStart};
 use twz_abi::sec::GateEntry;
 use twz_abi::syscall::{NAME_MAX, ObjectStat};
@@ -92,6 +92,22 @@ impl Mailbox {
         let _ = self.call(op, arguments);
     }
 
+    /// Records an event for `twzvmm trace`. Costs no exit: it is read when the hart exits for another reason.
+    pub(crate) fn record(mut self, what: Happening, detail: u32, thread: u64, [first, second]: [u64; 2]) {
+        let page = self.page();
+        #[allow(clippy::cast_possible_truncation, reason = "reduced to a place in the ring")]
+        let place = (page.event_count % EVENTS as u64) as usize;
+        page.events[place] = KernelEvent { what: what as u32, detail, thread, first, second };
+        page.event_count += 1;
+    }
+
+    /// Exchanges the vector state of this hart between frames; see [`Op::Vectors`].
+    pub(crate) fn exchange_vectors(mut self, to: u64, from: u64) {
+        let exchanged = self.call(Op::Vectors, &[to, from]);
+        // It holds what `twzvmm` itself saved, or the kernel's initial state.
+        assert!(exchanged.is_ok(), "vector state is refused");
+    }
+
     pub(crate) fn ready(mut self, vcpu_entry: u64, fixup: [u64; 3], counters: u64) {
         self.tell(Op::Ready, &[vcpu_entry, fixup[0], fixup[1], fixup[2], counters]);
     }
@@ -132,7 +148,7 @@ impl Mailbox {
         self.call(Op::Random, &[length as u64]).map(drop)
     }
 
-    /// Prints what a program wrote: the first `length` bytes of the data area.
+    /// Prints what a program wrote: the first `length` bytes of the data area. `WouldBlock`: there is no room; harts are kicked when there is.
     pub(crate) fn console_write(mut self, length: usize) -> Result<(), ErrorCode> {
         self.call(Op::ConsoleWrite, &[length as u64, 0]).map(drop)
     }

@@ -97,7 +97,7 @@ impl Kernel {
                 }
             }
         }
-        let Some(map) = self.maps.remove(index) else { return };
+        let Some(map) = self.maps.remove(&mut self.frames, index) else { return };
         let mut left = map.tables;
         for chunk in 0..512 {
             if left == 0 {
@@ -148,6 +148,7 @@ impl Kernel {
         if let Ok((_, rights)) = answer {
             self.regrant(mailbox, map, rights);
         }
+        self.counters().large_pages += u64::from(matches!(answer, Ok((Some(_), _))));
         match answer.map(|(large, _)| large) {
             Ok(None) => {
                 if is_new {

@@ -3,11 +3,13 @@
 //! One queue for each priority, shared by all harts; a thread of a higher priority always goes first, equals take turns. A thread in a
 //! queue has its whole state in memory, so any hart that its affinity allows may take it.
 
-use crate::arch::cpu;
 use crate::arch::entry::{self, TrapFrame};
+use crate::arch::{cpu, fpu};
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
+use crate::memory::frames::Frame;
 use crate::thread::State;
+use twz_abi::hypercall::Happening;
 use twz_abi::thread::PRIORITY_MAX;
 
 /// How long a thread runs while others of its priority wait.
@@ -155,10 +157,9 @@ impl Kernel {
             return None;
         }
         if self.hart(hart).vector_owner != Some(thread) {
-            self.release_cpu_state(hart);
-            self.threads[thread].restore_cpu_state();
-            self.hart(hart).vector_owner = Some(thread);
+            self.take_cpu(mailbox, thread);
             self.counters().thread_switches += 1;
+            mailbox.record(Happening::Switched, 0, self.threads[thread].number, [0, 0]);
         }
         let running = &mut self.threads[thread];
         running.hart = hart;
@@ -177,12 +178,28 @@ impl Kernel {
         Some(frame)
     }
 
+    /// Gives the CPU the vector state and the bases of `thread`, and saves those of the thread that ran here.
+    fn take_cpu(&mut self, mailbox: Mailbox, thread: u32) {
+        let from = self.fpu_pages.source(&self.threads[thread].fpu);
+        let to = self.released(mailbox.hart());
+        fpu::exchange(mailbox, to, from);
+        let (fs, gs) = self.threads[thread].segments;
+        cpu::set_segment_bases(fs, gs);
+        self.hart(mailbox.hart()).vector_owner = Some(thread);
+    }
+
     /// Saves what the CPU holds of the thread that ran here. Done before the lock is released, so a thread in the queue is whole and any
     /// hart may take it.
-    pub(crate) fn release_cpu_state(&mut self, hart: u32) {
-        let owner = self.hart(hart).vector_owner.take();
-        if let Some(owner) = owner.and_then(|owner| self.threads.get_mut(owner)) {
-            owner.save_cpu_state();
-        }
+    pub(crate) fn release_cpu_state(&mut self, mailbox: Mailbox) {
+        let to = self.released(mailbox.hart());
+        fpu::exchange(mailbox, to, None);
+    }
+
+    /// Saves the bases of the thread whose state the CPU holds, and says where its vector state belongs; the CPU holds nobody's then.
+    fn released(&mut self, hart: u32) -> Option<Frame> {
+        let owner = self.hart(hart).vector_owner.take()?;
+        let owner = self.threads.get_mut(owner)?;
+        owner.segments = cpu::segment_bases();
+        Some(owner.fpu.target())
     }
 }

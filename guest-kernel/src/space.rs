@@ -15,6 +15,7 @@ use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use crate::memory::table::{Table, bits, index};
 use twz_abi::fault::{FaultCause, FaultInfo};
+use twz_abi::hypercall::Happening;
 use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
 use twz_abi::view::{HEADER_OFFSET, SLOT_COUNT, SlotRange, ViewEntry, ViewHeader, entry_flags, entry_offset};
 use twz_abi::{ErrorCode, ObjectId, Rights};
@@ -168,11 +169,11 @@ impl Kernel {
                 }
             }
         }
-        let Some(space) = self.spaces.remove(space) else { return };
+        let Some(space) = self.spaces.remove(&mut self.frames, space) else { return };
         // Every table below the two roots was made for a mapping; those of mappings that are gone already were kept for others.
         let mut tables = space.tables;
         let mut next = space.mappings;
-        while let Some(mapping) = next.and_then(|mapping| self.mappings.remove(mapping)) {
+        while let Some(mapping) = next.and_then(|mapping| self.mappings.remove(&mut self.frames, mapping)) {
             self.release_object(mailbox, mapping.map);
             self.free_lower(&space, index(mapping.slot * MAX_SIZE, 4), &mut tables);
             next = mapping.next;
@@ -289,6 +290,7 @@ impl Kernel {
             return Err((FaultCause::OutOfSpace, entry.target));
         }
         self.counters().slots_mapped += 1;
+        mailbox.record(Happening::SlotMapped, rights.bits(), 0, [slot, 0]);
         Ok((map, rights))
     }
 
@@ -377,6 +379,7 @@ impl Kernel {
     /// Drops what changed or deleted entries of a view have mapped, in every context that uses the view. Complete on every hart when it
     /// returns.
     pub(crate) fn invalidate(&mut self, mailbox: Mailbox, view: ObjectId, range: SlotRange) {
+        mailbox.record(Happening::Invalidated, 0, 0, [range.first, range.count]);
         let end = range.first.saturating_add(range.count).min(SLOT_COUNT);
         let mut dropped = None;
         let mut next_space = self.first_space;
@@ -406,7 +409,8 @@ impl Kernel {
         }
         self.drop_everywhere(mailbox);
         // Only now may tables and bindings go.
-        while let Some(mapping) = dropped.and_then(|mapping| self.mappings.remove(mapping)) {
+        while let Some(mapping) = dropped.and_then(|mapping| self.mappings.remove(&mut self.frames, mapping))
+        {
             self.release_object(mailbox, mapping.map);
             self.counters().invalidated_slots += 1;
             dropped = mapping.next;

@@ -264,7 +264,7 @@ impl Kernel {
     fn forget_waits(&mut self, thread: u32) {
         let mut next = self.threads[thread].waits.take();
         while let Some(index) = next {
-            let Some(wait) = self.waits.remove(index) else { return };
+            let Some(wait) = self.waits.remove(&mut self.frames, index) else { return };
             let bucket = bucket(wait.place);
             match wait.previous_in_bucket {
                 Some(before) => self.waits[before].next_in_bucket = wait.next_in_bucket,

@@ -134,15 +134,14 @@ impl Kernel {
                 Ok(()) => Outcome::Continue,
                 Err(error) => Outcome::Done(Err(error)),
             },
-            Syscall::ConsoleWrite => self.console_write(caller, a[0], a[1]).into(),
-            Syscall::ConsoleRead => match self.console_read(caller, a[0], a[1]) {
-                Ok(Some(count)) => Ok((count, 0)).into(),
-                Ok(None) => {
-                    self.wait_for_console(thread);
-                    Outcome::Gone
-                }
-                Err(error) => Outcome::Done(Err(error)),
-            },
+            Syscall::ConsoleWrite => {
+                let written = self.console_write(caller, a[0], a[1]);
+                self.console_outcome(thread, written)
+            }
+            Syscall::ConsoleRead => {
+                let read = self.console_read(caller, a[0], a[1]);
+                self.console_outcome(thread, read)
+            }
             Syscall::Clock => mailbox.clock().into(),
             Syscall::Random => self.random(caller, a[0], a[1]).into(),
             Syscall::Shutdown => {
@@ -274,11 +273,27 @@ impl Kernel {
         Ok((length as u64, 0))
     }
 
-    fn console_write(&mut self, caller: Caller, from: u64, length: u64) -> Result<Values, ErrorCode> {
+    /// What comes of a console call that moved so many bytes, or has to wait.
+    fn console_outcome(&mut self, thread: u32, moved: Result<Option<u64>, ErrorCode>) -> Outcome {
+        match moved {
+            Ok(Some(count)) => Ok((count, 0)).into(),
+            Ok(None) => {
+                self.wait_for_console(thread);
+                Outcome::Gone
+            }
+            Err(error) => Outcome::Done(Err(error)),
+        }
+    }
+
+    fn console_write(&mut self, caller: Caller, from: u64, length: u64) -> Result<Option<u64>, ErrorCode> {
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(DATA_SIZE);
         self.copy_to_data(caller, from, length)?;
-        caller.mailbox.console_write(length)?;
-        Ok((length as u64, 0))
+        match caller.mailbox.console_write(length) {
+            Ok(()) => Ok(Some(length as u64)),
+            // The reader of the output is slow.
+            Err(ErrorCode::WouldBlock) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn console_read(&mut self, caller: Caller, to: u64, room: u64) -> Result<Option<u64>, ErrorCode> {

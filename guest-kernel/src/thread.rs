@@ -8,7 +8,7 @@
 
 use crate::arch::cpu;
 use crate::arch::entry::TrapFrame;
-use crate::arch::fpu::FpuArea;
+use crate::arch::fpu::FpuPage;
 use crate::arch::tables::{USER_CODE, USER_DATA};
 use crate::context::Attached;
 use crate::kernel::Kernel;
@@ -16,6 +16,7 @@ use crate::mailbox::Mailbox;
 use core::fmt;
 use twz_abi::boot::ThreadStart;
 use twz_abi::fault::{FaultCause, FaultInfo};
+use twz_abi::hypercall::Happening;
 use twz_abi::thread::{
     PRIORITY_DEFAULT, PRIORITY_MAX, THREAD_NAME_MAX, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState,
 };
@@ -32,7 +33,7 @@ pub(crate) enum State {
     Ready,
     /// On a hart.
     Running,
-    /// Its console read is repeated when something was typed.
+    /// Its console call is repeated when something was typed, or there is room again.
     WaitsForConsole,
     /// Sleeps on words; see `sync`.
     Sleeps,
@@ -99,11 +100,11 @@ pub(crate) struct Thread {
     pub(crate) name: [u8; THREAD_NAME_MAX],
     /// The last instruction that the second stage refused, how often in a row, and `Kernel::page_changes` then.
     pub(crate) refused: (u64, u32, u64),
-    pub(crate) fpu: FpuArea,
+    pub(crate) fpu: FpuPage,
 }
 
 impl Thread {
-    fn new(spec: &ThreadSpec, space: u32, attached: Attached, affinity: u64) -> Self {
+    fn new(spec: &ThreadSpec, space: u32, attached: Attached, affinity: u64, fpu: FpuPage) -> Self {
         let frame = TrapFrame {
             rip: spec.entry,
             cs: u64::from(USER_CODE),
@@ -136,20 +137,8 @@ impl Thread {
             state_address: spec.state,
             name: spec.name,
             refused: (0, 0, 0),
-            fpu: FpuArea::new(),
+            fpu,
         }
-    }
-
-    /// Takes over what the CPU holds of this thread.
-    pub(crate) fn save_cpu_state(&mut self) {
-        self.fpu.save();
-        self.segments = cpu::segment_bases();
-    }
-
-    /// Gives the CPU this thread's state.
-    pub(crate) fn restore_cpu_state(&self) {
-        self.fpu.restore();
-        cpu::set_segment_bases(self.segments.0, self.segments.1);
     }
 
     /// Name and number, for messages.
@@ -246,23 +235,32 @@ impl Kernel {
             return Err(ErrorCode::BadArgument);
         }
         let space = self.enter_space(mailbox, view, context)?;
+        let Some(fpu) = self.fpu_pages.allocate(&mut self.frames) else {
+            self.leave_space(mailbox, space);
+            return Err(ErrorCode::NoMemory);
+        };
         let attached = Attached::one(context, self.contexts[context].id);
-        match self.threads.insert(&mut self.frames, Thread::new(spec, space, attached, affinity)) {
+        match self.threads.insert(&mut self.frames, Thread::new(spec, space, attached, affinity, fpu)) {
             Ok(thread) => {
                 self.next_serial += 1;
                 let number = self.next_serial << INDEX_BITS | u64::from(thread);
                 let made = &mut self.threads[thread];
                 (made.index, made.number) = (thread, number);
                 if let Err(error) = self.announce(mailbox, thread) {
-                    self.threads.remove(thread);
+                    if let Some(unmade) = self.threads.remove(&mut self.frames, thread) {
+                        self.fpu_pages.free(&mut self.frames, unmade.fpu);
+                    }
                     self.leave_space(mailbox, space);
                     return Err(error);
                 }
                 self.counters().threads_started += 1;
+                let record = [spec.entry, 0];
+                mailbox.record(Happening::ThreadStarted, spec.priority, number, record);
                 self.enqueue(mailbox, thread);
                 Ok(thread)
             }
-            Err(_) => {
+            Err(unmade) => {
+                self.fpu_pages.free(&mut self.frames, unmade.fpu);
                 self.leave_space(mailbox, space);
                 Err(ErrorCode::NoMemory)
             }
@@ -358,12 +356,14 @@ impl Kernel {
         }
         self.note_end(mailbox, thread, &end);
         self.report_state(mailbox, thread, &end);
-        let Some(ended) = self.threads.remove(thread) else { return };
+        let Some(ended) = self.threads.remove(&mut self.frames, thread) else { return };
         self.counters().threads_ended += 1;
+        mailbox.record(Happening::ThreadEnded, end.status(), ended.number, [0, 0]);
         let hart = self.hart(mailbox.hart());
         if hart.vector_owner == Some(thread) {
             hart.vector_owner = None;
         }
+        self.fpu_pages.free(&mut self.frames, ended.fpu);
         self.load_boot_table(mailbox.hart());
         self.leave_space(mailbox, ended.space);
         self.release_attached(mailbox, ended.attached);

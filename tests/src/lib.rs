@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blocks;
 mod machine;
 mod process;
 

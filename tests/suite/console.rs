@@ -13,6 +13,8 @@ tests_on!(
     what_is_typed_comes_out_at_once,
     signals_end_what_sleeps_and_what_computes,
     a_reader_that_does_not_read_keeps_nothing_alive,
+    a_reader_that_does_not_read_stops_only_who_writes,
+    a_slow_reader_gets_everything,
 );
 tests_on!(testbed, super::SMALL, all_that_is_typed_comes_out, signals_are_statuses);
 
@@ -70,6 +72,36 @@ fn a_reader_that_does_not_read_keeps_nothing_alive(place: Place) {
         took=$(($(date +%s) - began)); [ $took -le 8 ] && echo in time || echo after $took s; kill $reader";
     let output = machine.run(&["sh", "-c", script]);
     assert_eq!(output.stdout, "143\nin time\n");
+}
+
+/// A thread prints into a full pipe; another, on the same hart and on another one, goes on making calls.
+fn a_reader_that_does_not_read_stops_only_who_writes(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    for harts in ["1", "2"] {
+        let script = format!(
+            "rm -f out control; mkfifo out; sleep 30 <out & reader=$!; exec 3>out; \
+             twzvmm --pmem pool.img --create 16M --harts {harts} --control control -- echo --flood >&3 & machine=$!; \
+             sleep 3; \
+             for turn in 1 2; do \
+               twzvmm stats --control control --json | tr ',' '\\n' | grep -E '\"(syscalls|thread_switches)\"' | tr -dc '0-9 \\n'; \
+               sleep 1; \
+             done; kill $machine; wait $machine; kill $reader"
+        );
+        let output = machine.run(&["sh", "-c", &script]);
+        let counts: Vec<u64> = output.stdout.lines().filter_map(|line| line.trim().parse().ok()).collect();
+        let [before, _, after, _] = counts[..] else { panic!("{harts} harts: {output:?}") };
+        assert!(after > before + 20, "{harts} harts: {before} calls, a second later {after}");
+    }
+}
+
+/// The program is long gone when its output is read.
+fn a_slow_reader_gets_everything(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let script = "seq 1 20000 >in; { echo echo: ready; cat in; } | md5sum; \
+        twzvmm --pmem pool.img --create 16M -- echo <in | { sleep 4; md5sum; }";
+    let output = machine.run(&["sh", "-c", script]);
+    let sums: Vec<&str> = output.expect_status(0).stdout.lines().collect();
+    assert!(sums.len() == 2 && sums[0] == sums[1], "{sums:?}");
 }
 
 /// The same from a shell, for machines that are not this host.

@@ -3,8 +3,18 @@
 use std::time::Duration;
 use tests::{Job, Machine, Output, Place};
 
-tests_on!(local, super::Place::Local, nothing_is_got_that_nobody_granted);
-tests_on!(testbed, super::NPT, nothing_is_got_that_nobody_granted);
+tests_on!(
+    local,
+    super::Place::Local,
+    nothing_is_got_that_nobody_granted,
+    a_switch_takes_one_exit_to_another_root_and_none_within
+);
+tests_on!(
+    testbed,
+    super::NPT,
+    nothing_is_got_that_nobody_granted,
+    a_switch_takes_one_exit_to_another_root_and_none_within
+);
 tests_on!(intel, super::Place::TestbedIntel, nothing_is_got_that_nobody_granted);
 
 const NPT: Place = Place::Testbed { align: "4K" };
@@ -20,6 +30,22 @@ fn nothing_is_got_that_nobody_granted(place: Place) {
     let words = ["twzvmm", "--pmem", &pool, "--create", "64M", "--harts", harts, "--", "adversary", "12"];
     let job = Job { limit: LIMIT, ..Job::new(&words) };
     check(&machine.run_all(&[job])[0]);
+}
+
+/// Counted by the kernel: changes of roots, each of which is one exit, in five rounds.
+fn a_switch_takes_one_exit_to_another_root_and_none_within(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let output = machine.run(&["twzvmm", "--pmem", &pool, "--create", "64M", "--", "switches", "20"]);
+    output.expect_status(0);
+    let counted = |name: &str| {
+        let line = output.stdout.lines().find(|line| line.contains(&format!("\"{name}\"")))?;
+        line.split("\"root_switches\": ").nth(1)?.trim_end_matches('}').parse::<u32>().ok()
+    };
+    assert_eq!(counted("gate_call_shared"), Some(0), "{output:?}");
+    assert_eq!(counted("switch_shared"), Some(0));
+    assert_eq!(counted("gate_call_own"), Some(5 * 20 * 2), "there and back");
+    assert_eq!(counted("switch_own"), Some(5 * 20));
 }
 
 fn check(output: &Output) {

@@ -1,4 +1,4 @@
-//! The kernel's promises: `selftest` under every second stage, `hostile` on the local one, and what `twzvmm stats` and `trace` say meanwhile.
+//! The kernel's promises: `selftest` and `hostile` under every second stage, and what `twzvmm stats` and `trace` say meanwhile.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 use tests::{Job, Machine, Output, Place, binary, start};
 
 const SMALL: Place = Place::Testbed { align: "4K" };
-/// On a busy host where ring 0 is interpreted; a testbed's is ten times that.
+/// On a busy host where ring 0 is interpreted.
 const LIMIT: Duration = Duration::from_secs(240);
+/// Of a testbed's job, which has ten times that within the boot's own limit.
+const TESTBED_SHARE: Duration = Duration::from_secs(22);
 
 tests_on!(
     local,
@@ -18,7 +20,14 @@ tests_on!(
     an_attack_harms_nobody,
     a_machine_tells_about_itself,
 );
-tests_on!(testbed, super::SMALL, promises_hold_on_two_harts_in_parts);
+tests_on!(
+    testbed,
+    super::SMALL,
+    promises_hold_on_one_hart_at_length,
+    promises_hold_on_two_harts_at_length,
+    promises_hold_on_four_harts_at_length,
+    an_attack_harms_nobody_on_hardware_paging,
+);
 
 fn twzvmm(pool: &str, harts: &str, words: &[&str], limit: Duration) -> Job {
     let options = ["twzvmm", "--pmem", pool, "--create", "448M", "--harts", harts, "--"];
@@ -32,12 +41,24 @@ fn expect_passed(output: &Output, harts: &str) {
     assert!(failed.is_empty(), "{failed:#?}");
     let last = output.stdout.lines().last().unwrap_or_default();
     assert!(last.starts_with("selftest: ") && last.ends_with(&format!(" 0 failed, {harts} harts")), "{last}");
+    for skipped in output.stdout.lines().filter(|line| line.starts_with("skipped ")) {
+        eprintln!("{skipped}");
+    }
 }
 
 fn promises_hold(place: Place, harts: &str) {
     let Some(machine) = Machine::new(place) else { return };
     let output = machine.run_all(&[twzvmm(&machine.pool(), harts, &["selftest"], LIMIT)]).remove(0);
     expect_passed(&output, harts);
+    expect_exact_stress(&output);
+    // No host whose CPU has these registers may leave them out.
+    let host = std::fs::read_to_string("/proc/cpuinfo").unwrap();
+    if host.split_whitespace().any(|flag| flag == "avx") {
+        assert!(output.stdout.contains("\nok vector-avx "), "{}", output.stdout);
+    }
+}
+
+fn expect_exact_stress(output: &Output) {
     let stress = output.stdout.lines().find(|line| line.starts_with("stress-invalidate: "));
     let stress = stress.expect("the stress run prints its counts");
     assert!(stress.contains(" 0 stale, 0 early,"), "{stress}");
@@ -55,28 +76,58 @@ fn promises_hold_on_four_harts(place: Place) {
     promises_hold(place, "4");
 }
 
-/// Where all of it would take too long for one boot: what depends on the second stage and on other harts.
-fn promises_hold_on_two_harts_in_parts(place: Place) {
+/// In an emulated machine the whole of it takes a boot and minutes.
+fn promises_hold_at_length(place: Place, harts: &str) {
     let Some(machine) = Machine::new(place) else { return };
-    let limit = Duration::from_secs(20);
-    let parts: [&[&str]; 2] = [
-        &["selftest", "object", "view", "fault"],
-        &["selftest", "vector", "sync", "stress", "thread-affinity"],
-    ];
-    let jobs: Vec<Job> = parts.iter().map(|words| twzvmm(&machine.pool(), "2", words, limit)).collect();
-    machine.run_all(&jobs).iter().for_each(|output| expect_passed(output, "2"));
+    let job = twzvmm(&machine.pool(), harts, &["selftest"], TESTBED_SHARE);
+    let output = machine.run_all(&[job]).remove(0);
+    expect_passed(&output, harts);
+    expect_exact_stress(&output);
 }
 
-fn an_attack_harms_nobody(place: Place) {
-    let Some(machine) = Machine::new(place) else { return };
-    let words = ["hostile", "1", "1"];
-    let output = machine.run_all(&[twzvmm(&machine.pool(), "2", &words, LIMIT)]).remove(0);
+fn promises_hold_on_one_hart_at_length(place: Place) {
+    promises_hold_at_length(place, "1");
+}
+
+fn promises_hold_on_two_harts_at_length(place: Place) {
+    promises_hold_at_length(place, "2");
+}
+
+fn promises_hold_on_four_harts_at_length(place: Place) {
+    promises_hold_at_length(place, "4");
+}
+
+/// What `hostile` says at its end.
+fn expect_unharmed(output: &Output) {
     output.expect_status(0);
     assert!(output.stdout.contains(" 0 words changed"), "{}", output.stdout);
     let totals = output.stdout.lines().find(|line| line.contains("calls made")).expect("totals");
     let calls = totals.split(' ').zip(totals.split(' ').skip(1)).find(|(_, word)| *word == "calls");
     let calls: u64 = calls.and_then(|(count, _)| count.parse().ok()).expect("a number of calls");
     assert!(calls > 100, "{totals}");
+}
+
+fn an_attack_harms_nobody(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let words = ["hostile", "1", "1"];
+    expect_unharmed(&machine.run_all(&[twzvmm(&machine.pool(), "2", &words, LIMIT)]).remove(0));
+}
+
+/// All attacks but one: QEMU's emulated CPU gives its own kernel faults for what `privileged` does in the guest's guest, and that kernel dies.
+const NOT_UNDER_QEMU: &str = "privileged";
+
+fn an_attack_harms_nobody_on_hardware_paging(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    eprintln!(
+        "skipped: hostile {NOT_UNDER_QEMU}: it brings the emulated host's kernel down, a flaw of QEMU's"
+    );
+    let pool = machine.pool();
+    let script = format!(
+        "attacks=$(twzvmm --pmem {pool} --create 448M -- hostile --list | grep -vx {NOT_UNDER_QEMU}); \
+         exec twzvmm --pmem {pool} --harts 2 -- hostile 1 1 $attacks"
+    );
+    let job = Job { limit: TESTBED_SHARE, ..Job::new(&["sh", "-c", &script]) };
+    expect_unharmed(&machine.run_all(&[job]).remove(0));
 }
 
 fn asked(what: &str, control: &Path, json: bool) -> Output {
@@ -113,7 +164,9 @@ fn a_machine_tells_about_itself(place: Place) {
     }
     let trace = asked("trace", &control, false);
     trace.expect_status(0);
-    assert!(trace.stdout.contains("hypercall Touch took "), "{}", trace.stdout);
+    for wanted in ["hypercall Touch took ", "kernel ThreadStarted thread ", "kernel SlotMapped "] {
+        assert!(trace.stdout.contains(wanted), "{wanted} is missing in {}", trace.stdout);
+    }
     assert!(trace.stdout.lines().all(|line| line.contains(" us  hart ")), "{}", trace.stdout);
     running.signal(rustix::process::Signal::TERM);
     running.wait(Duration::from_secs(30));

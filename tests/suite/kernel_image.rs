@@ -74,6 +74,68 @@ fn is_forbidden(info: &mut InstructionInfoFactory, instruction: &Instruction) ->
     used.iter().any(|used| vector(used.register())) || instruction.cpuid_features().iter().any(float)
 }
 
+/// Most lines of the kernel's sources, tests and comments included, and most bytes of its image.
+const LINES_MAX: usize = 6000;
+const IMAGE_MAX: usize = 300 << 10;
+
+fn lines_below(folder: &std::path::Path) -> usize {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| {
+            let counts = path.is_dir() || path.extension().is_some_and(|kind| kind == "rs" || kind == "ld");
+            match counts {
+                true if path.is_dir() => lines_below(&path),
+                true => std::fs::read_to_string(&path).unwrap().lines().count(),
+                false => 0,
+            }
+        })
+        .sum()
+}
+
+#[test]
+fn is_small() {
+    let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../guest-kernel");
+    let lines = lines_below(&sources);
+    assert!(lines > 1000, "only {lines} lines: are these the sources?");
+    assert!(lines <= LINES_MAX, "{lines} lines");
+    let image = images::Image::parse(images::DEFAULT).unwrap().kernel.len();
+    assert!(image <= IMAGE_MAX, "{image} bytes");
+    eprintln!("the kernel: {lines} lines, {image} bytes");
+}
+
+/// `--coverage` notes what was reached, and nothing that was not.
+#[test]
+fn reached_code_is_told_from_the_rest() {
+    let image = images::Image::parse(images::DEFAULT).unwrap();
+    let code = tests::blocks::Code::parse(image.kernel).unwrap();
+    assert!(code.blocks.len() > 1000, "{} blocks", code.blocks.len());
+    let Some(machine) = tests::Machine::new(tests::Place::Local) else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let list = folder.path().join("left");
+    let lines: String = code.blocks.keys().map(|address| format!("{address:x}\n")).collect();
+    std::fs::write(&list, lines).unwrap();
+    let list_name = list.to_str().unwrap();
+    let left = |program: &[&str]| {
+        let pool = machine.pool();
+        let options = ["twzvmm", "--pmem", &pool, "--create", "64M", "--coverage", list_name, "--"];
+        machine.run(&[&options[..], program].concat());
+        let text = std::fs::read_to_string(&list).unwrap();
+        text.lines().map(|line| u64::from_str_radix(line, 16).unwrap()).collect::<Vec<_>>()
+    };
+    let function = |name: &str| {
+        let found = code.functions.iter().find(|(_, known)| known.contains(name));
+        *found.unwrap_or_else(|| panic!("no function {name}")).0
+    };
+    let (entry, gates) = (function("trap_from_ring3"), function("place_gate"));
+    let first = left(&["counter"]);
+    assert!(first.len() < code.blocks.len() && first.len() > code.blocks.len() / 4, "{} left", first.len());
+    assert!(!first.contains(&entry), "the entry from ring 3 was not reached");
+    assert!(first.contains(&gates), "a program without gates has reached their code");
+    let second = left(&["selftest", "fault-causes"]);
+    assert!(second.len() < first.len(), "what another program reaches does not add up");
+}
+
 #[test]
 fn holds_no_vector_or_float_instruction() {
     let image = images::Image::parse(images::DEFAULT).unwrap();

@@ -59,6 +59,9 @@ pub mod boot_flags {
     /// Ring 0 runs on the CPU; XSAVE, PCID, SMAP and other instructions work there if CPUID has them. Without it
     /// KVM interprets ring 0 and gives up on most of them, whatever CPUID says.
     pub const RING0_NATIVE: u32 = 1 << 0;
+    /// Ring 0 cannot execute XSAVE, but programs have vector registers that FXSAVE does not know: the kernel exchanges them by
+    /// [`Op::Vectors`](crate::hypercall::Op::Vectors). CR4.OSXSAVE and XCR0 are set already.
+    pub const VECTORS_BY_CALL: u32 = 1 << 1;
 }
 
 /// The kernel's view of the machine; written once by `twzvmm`, trusted by the kernel.

@@ -1,5 +1,6 @@
 //! Counters of the guest kernel, in a page that `twzvmm` reads while the machine runs and that programs get copies of.
 
+use crate::fault::FaultCause;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 macro_rules! counters {
@@ -31,6 +32,8 @@ counters! {
     unbinds,
     /// Pages or chunks backed by the monitor.
     touches,
+    /// Of these, chunks of 2 MiB that one leaf maps.
+    large_pages,
     /// Faults that ended a thread.
     fatal_faults,
     /// Faults delivered to a handler.
@@ -71,4 +74,60 @@ counters! {
     frames_used,
     /// Frames of RAM free.
     frames_free,
+    /// Faults of programs by cause, whatever became of them: no view entry.
+    faults_unmapped,
+    /// Null pointers.
+    faults_null_page,
+    /// Accesses that the view or the context does not allow.
+    faults_rights,
+    /// Objects that do not exist.
+    faults_no_object,
+    /// Pages that could not be backed.
+    faults_out_of_space,
+    /// Addresses outside of the program's half.
+    faults_kernel_address,
+    /// Undefined instructions.
+    faults_bad_instruction,
+    /// Privileged instructions and other general-protection faults.
+    faults_protection,
+    /// Division errors.
+    faults_divide,
+    /// Breakpoints and single steps.
+    faults_breakpoint,
+    /// Misaligned accesses.
+    faults_alignment,
+    /// Floating-point and vector exceptions.
+    faults_floating_point,
+    /// Other exceptions.
+    faults_exception,
+    /// Failures of the medium or the memory.
+    faults_machine_check,
+    /// System calls that nobody handles.
+    faults_bad_syscall,
+    /// On-demand slots.
+    faults_on_demand,
+}
+
+impl Counters {
+    /// The counter of faults with this cause.
+    pub const fn faults(&mut self, cause: FaultCause) -> &mut u64 {
+        match cause {
+            FaultCause::Unmapped => &mut self.faults_unmapped,
+            FaultCause::NullPage => &mut self.faults_null_page,
+            FaultCause::Rights => &mut self.faults_rights,
+            FaultCause::NoObject => &mut self.faults_no_object,
+            FaultCause::OutOfSpace => &mut self.faults_out_of_space,
+            FaultCause::KernelAddress => &mut self.faults_kernel_address,
+            FaultCause::BadInstruction => &mut self.faults_bad_instruction,
+            FaultCause::Protection => &mut self.faults_protection,
+            FaultCause::Divide => &mut self.faults_divide,
+            FaultCause::Breakpoint => &mut self.faults_breakpoint,
+            FaultCause::Alignment => &mut self.faults_alignment,
+            FaultCause::FloatingPoint => &mut self.faults_floating_point,
+            FaultCause::Exception => &mut self.faults_exception,
+            FaultCause::MachineCheck => &mut self.faults_machine_check,
+            FaultCause::BadSyscall => &mut self.faults_bad_syscall,
+            FaultCause::OnDemand => &mut self.faults_on_demand,
+        }
+    }
 }

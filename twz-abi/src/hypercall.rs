@@ -10,6 +10,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 pub const PORT: u8 = 0x54;
 /// Bytes of [`Mailbox::data`].
 pub const DATA_SIZE: usize = 3072;
+/// Places of [`Mailbox::events`].
+pub const EVENTS: usize = 28;
 
 /// The page that a hart and its host thread talk through.
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -25,8 +27,13 @@ pub struct Mailbox {
     pub rets: [u64; 4],
     /// Out, at any time: raised whenever a right that was asked for earlier may be gone. Answers to [`Op::Gate`] hold for one value.
     pub revision: u64,
+    /// In: events that the kernel has recorded on this hart since the start; event number n, from 0 on, stands at n modulo [`EVENTS`].
+    /// `twzvmm` looks whenever the hart exits.
+    pub event_count: u64,
+    /// In: the last events.
+    pub events: [KernelEvent; EVENTS],
     /// Reserved, zero.
-    pub reserved: [u64; 114],
+    pub reserved: u64,
     /// Both ways: bytes as the [`Op`] says.
     pub data: [u8; DATA_SIZE],
 }
@@ -38,9 +45,28 @@ crate::assert_layout!(
     args = 8,
     rets = 72,
     revision = 104,
-    reserved = 112,
+    event_count = 112,
+    events = 120,
+    reserved = 1016,
     data = 1024
 );
+
+/// Something that happened in the kernel, for `twzvmm trace`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct KernelEvent {
+    /// A [`Happening`].
+    pub what: u32,
+    /// As the [`Happening`] says.
+    pub detail: u32,
+    /// The thread's number; 0 where it does not matter.
+    pub thread: u64,
+    /// As the [`Happening`] says.
+    pub first: u64,
+    /// As the [`Happening`] says.
+    pub second: u64,
+}
+crate::assert_layout!(KernelEvent, size = 32, what = 0, detail = 4, thread = 8, first = 16, second = 24);
 
 macro_rules! numbered {
     ($(#[$meta:meta])* pub enum $name:ident : $repr:ty { $($(#[$doc:meta])* $variant:ident = $value:expr,)* }) => {
@@ -74,6 +100,34 @@ macro_rules! numbered {
 pub(crate) use numbered;
 
 numbered! {
+    /// What [`KernelEvent`]s are about.
+    pub enum Happening: u32 {
+        /// A thread was started. detail: its priority; first: its first instruction.
+        ThreadStarted = 1,
+        /// A thread ended. detail: its status.
+        ThreadEnded = 2,
+        /// The hart goes on with this thread.
+        Switched = 3,
+        /// A fault went to the view's handler. detail: the cause; first: the address; second: the instruction.
+        FaultHandled = 4,
+        /// A fault that nobody handled. As above.
+        FaultFatal = 5,
+        /// A slot was mapped. detail: rights; first: the slot.
+        SlotMapped = 6,
+        /// Slots were invalidated. first: the first one; second: how many were asked for.
+        Invalidated = 7,
+        /// The second stage refused an access that the tables allowed. first: the instruction.
+        Refused = 8,
+        /// A gate was called. detail: depth of the call; first: the callee's first instruction.
+        GateCalled = 9,
+        /// A call of a gate ended. detail: 1 if without a return.
+        GateLeft = 10,
+        /// The thread goes on in another context.
+        ContextSwitched = 11,
+    }
+}
+
+numbered! {
     /// What is asked. `aN` are arguments, `rN` results; "context" is the ID of a security context object, low half first.
     pub enum Op: u32 {
         /// A hart's kernel is ready. a0: virtual address at which a vCPU of another root starts; a1, a2: first and
@@ -86,7 +140,8 @@ numbered! {
         Shutdown = 3,
         /// The kernel cannot go on. data: the reason, a0 bytes.
         Panic = 4,
-        /// Print. data: a0 bytes; a1: 0 a program's output, 1 the kernel's own line.
+        /// Print. data: a0 bytes; a1: 0 a program's output, 1 the kernel's own line. The former fails with
+        /// [`WouldBlock`](crate::ErrorCode::WouldBlock) when its reader is slow; all harts are kicked when there is room again.
         ConsoleWrite = 5,
         /// Take up to a0 typed bytes. r0: how many stand in data; 0 and r1 = 1 when the input has ended.
         ConsoleRead = 6,
@@ -157,5 +212,8 @@ numbered! {
         /// Take the next thread that is to be resumed. r0: 0 if there is none; else 1, with a [`crate::resume::ResumeStart`] in data; its context
         /// is entered as by [`Op::Enter`], whose results stand in r1, r2 and r3. The monitor skips threads that cannot begin, and says why.
         ResumeNext = 50,
+        /// Exchange the vector and floating-point state of this hart. a0: guest-physical address of a page for the state that it has, 0 to drop
+        /// it; a1: page with the state that it gets, 0 to keep it. Pages are XSAVE areas in the standard format.
+        Vectors = 51,
     }
 }

@@ -137,6 +137,10 @@ struct Run {
     /// Write what the run cost (start-up time, memory) to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
+    /// For the kernel's developers: watch the kernel's instructions at the addresses in this file (hexadecimal, one a line), and write it
+    /// again without those that were reached.
+    #[arg(long, value_name = "FILE", hide_short_help = true)]
+    coverage: Option<PathBuf>,
     /// Answer `twzvmm stats` and `twzvmm trace` on a UNIX socket made there.
     #[arg(long, value_name = "PATH")]
     control: Option<PathBuf>,
@@ -312,8 +316,14 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
 
     let pool = open_pool(&path, options.create)?;
     tracing::info!("{}: {}", path.display(), pool.durability());
-    let config =
-        Config { memory, harts, image: &image, arguments: options.program, environment: options.env };
+    let config = Config {
+        memory,
+        harts,
+        image: &image,
+        arguments: options.program,
+        environment: options.env,
+        coverage: options.coverage,
+    };
     let machine = Machine::build(&config, pool, started)?;
     let control = options.control.as_deref();
     let control =

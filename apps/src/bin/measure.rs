@@ -14,6 +14,7 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::{FREE_SLOT, VIEW_SLOT};
 use twz_rt::abi::syscall::{CreateSpec, create_flags};
+use twz_rt::abi::thread::ThreadProperty;
 use twz_rt::abi::view::{SLOT_SIZE, SlotRange};
 use twz_rt::abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 use twz_rt::{Args, println, sync, syscall, thread, view};
@@ -93,6 +94,10 @@ fn alone(name: &str, count: u64) -> Result<(), ErrorCode> {
             stop.store(1, Ordering::SeqCst);
             partner.join().map_err(|_| ErrorCode::NoThread)
         }
+        "view_switch" => between_views(|here, there| {
+            switch_between(here, there, count);
+            Ok(())
+        }),
         "thread" => {
             (0..count).try_for_each(|_| thread::spawn(|| ())?.join().map_err(|_| ErrorCode::NoThread))
         }
@@ -167,16 +172,20 @@ fn measure_growth(pages: u64) -> Result<(), ErrorCode> {
     })
 }
 
-/// Two threads wake each other in turn; an operation is one wake-up.
+/// Two threads, each on a hart of its own if there are two, wake each other in turn; an operation is one wake-up.
 fn measure_wake(count: u64) -> Result<(), ErrorCode> {
     let turn = Arc::new(AtomicU32::new(0));
+    let has_two = syscall::thread_set(0, ThreadProperty::Affinity, 0b10).is_ok();
+    syscall::thread_set(0, ThreadProperty::Affinity, 0b01)?;
     measure("wake_other_thread", count, |count| {
         turn.store(0, Ordering::SeqCst);
         let other = Arc::clone(&turn);
-        let partner = thread::spawn(move || play(&other, 1, count / 2))?;
+        let builder = thread::Builder::new().affinity(if has_two { 0b10 } else { 0b01 });
+        let partner = builder.spawn(move || play(&other, 1, count / 2))?;
         play(&turn, 0, count / 2);
         partner.join().map_err(|_| ErrorCode::NoThread)
-    })
+    })?;
+    syscall::thread_set(0, ThreadProperty::Affinity, if has_two { 0b11 } else { 0b01 })
 }
 
 /// Waits for `turn` to be `mine`, hands it over, `rounds` times.
@@ -194,6 +203,23 @@ fn play(turn: &AtomicU32, mine: u32, rounds: u64) {
 
 /// To a copy of this view and back; an operation is one switch.
 fn measure_view_switch(count: u64) -> Result<(), ErrorCode> {
+    between_views(|here, there| {
+        measure("view_switch", count, |count| {
+            switch_between(here, there, count);
+            Ok(())
+        })
+    })
+}
+
+fn switch_between(here: ObjectId, there: ObjectId, count: u64) {
+    for _ in 0..count / 2 {
+        switch_view(there);
+        switch_view(here);
+    }
+}
+
+/// Makes a copy of this view, with a thread that stays in this one so that its tables do, too, and does something with both.
+fn between_views(work: impl FnOnce(ObjectId, ObjectId) -> Result<(), ErrorCode>) -> Result<(), ErrorCode> {
     let other = scratch()?;
     let base = view::map_anywhere(other, READ_WRITE).ok_or(ErrorCode::NoMemory)?;
     // SAFETY: the object was just made to be a view, and stays mapped.
@@ -212,7 +238,6 @@ fn measure_view_switch(count: u64) -> Result<(), ErrorCode> {
         let _ = copy.map(slot, object, READ_WRITE | Rights::EXEC);
     }
     let this = here.get(VIEW_SLOT).map_or(ObjectId::NULL, |(object, _)| object);
-    // A thread that stays, so that the view's tables do too.
     let stop = Arc::new(AtomicU32::new(0));
     let seen = Arc::clone(&stop);
     let keeper = thread::spawn(move || {
@@ -220,13 +245,7 @@ fn measure_view_switch(count: u64) -> Result<(), ErrorCode> {
             let _ = sync::wait(&seen, 0, sync::FOREVER);
         }
     })?;
-    measure("view_switch", count, |count| {
-        for _ in 0..count / 2 {
-            switch_view(other);
-            switch_view(this);
-        }
-        Ok(())
-    })?;
+    work(this, other)?;
     stop.store(1, Ordering::SeqCst);
     sync::wake(&stop, 1)?;
     keeper.join().map_err(|_| ErrorCode::NoThread)

@@ -17,6 +17,29 @@ pub(crate) struct Guest {
 pub(crate) struct Report {
     pub(crate) startup_ns: Option<u64>,
     pub(crate) memory: Memory,
+    stats: Stats,
+}
+
+/// Counters of a run.
+#[derive(Deserialize)]
+struct Stats {
+    vmm: Vmm,
+    /// KVM's own; empty where it has none.
+    kvm: HashMap<String, u64>,
+}
+
+/// The VMM's counters.
+#[derive(Deserialize)]
+struct Vmm {
+    exits: HashMap<String, u64>,
+}
+
+/// What one operation takes that can be counted.
+pub(crate) struct Counts {
+    /// Exits to `twzvmm`.
+    pub(crate) exits: f64,
+    /// Instructions that KVM interpreted: those of ring 0 where the CPU does not run it, few or none elsewhere. Absent where KVM does not count.
+    pub(crate) interpreted: Option<f64>,
 }
 
 /// Resident bytes.
@@ -58,6 +81,24 @@ impl Guest {
         }
         let report = std::fs::read(&report).context("twzvmm wrote no report")?;
         Ok((String::from_utf8(output.stdout)?, serde_json::from_slice(&report)?))
+    }
+
+    /// What an operation takes, by a run that does it often and one that does it seldom.
+    pub(crate) fn counts(&self, operation: &str) -> Result<Counts> {
+        const FEW: u32 = 20;
+        const MANY: u32 = 220;
+        let run = |count: u32| -> Result<(u64, Option<u64>)> {
+            let (_, report) = self.run(1, &["measure", "100", operation, &count.to_string()])?;
+            let exits = report.stats.vmm.exits.values().sum();
+            Ok((exits, report.stats.kvm.get("insn_emulation").copied()))
+        };
+        let (few, many) = (run(FEW)?, run(MANY)?);
+        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
+        let each = |few: u64, many: u64| many.saturating_sub(few) as f64 / f64::from(MANY - FEW);
+        Ok(Counts {
+            exits: each(few.0, many.0),
+            interpreted: few.1.zip(many.1).map(|(few, many)| each(few, many)),
+        })
     }
 
     /// Runs `measure` and returns nanoseconds by name.

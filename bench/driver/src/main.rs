@@ -57,6 +57,16 @@ struct Run {
     percent: u32,
 }
 
+/// Operations that the guest's `measure` does alone, and what they are: counted, because counts say on any host what a path costs.
+const COUNTED: [(&str, &str); 6] = [
+    ("syscall", "system call"),
+    ("page_fault", "page fault on a fresh mapping"),
+    ("slot_fault", "first touch of a slot"),
+    ("yield_switch", "switch to another thread by yielding"),
+    ("thread", "thread creation and join"),
+    ("view_switch", "view switch"),
+];
+
 /// A guest operation, the Linux one beside it, and how often a round does the latter.
 type Pair = (&'static str, &'static str, fn(u32) -> std::io::Result<f64>, u32);
 
@@ -137,6 +147,16 @@ fn kernel(guest: &Guest, arguments: &Run) -> Result<Vec<Row>> {
     ];
     for (index, (name, peer, _, _)) in PAIRS.iter().enumerate() {
         rows.push(Row::new("kernel", name, Where::Guest, "ns", &ours[index]).beside(peer, &peers[index]));
+    }
+    for (operation, what) in COUNTED {
+        let counts = guest.counts(operation)?;
+        let row = |name: &str, unit, count| {
+            Row::count("kernel counts", &format!("{what}: {name}"), Where::Guest, unit, count)
+        };
+        rows.push(row("exits to twzvmm", "exits", counts.exits));
+        if let Some(interpreted) = counts.interpreted {
+            rows.push(row("instructions that KVM interprets", "instructions", interpreted));
+        }
     }
     Ok(rows)
 }

@@ -71,6 +71,9 @@ pub(crate) fn init(boot: &BootInfo, tables: &tables::HartTables) {
         cr4 |= CR4_PCIDE;
         PCID.store(true, Ordering::Relaxed);
     }
+    if boot.flags & boot_flags::VECTORS_BY_CALL != 0 {
+        fpu::use_calls();
+    }
     let xsave = native && has(features.ecx, 26);
     if xsave {
         cr4 |= CR4_OSXSAVE;

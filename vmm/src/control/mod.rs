@@ -135,6 +135,20 @@ pub enum TraceWhat {
         /// Its number.
         vector: u8,
     },
+    /// The kernel recorded something; the time is that of the hart's next exit. What the numbers mean is said at
+    /// [`twz_abi::hypercall::Happening`].
+    Kernel {
+        /// Its name, or its number if it is unknown.
+        what: String,
+        /// A small number.
+        detail: u32,
+        /// The thread's number.
+        thread: u64,
+        /// A word.
+        first: u64,
+        /// Another.
+        second: u64,
+    },
 }
 
 /// What a server asks the machine. Called from the server's thread.

@@ -57,6 +57,9 @@ fn line(hart: usize, event: &TraceEvent) -> String {
         }
         TraceWhat::Exit { reason } => format!("exit {reason}"),
         TraceWhat::Inject { vector } => format!("inject {vector:#x}"),
+        TraceWhat::Kernel { what, detail, thread, first, second } => {
+            format!("kernel {what} thread {thread:#x} {detail} {first:#x} {second:#x}")
+        }
     };
     format!("{microseconds:>16.3} us  hart {hart:<2} {:>8}  {what}", event.number)
 }

@@ -1,15 +1,15 @@
 //! The console: what programs print and what is typed.
 
+use super::outlet::Outlet;
 use std::collections::VecDeque;
-use std::fs::File;
-use std::io::{self, Read, Write};
-use std::mem::ManuallyDrop;
-use std::os::fd::FromRawFd;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Typed bytes that are kept for the guest before reading stops.
 const INPUT_LIMIT: usize = 64 * 1024;
+/// Printed bytes that are kept for a slow reader before programs that print have to wait.
+const OUTPUT_LIMIT: usize = 64 * 1024;
 
 #[derive(Default)]
 struct Input {
@@ -19,13 +19,14 @@ struct Input {
     paused: bool,
 }
 
-/// Standard input and output, shared by all harts.
-#[derive(Default)]
+/// Standard input, output and error, shared by all harts.
 pub(super) struct Console {
     input: Mutex<Input>,
-    /// One printer at a time.
-    output: Mutex<()>,
-    gave_up: AtomicBool,
+    /// What programs print.
+    pub(super) output: Arc<Outlet>,
+    /// The kernel's own lines.
+    pub(super) log: Arc<Outlet>,
+    lost_lines: AtomicU64,
 }
 
 /// Bytes taken from the input, and whether there will be no more.
@@ -39,40 +40,33 @@ pub(super) struct Taken {
 }
 
 impl Console {
-    /// Prints what a program wrote. A closed output is the reader's wish, not an error of the program's. Waits for a reader that is slow,
-    /// until [`Console::give_up`].
-    pub(super) fn print(&self, bytes: &[u8]) {
-        // Not through the standard library's buffer, which would wait for ever: a signal must be able to end the wait.
-        // SAFETY: descriptor 1 is open as long as the process, and `ManuallyDrop` keeps this value from closing it.
-        let out = ManuallyDrop::new(unsafe { File::from_raw_fd(libc::STDOUT_FILENO) });
-        let _turn = self.output.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match (&*out).write(rest) {
-                Ok(count) => rest = &rest[count..],
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                    if self.gave_up.load(Ordering::Acquire) {
-                        return;
-                    }
-                }
-                Err(error) => {
-                    tracing::debug!(%error, "standard output is gone");
-                    return;
-                }
-            }
+    /// Nothing typed, nothing printed.
+    pub(super) fn new() -> Self {
+        Self {
+            input: Mutex::default(),
+            output: Arc::new(Outlet::new(libc::STDOUT_FILENO, OUTPUT_LIMIT)),
+            log: Arc::new(Outlet::new(libc::STDERR_FILENO, OUTPUT_LIMIT)),
+            lost_lines: AtomicU64::new(0),
         }
     }
 
-    /// From now on nobody waits for a reader of the output; who waits already must be interrupted by a signal.
-    pub(super) fn give_up(&self) {
-        self.gave_up.store(true, Ordering::Release);
+    /// Prints what a program wrote; `false` if there is no room for it now.
+    pub(super) fn print(&self, bytes: &[u8]) -> bool {
+        self.output.put(bytes)
     }
 
-    /// Prints a line of the kernel's on standard error.
+    /// Prints a line of the kernel's on standard error. The kernel waits for no reader: a line without room is lost, and counted in the next
+    /// one that has some.
     pub(super) fn print_kernel_line(&self, line: &[u8]) {
+        let lost = self.lost_lines.swap(0, Ordering::Relaxed);
         let text = String::from_utf8_lossy(line);
-        // As above; and there is no third place to say so.
-        let _ = writeln!(io::stderr().lock(), "kernel: {}", text.trim_end().escape_debug());
+        let mut text = format!("kernel: {}\n", text.trim_end().escape_debug());
+        if lost > 0 {
+            text.insert_str(0, &format!("kernel: {lost} lines are lost here\n"));
+        }
+        if !self.log.put(text.as_bytes()) {
+            self.lost_lines.fetch_add(lost + 1, Ordering::Relaxed);
+        }
     }
 
     /// Reads once from standard input, which the caller knows to be readable. Returns whether more may be read now.

@@ -51,6 +51,13 @@ struct Loop {
     reads_stdin: bool,
 }
 
+/// Whether one of them waits to be read.
+pub(super) fn is_signalled(signals: &OwnedFd) -> bool {
+    let mut waiting = libc::pollfd { fd: signals.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one descriptor, ours, and no waiting.
+    unsafe { libc::poll(&raw mut waiting, 1, 0) > 0 }
+}
+
 impl Loop {
     fn watch_stdin(&mut self, ops: &mut EventOps<'_>) {
         let event = Events::with_data_raw(libc::STDIN_FILENO, STDIN, EventSet::IN);

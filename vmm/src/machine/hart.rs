@@ -112,12 +112,14 @@ pub(super) struct Hart {
     shared: Arc<Shared>,
     /// Vectors to inject, highest first when several wait.
     waiting: Vec<u8>,
+    /// Events of the kernel's that are in the trace.
+    kernel_events: u64,
 }
 
 impl Hart {
     /// A hart in its first root, with a vCPU that is ready to run.
     pub(super) fn new(number: u32, inside: Inside, shared: Arc<Shared>) -> Self {
-        Self { number, inside, others: Vec::new(), shared, waiting: Vec::new() }
+        Self { number, inside, others: Vec::new(), shared, waiting: Vec::new(), kernel_events: 0 }
     }
 
     /// Runs until the machine stops.
@@ -143,12 +145,16 @@ impl Hart {
         self.inject();
         match self.inside.vcpu.run() {
             Ok(VcpuExit::IoOut(port, _)) if port == u16::from(hypercall::PORT) => {
-                let caller = Caller { hart: self.number, root: self.inside.root.number() };
-                if let Some(root) = self.shared.hypercall(caller) {
+                self.note_kernel_events();
+                let (root, vcpu) = (self.inside.root.number(), &self.inside.vcpu);
+                if let Some(root) = self.shared.hypercall(Caller { hart: self.number, root, vcpu }) {
                     self.change_root(bell, root);
                 }
             }
             Ok(VcpuExit::Hlt) => {
+                if self.goes_on_after_watch() {
+                    return self.count(Exit::Watched);
+                }
                 self.count(Exit::Halt);
                 // A vector that could not be injected before the HLT is a reason that was taken already: it must not be slept over.
                 if self.waiting.is_empty() {
@@ -179,6 +185,15 @@ impl Hart {
                 _ => self.broken(&format!("KVM_RUN: {error}")),
             },
         }
+    }
+
+    /// Whether the hart has halted at an instruction that is only watched; it then goes on there.
+    fn goes_on_after_watch(&mut self) -> bool {
+        let Some(coverage) = &self.shared.coverage else { return false };
+        let Ok(mut regs) = self.inside.vcpu.get_regs() else { return false };
+        let Some(rip) = coverage.reach(regs.rip) else { return false };
+        regs.rip = rip;
+        self.inside.vcpu.set_regs(&regs).is_ok()
     }
 
     /// Goes on in another root: with the vCPU that waits there, or with a new one. Reasons to look up and waiting vectors belong to the hart,
@@ -218,7 +233,13 @@ impl Hart {
         Ok(Inside { vcpu, root })
     }
 
-    fn count(&self, exit: Exit) {
+    /// What the kernel has recorded comes into the trace before the exit that ended it.
+    fn note_kernel_events(&mut self) {
+        self.kernel_events = self.shared.note_kernel_events(self.number, self.kernel_events);
+    }
+
+    fn count(&mut self, exit: Exit) {
+        self.note_kernel_events();
         self.shared.harts[self.number as usize].stats.exit(exit);
     }
 

@@ -5,12 +5,13 @@
 
 use super::monitor::Entered;
 use super::roots::RootCell;
-use super::{Ending, Shared};
+use super::{Ending, Shared, vcpu};
+use kvm_ioctls::VcpuFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use twz_abi::boot::{MAILBOX_GPA, MAX_HARTS};
-use twz_abi::hypercall::{DATA_SIZE, Mailbox, Op};
+use twz_abi::hypercall::{DATA_SIZE, EVENTS, KernelEvent, Mailbox, Op};
 use twz_abi::resume::{ResumeNote, ResumeSpec};
 use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
 use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX};
@@ -21,18 +22,22 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 const STATUS_OFFSET: u64 = std::mem::offset_of!(Mailbox, status) as u64;
 const RETS_OFFSET: u64 = std::mem::offset_of!(Mailbox, rets) as u64;
 const REVISION_OFFSET: u64 = std::mem::offset_of!(Mailbox, revision) as u64;
+const EVENT_COUNT_OFFSET: u64 = std::mem::offset_of!(Mailbox, event_count) as u64;
+const EVENTS_OFFSET: u64 = std::mem::offset_of!(Mailbox, events) as u64;
 const DATA_OFFSET: u64 = std::mem::offset_of!(Mailbox, data) as u64;
 
 /// Who calls.
 #[derive(Clone, Copy)]
-pub(super) struct Caller {
+pub(super) struct Caller<'a> {
     /// The hart's number.
     pub hart: u32,
     /// The root that it is in.
     pub root: u64,
+    /// Its vCPU there, which is out of `KVM_RUN`.
+    pub vcpu: &'a VcpuFd,
 }
 
-impl Caller {
+impl Caller<'_> {
     fn mailbox(self) -> u64 {
         MAILBOX_GPA + u64::from(self.hart) * PAGE_SIZE
     }
@@ -54,7 +59,7 @@ struct Request {
 
 impl Shared {
     /// Serves the call that stands in the caller's mailbox.
-    pub(super) fn hypercall(&self, caller: Caller) -> GoesOn {
+    pub(super) fn hypercall(&self, caller: Caller<'_>) -> GoesOn {
         let began = Instant::now();
         let mut request = Request::new_zeroed();
         let at = GuestAddress(caller.mailbox());
@@ -87,7 +92,7 @@ impl Shared {
         goes_on
     }
 
-    fn serve(&self, caller: Caller, op: Op, a: [u64; 8]) -> Results {
+    fn serve(&self, caller: Caller<'_>, op: Op, a: [u64; 8]) -> Results {
         let id = |at: usize| ObjectId { lo: a[at], hi: a[at + 1] };
         let none = [0; 4];
         // The kernel says which context asks; it can only be one that is in the root the hart is in.
@@ -115,9 +120,10 @@ impl Shared {
             }
             Op::ConsoleWrite => {
                 let bytes = self.data(caller, a[0])?;
-                match a[1] {
-                    0 => self.console.print(&bytes),
-                    _ => self.console.print_kernel_line(&bytes),
+                if a[1] != 0 {
+                    self.console.print_kernel_line(&bytes);
+                } else if !self.console.print(&bytes) {
+                    return Err(ErrorCode::WouldBlock);
                 }
                 Ok(none)
             }
@@ -257,11 +263,50 @@ impl Shared {
                 None => Ok(none),
             },
             Op::Hide => self.monitor().hide(caller.root, a[0]).map(|()| none),
+            Op::Vectors => self.exchange_vectors(caller, a[0], a[1]).map(|()| none),
         }
     }
 
+    /// Vector state between the caller's vCPU and frames of the kernel's.
+    fn exchange_vectors(&self, caller: Caller<'_>, to: u64, from: u64) -> Result<(), ErrorCode> {
+        let refused = |what| {
+            move |error: kvm_ioctls::Error| {
+                tracing::error!(%error, what, hart = caller.hart, "vector state");
+                ErrorCode::BadArgument
+            }
+        };
+        if to != 0 {
+            let to = self.check_table(to)?;
+            let bytes = vcpu::vectors(caller.vcpu).map_err(refused("KVM_GET_XSAVE"))?;
+            self.memory.write_slice(&bytes, GuestAddress(to)).map_err(|_| ErrorCode::BadAddress)?;
+        }
+        if from != 0 {
+            let from = self.check_table(from)?;
+            let mut bytes = [0; vcpu::VECTOR_BYTES];
+            self.memory.read_slice(&mut bytes, GuestAddress(from)).map_err(|_| ErrorCode::BadAddress)?;
+            vcpu::set_vectors(caller.vcpu, &bytes).map_err(refused("KVM_SET_XSAVE"))?;
+        }
+        Ok(())
+    }
+
+    /// The kernel's events on this hart since number `seen`, as far as they are still there, for the trace. Returns how many there were ever.
+    pub(super) fn note_kernel_events(&self, hart: u32, seen: u64) -> u64 {
+        let mailbox = MAILBOX_GPA + u64::from(hart) * PAGE_SIZE;
+        let Ok(count) = self.memory.read_obj::<u64>(GuestAddress(mailbox + EVENT_COUNT_OFFSET)) else {
+            return seen;
+        };
+        for number in seen.max(count.saturating_sub(EVENTS as u64))..count {
+            let mut event = KernelEvent::new_zeroed();
+            let at = mailbox + EVENTS_OFFSET + number % EVENTS as u64 * size_of::<KernelEvent>() as u64;
+            if self.memory.read_slice(event.as_mut_bytes(), GuestAddress(at)).is_ok() {
+                self.harts[hart as usize].stats.kernel(&event);
+            }
+        }
+        count
+    }
+
     /// Copies `length` bytes out of the data area.
-    fn data(&self, caller: Caller, length: u64) -> Result<Vec<u8>, ErrorCode> {
+    fn data(&self, caller: Caller<'_>, length: u64) -> Result<Vec<u8>, ErrorCode> {
         let length = usize::try_from(length).ok().filter(|&length| length <= DATA_SIZE);
         let mut bytes = vec![0; length.ok_or(ErrorCode::BadArgument)?];
         self.memory
@@ -270,13 +315,13 @@ impl Shared {
         Ok(bytes)
     }
 
-    fn put_data(&self, caller: Caller, bytes: &[u8]) -> Result<(), ErrorCode> {
+    fn put_data(&self, caller: Caller<'_>, bytes: &[u8]) -> Result<(), ErrorCode> {
         self.memory
             .write_slice(bytes, GuestAddress(caller.mailbox() + DATA_OFFSET))
             .map_err(|_| ErrorCode::BadAddress)
     }
 
-    fn name(&self, caller: Caller, length: u64) -> Result<String, ErrorCode> {
+    fn name(&self, caller: Caller<'_>, length: u64) -> Result<String, ErrorCode> {
         if length == 0 || length > NAME_MAX as u64 {
             return Err(ErrorCode::BadArgument);
         }

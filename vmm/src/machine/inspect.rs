@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 use twz_abi::ObjectId;
 use twz_abi::counters::Counters;
-use twz_abi::hypercall::Op;
+use twz_abi::hypercall::{self, Op};
 use vm_memory::{Bytes, GuestAddress};
 
 /// Looks into a machine from outside; see [`Source`].
@@ -91,6 +91,14 @@ fn trace_event(event: &Event) -> TraceEvent {
         },
         Happening::Exit(exit) => TraceWhat::Exit { reason: exit.name().to_owned() },
         Happening::Inject(vector) => TraceWhat::Inject { vector },
+        Happening::Kernel(event) => TraceWhat::Kernel {
+            what: hypercall::Happening::try_from(event.what)
+                .map_or_else(|number| number.to_string(), |what| what.name().to_owned()),
+            detail: event.detail,
+            thread: event.thread,
+            first: event.first,
+            second: event.second,
+        },
     };
     TraceEvent { number: event.number, time_ns: event.nanoseconds, what }
 }

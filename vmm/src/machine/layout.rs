@@ -8,7 +8,7 @@ use object::{LittleEndian, Object, ObjectSection, elf};
 use std::io::Cursor;
 use twz_abi::boot::{
     BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KERNEL_BASE, KernelStamp, STACK_BASE, STACK_SIZE,
-    STACK_STRIDE, STAMP_MAGIC, STAMP_SECTION, ThreadStart, boot_flags,
+    STACK_STRIDE, STAMP_MAGIC, STAMP_SECTION, ThreadStart,
 };
 use twz_abi::{ABI_VERSION, PAGE_BYTES, PAGE_SIZE};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
@@ -71,8 +71,8 @@ pub(super) struct Layout {
 pub(super) struct Facts {
     /// Harts.
     pub hart_count: u32,
-    /// Whether ring 0 runs on the CPU.
-    pub ring0_native: bool,
+    /// [`twz_abi::boot::boot_flags`].
+    pub flags: u32,
     /// First guest-physical byte of object space.
     pub window_base: u64,
     /// Bytes of object space.
@@ -209,7 +209,7 @@ pub(super) fn lay_out(memory: &GuestMemoryMmap, kernel: &[u8], facts: &Facts) ->
     let boot = BootInfo {
         magic: BOOT_MAGIC,
         abi_version: ABI_VERSION,
-        flags: if facts.ring0_native { boot_flags::RING0_NATIVE } else { 0 },
+        flags: facts.flags,
         hart_count: facts.hart_count,
         reserved: 0,
         ram_bytes,

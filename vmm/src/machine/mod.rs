@@ -5,6 +5,7 @@
 //! ```
 
 mod console;
+mod coverage;
 mod events;
 mod hart;
 mod hypercall;
@@ -12,6 +13,7 @@ mod inspect;
 mod kvm_stats;
 mod layout;
 mod monitor;
+mod outlet;
 mod program;
 mod report;
 mod roots;
@@ -22,6 +24,7 @@ mod wake;
 use crate::control::Source;
 use crate::resume::{Kind, ResumeList};
 use console::Console;
+use coverage::Coverage;
 use ept_contexts::Ram;
 use hart::{Hart, HartShared, Inside, Timer};
 use images::{Image, Program};
@@ -33,15 +36,16 @@ use monitor::{Limits, Monitor, Parts, begin_session, init_context};
 use pool::Pool;
 use roots::RootMaker;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 use twz_abi::ObjectId;
-use twz_abi::boot::{MAX_HARTS, ThreadStart};
+use twz_abi::boot::{MAX_HARTS, ThreadStart, boot_flags};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
+pub use coverage::CoverageError;
 pub use inspect::Inspector;
 pub use layout::{LayoutError, check_kernel};
 pub(crate) use program::PROGRAM_PREFIX;
@@ -79,6 +83,8 @@ pub struct Config<'a> {
     pub arguments: Vec<String>,
     /// Its environment, each variable as `NAME=VALUE`.
     pub environment: Vec<String>,
+    /// List of the kernel's instructions to watch, to be written again without those that were reached.
+    pub coverage: Option<PathBuf>,
 }
 
 /// How a machine came to its end.
@@ -135,6 +141,9 @@ pub enum BuildError {
         /// Its ID.
         context: ObjectId,
     },
+    /// The list of instructions to watch.
+    #[error(transparent)]
+    Coverage(#[from] CoverageError),
     /// A root.
     #[error(transparent)]
     Root(#[from] ept_contexts::RootError),
@@ -174,6 +183,7 @@ struct Shared {
     counters: OnceLock<Option<u64>>,
     ending: OnceLock<Ending>,
     wake_loop: EventFd,
+    coverage: Option<Coverage>,
 }
 
 impl Shared {
@@ -189,15 +199,26 @@ impl Shared {
         }
     }
 
-    /// Waits until the harts' threads have seen that the machine ends. One that waits for a reader of the console is given a second.
+    /// Waits until the harts' threads have seen that the machine ends.
     fn wait_for(&self, threads: &[thread::JoinHandle<()>]) {
-        let begun = Instant::now();
         while !threads.iter().all(thread::JoinHandle::is_finished) {
             thread::sleep(Duration::from_millis(1));
-            if begun.elapsed() > OUTPUT_GRACE {
-                self.console.give_up();
-            }
             self.ring_all(wake::STOP);
+        }
+    }
+
+    /// Lets the readers of the output have what was printed: as long as they take after a program's end, unless a signal comes; a second after a
+    /// signal.
+    fn drain_console(&self, signals: &OwnedFd) {
+        let is_signal = matches!(self.ending(), Some(Ending::Signal(_)));
+        let give_up = |waited| if is_signal { waited > OUTPUT_GRACE } else { events::is_signalled(signals) };
+        for (outlet, name) in
+            [(&self.console.output, "standard output"), (&self.console.log, "standard error")]
+        {
+            let left = outlet.finish(give_up);
+            if left > 0 {
+                tracing::warn!("{left} bytes for {name} had no reader");
+            }
         }
     }
 
@@ -317,13 +338,24 @@ impl Machine {
 
         // 3. The kernel.
         let window_bytes = limits.own_bytes;
-        let facts = Facts { hart_count: config.harts, ring0_native, window_base, window_bytes, init };
+        // Interpreted ring 0 cannot save the vector registers that ring 3 has on this CPU, told of by CPUID or not.
+        let by_call = !ring0_native && vcpu::has_more_than_fxsave();
+        let components = vcpu::exchanged_components(&cpuid).filter(|_| by_call);
+        let flags = if ring0_native { boot_flags::RING0_NATIVE } else { 0 }
+            | if by_call { boot_flags::VECTORS_BY_CALL } else { 0 };
+        let facts = Facts { hart_count: config.harts, flags, window_base, window_bytes, init };
         let laid_out = layout::lay_out(&memory, config.image.kernel, &facts)?;
-        for &(start, bytes) in &laid_out.read_only {
-            protect(&memory, start, bytes)?;
+        let text: Vec<_> = laid_out.read_only.iter().map(|&(start, bytes)| start..start + bytes).collect();
+        let coverage = config.coverage.as_deref();
+        let coverage = coverage.map(|path| Coverage::plant(path, &memory, &text)).transpose()?;
+        if coverage.is_none() {
+            for &(start, bytes) in &laid_out.read_only {
+                protect(&memory, start, bytes)?;
+            }
         }
         for (hart, vcpu) in (0..).zip(&vcpus) {
             vcpu::prepare(vcpu, hart, laid_out.entry, laid_out.page_table)
+                .and_then(|()| components.map_or(Ok(()), |wanted| vcpu::enable_components(vcpu, wanted)))
                 .map_err(|(what, error)| host(what)(&error))?;
         }
         let harts = (0..config.harts).map(|_| HartShared::new(started)).collect::<Result<Vec<_>, _>>();
@@ -333,7 +365,7 @@ impl Machine {
             free_start: laid_out.free_start,
             memory,
             monitor,
-            console: Console::default(),
+            console: Console::new(),
             harts: harts.map_err(|error| host("making a timer")(&error))?,
             alarm: Timer::new().map_err(|error| host("making a timer")(&error))?,
             started,
@@ -344,6 +376,7 @@ impl Machine {
             counters: OnceLock::new(),
             ending: OnceLock::new(),
             wake_loop: EventFd::new(EFD_NONBLOCK).map_err(|error| host("making an eventfd")(&error))?,
+            coverage,
         });
         let insides = vcpus.into_iter().map(|vcpu| Inside { vcpu, root: Arc::clone(&first_root) }).collect();
         Ok(Self { shared, insides, pool, signals })
@@ -361,6 +394,15 @@ impl Machine {
     /// The pool could not be written out, or a thread could not be started.
     pub fn run(self, pool_path: &Path) -> Result<(Ending, Report), BuildError> {
         let Self { shared, insides, pool, signals } = self;
+        let also_signals = signals.try_clone().map_err(|error| host("copying a descriptor")(&error))?;
+        // Not joined: one may wait for a reader that never reads, until the process ends.
+        for (name, outlet) in [("output", &shared.console.output), ("log", &shared.console.log)] {
+            let (outlet, harts) = (Arc::clone(outlet), Arc::downgrade(&shared));
+            let has_room = move || harts.upgrade().into_iter().for_each(|harts| harts.ring_all(wake::KICK));
+            let run = move || outlet.run(has_room);
+            let spawned = thread::Builder::new().name(name.into()).spawn(run);
+            spawned.map_err(|error| host("starting a thread")(&error))?;
+        }
         let mut threads = Vec::new();
         for (number, inside) in (0..).zip(insides) {
             let hart = Hart::new(number, inside, Arc::clone(&shared));
@@ -379,7 +421,11 @@ impl Machine {
                 shared.stop(Ending::Broken("a hart's thread panicked".into()));
             }
         }
+        shared.drain_console(&also_signals);
         pool.sync()?;
+        if let Some(coverage) = &shared.coverage {
+            coverage.write()?;
+        }
         let ending =
             shared.ending().cloned().unwrap_or_else(|| Ending::Broken("the event loop ended".into()));
         let ram_start = shared.memory.get_host_address(GuestAddress(0)).map_or(0, |address| address as u64);

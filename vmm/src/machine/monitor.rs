@@ -308,6 +308,10 @@ impl Monitor {
         let wanted = if access.contains(Rights::WRITE) { Access::Write } else { Access::Read };
         // The pool may call the hook in here, which locks the contexts.
         let extent = grow(&object, offset, wanted).map_err(|error| code(&error))?;
+        if wanted == Access::Write {
+            // The hook has hidden the shared page that was replaced, and nobody can have shown it since: we hold the touches.
+            object.release_replaced();
+        }
         let mut contexts = lock(&self.contexts);
         // A revocation may have come in between.
         let (_, rights) = permitted(&mut contexts)?;

@@ -8,7 +8,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Instant;
-use twz_abi::hypercall::Op;
+use twz_abi::hypercall::{KernelEvent, Op};
 
 /// Events that a hart's ring holds; the oldest are overwritten.
 const RING_EVENTS: usize = 4096;
@@ -30,19 +30,22 @@ pub(super) enum Exit {
     RefusedMmio,
     /// The second stage refused an access, seen as `EFAULT`.
     RefusedFault,
+    /// A watched instruction of the kernel was reached for the first time (`--coverage`).
+    Watched,
     /// What ends the machine.
     Other,
 }
 
 impl Exit {
     /// All, in the order of their counters.
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Hypercall,
         Self::Halt,
         Self::Interrupted,
         Self::InterruptWindow,
         Self::RefusedMmio,
         Self::RefusedFault,
+        Self::Watched,
         Self::Other,
     ];
 
@@ -56,6 +59,7 @@ impl Exit {
             Self::InterruptWindow => "interrupt_window",
             Self::RefusedMmio => "refused_mmio",
             Self::RefusedFault => "refused_fault",
+            Self::Watched => "watched",
             Self::Other => "other",
         }
     }
@@ -82,6 +86,8 @@ pub(super) enum Happening {
     Exit(Exit),
     /// A vector was injected.
     Inject(u8),
+    /// The kernel recorded something, some time since the exit before.
+    Kernel(KernelEvent),
 }
 
 /// An event of one hart.
@@ -98,6 +104,7 @@ pub(super) struct Event {
 const KIND_HYPERCALL: u64 = 1;
 const KIND_EXIT: u64 = 2;
 const KIND_INJECT: u64 = 3;
+const KIND_KERNEL: u64 = 4;
 
 #[derive(Debug, Default)]
 struct Place {
@@ -106,7 +113,8 @@ struct Place {
     /// Kind in bits 0–7, code in 8–39.
     code: AtomicU64,
     status: AtomicU64,
-    duration: AtomicU64,
+    /// What else belongs to it.
+    words: [AtomicU64; 3],
 }
 
 /// Counters and trace of one hart.
@@ -146,7 +154,7 @@ impl HartStats {
     /// An exit that is no hypercall.
     pub(super) fn exit(&self, exit: Exit) {
         count(&self.exits[exit as usize]);
-        self.record(Instant::now(), KIND_EXIT, exit as u64, 0, 0);
+        self.record(Instant::now(), KIND_EXIT, exit as u64, 0, [0; 3]);
     }
 
     /// A vector was injected.
@@ -154,7 +162,13 @@ impl HartStats {
         if let Some(counter) = self.injected.get(usize::from(vector.wrapping_sub(FIRST_VECTOR))) {
             count(counter);
         }
-        self.record(Instant::now(), KIND_INJECT, u64::from(vector), 0, 0);
+        self.record(Instant::now(), KIND_INJECT, u64::from(vector), 0, [0; 3]);
+    }
+
+    /// The kernel recorded an event before the exit that is being handled.
+    pub(super) fn kernel(&self, event: &KernelEvent) {
+        let words = [event.thread, event.first, event.second];
+        self.record(Instant::now(), KIND_KERNEL, u64::from(event.what), u64::from(event.detail), words);
     }
 
     /// A hypercall that began at `began` was answered with `status`.
@@ -166,10 +180,10 @@ impl HartStats {
             count(&self.failed);
         }
         let took = u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.record(began, KIND_HYPERCALL, u64::from(op), u64::from(status), took);
+        self.record(began, KIND_HYPERCALL, u64::from(op), u64::from(status), [took, 0, 0]);
     }
 
-    fn record(&self, at: Instant, kind: u64, code: u64, status: u64, duration: u64) {
+    fn record(&self, at: Instant, kind: u64, code: u64, status: u64, words: [u64; 3]) {
         let number = self.last.load(Ordering::Relaxed) + 1;
         let Some(place) = self.place(number) else { return };
         place.number.store(0, Ordering::Relaxed);
@@ -178,7 +192,9 @@ impl HartStats {
         place.time.store(u64::try_from(time).unwrap_or(u64::MAX), Ordering::Relaxed);
         place.code.store(kind | code << 8, Ordering::Relaxed);
         place.status.store(status, Ordering::Relaxed);
-        place.duration.store(duration, Ordering::Relaxed);
+        for (place, word) in place.words.iter().zip(words) {
+            place.store(word, Ordering::Relaxed);
+        }
         place.number.store(number, Ordering::Release);
         self.last.store(number, Ordering::Release);
     }
@@ -202,7 +218,7 @@ impl HartStats {
         let nanoseconds = place.time.load(Ordering::Relaxed);
         let code = place.code.load(Ordering::Relaxed);
         let status = place.status.load(Ordering::Relaxed);
-        let duration = place.duration.load(Ordering::Relaxed);
+        let words = place.words.each_ref().map(|word| word.load(Ordering::Relaxed));
         fence(Ordering::Acquire);
         if place.number.load(Ordering::Relaxed) != number {
             return None; // overwritten meanwhile (I1)
@@ -210,7 +226,11 @@ impl HartStats {
         let value = u32::try_from(code >> 8).ok()?;
         let what = match code & 0xff {
             KIND_HYPERCALL => {
-                Happening::Hypercall { op: value, status: u32::try_from(status).ok()?, nanoseconds: duration }
+                Happening::Hypercall { op: value, status: u32::try_from(status).ok()?, nanoseconds: words[0] }
+            }
+            KIND_KERNEL => {
+                let (detail, [thread, first, second]) = (u32::try_from(status).ok()?, words);
+                Happening::Kernel(KernelEvent { what: value, detail, thread, first, second })
             }
             KIND_EXIT => Happening::Exit(*Exit::ALL.get(usize::try_from(value).ok()?)?),
             KIND_INJECT => Happening::Inject(u8::try_from(value).ok()?),

@@ -2,7 +2,7 @@
 
 use kvm_bindings::{
     CpuId, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET, Msrs, kvm_device_attr, kvm_interrupt, kvm_msr_entry,
-    kvm_regs, kvm_segment,
+    kvm_regs, kvm_segment, kvm_xsave,
 };
 use kvm_ioctls::VcpuFd;
 use std::os::fd::AsRawFd;
@@ -29,6 +29,74 @@ const KERNEL_DATA: u16 = 0x18;
 /// The ioctl's.
 pub(crate) fn set_cpuid(vcpu: &VcpuFd, hart: u32, cpuid: &CpuId) -> Result<(), kvm_ioctls::Error> {
     vcpu.set_cpuid2(&for_hart(cpuid, hart))
+}
+
+/// Components of vector state that threads have where `twzvmm` exchanges it: x87, SSE, AVX, AVX-512. What else the CPU has (AMX) is left off, so
+/// programs cannot use it and it cannot leak from one to another.
+const EXCHANGED: u64 = 0b1110_0111;
+/// x87 and SSE: what FXSAVE knows.
+const LEGACY: u64 = 0b11;
+const XSAVE_FEATURE: u32 = 1 << 26;
+const CR4_OSXSAVE: u64 = 1 << 18;
+
+/// Whether this CPU has vector registers that FXSAVE does not save. Where ring 3 runs on it under another kernel's XCR0, programs have them even
+/// if KVM's CPUID denies it.
+pub(super) fn has_more_than_fxsave() -> bool {
+    std::arch::is_x86_feature_detected!("avx")
+}
+
+/// XCR0 for harts whose ring 0 cannot execute XSAVE; `None` where KVM offers no XSAVE, and leaves XCR0 as the host has it.
+pub(super) fn exchanged_components(cpuid: &CpuId) -> Option<u64> {
+    let leaf = |function| cpuid.as_slice().iter().find(|leaf| leaf.function == function && leaf.index == 0);
+    leaf(1).filter(|leaf| leaf.ecx & XSAVE_FEATURE != 0)?;
+    let supported = leaf(0xd).map_or(0, |leaf| u64::from(leaf.edx) << 32 | u64::from(leaf.eax));
+    Some(supported & EXCHANGED).filter(|components| components & !LEGACY != 0)
+}
+
+/// Enables these components for programs.
+///
+/// # Errors
+/// The ioctl that failed.
+pub(super) fn enable_components(
+    vcpu: &VcpuFd,
+    components: u64,
+) -> Result<(), (&'static str, kvm_ioctls::Error)> {
+    let mut sregs = vcpu.get_sregs().map_err(|error| ("KVM_GET_SREGS", error))?;
+    sregs.cr4 |= CR4_OSXSAVE;
+    vcpu.set_sregs(&sregs).map_err(|error| ("KVM_SET_SREGS", error))?;
+    let mut xcrs = vcpu.get_xcrs().map_err(|error| ("KVM_GET_XCRS", error))?;
+    xcrs.nr_xcrs = 1;
+    (xcrs.xcrs[0].xcr, xcrs.xcrs[0].value) = (0, components);
+    vcpu.set_xcrs(&xcrs).map_err(|error| ("KVM_SET_XCRS", error))
+}
+
+/// Bytes of the vector state of a vCPU.
+pub(super) const VECTOR_BYTES: usize = size_of::<kvm_xsave>();
+
+/// The vector state of a vCPU that does not run, as an XSAVE area in the standard format.
+///
+/// # Errors
+/// The ioctl's.
+pub(super) fn vectors(vcpu: &VcpuFd) -> Result<[u8; VECTOR_BYTES], kvm_ioctls::Error> {
+    let area = vcpu.get_xsave()?;
+    let mut bytes = [0; VECTOR_BYTES];
+    for (to, word) in bytes.chunks_exact_mut(4).zip(area.region) {
+        to.copy_from_slice(&word.to_le_bytes());
+    }
+    Ok(bytes)
+}
+
+/// Gives a vCPU that does not run this vector state.
+///
+/// # Errors
+/// The ioctl's: KVM checks what it is given.
+pub(super) fn set_vectors(vcpu: &VcpuFd, bytes: &[u8; VECTOR_BYTES]) -> Result<(), kvm_ioctls::Error> {
+    let mut area = kvm_xsave::default();
+    for (word, from) in area.region.iter_mut().zip(bytes.chunks_exact(4)) {
+        *word = u32::from_le_bytes([from[0], from[1], from[2], from[3]]);
+    }
+    // SAFETY: no component is beyond these 4096 bytes: `enable_components` left those off that would be.
+    unsafe { vcpu.set_xsave(&area) }
 }
 
 /// Puts a fresh vCPU where the kernel begins: 64-bit mode, interrupts off, its own stack, the hart's number in RDI.

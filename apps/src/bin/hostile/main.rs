@@ -5,6 +5,7 @@
 //!   into garbage, or well.
 //! - A guard runs beside them: it checks an object that no attack knows, and measures how long it waits for its turns. **The attack fails**
 //!   (status 1) if the guard's data changed, if the guard did not get its time, or if a worker that must come back does not.
+//! - Kernel memory comes back: a second round of all attacks needs hardly more frames than the first. **The attack fails** if it does.
 //! - The totals are the kernel's own counts. Attacks leave alone what a program may rightly do to itself: its heap, its data, the machine's
 //!   end.
 #![no_std]
@@ -22,6 +23,7 @@ use alloc::vec::Vec;
 use apps::probe;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use twz_rt::abi::ErrorCode;
+use twz_rt::abi::counters::Counters;
 use twz_rt::abi::fault::{FaultCause, FaultFrame};
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::syscall::{CreateSpec, create_flags};
@@ -82,6 +84,10 @@ const LOOP_PATIENCE: u64 = 300_000_000;
 const LOOPS_MAX: usize = 2;
 /// Longest wait of the guard for a turn.
 const GAP_MAX: u64 = 30_000_000_000;
+/// How long threads that nobody waits for may take to end.
+const SETTLING: u64 = 20_000_000_000;
+/// Frames that the second round may need beyond the first: tables of parts of the sandboxes that it touches first, threads left looping.
+const FRAMES_LEFT: u64 = 96;
 /// How long the guard sleeps between two checks.
 const GUARD_PAUSE: u64 = 2_000_000;
 /// Words of the guard's object.
@@ -240,47 +246,21 @@ fn attack(seconds: u64, seed: u64, attacks: &[&'static Kind]) -> Result<(), Stri
     let boxes: Result<Vec<Sandbox>, ErrorCode> = (0..WORKERS).map(|_| Sandbox::new()).collect();
     let boxes = boxes.map_err(failed("sandboxes"))?;
 
+    let mut siege = Siege {
+        boxes,
+        random: Random(seed | 1 << 63),
+        runs: attacks.iter().map(|_| 0).collect(),
+        refused: 0,
+        loops: 0,
+    };
     let before = syscall::counters().map_err(failed("counters"))?;
-    let mut random = Random(seed | 1 << 63);
-    let mut runs: Vec<u64> = attacks.iter().map(|_| 0).collect();
-    let (mut refused, mut loops) = (0_u64, 0_usize);
-    let end = now() + seconds * 1_000_000_000;
-    // Each attack at least once, however short the time.
-    while now() < end || runs.contains(&0) {
-        let mut working: Vec<(usize, JoinHandle<()>)> = Vec::new();
-        for &sandbox in &boxes {
-            let unused = runs.iter().position(|&count| count == 0);
-            let index =
-                unused.unwrap_or_else(|| usize::try_from(random.below(attacks.len() as u64)).unwrap_or(0));
-            runs[index] += 1;
-            let kind = attacks[index];
-            if kind.may_loop && loops >= LOOPS_MAX {
-                continue;
-            }
-            let mut own = Random(random.next() | 1 << 63);
-            let priority = if kind.may_loop { 1 } else { 16 };
-            let worker = Builder::new().name(kind.name).priority(priority).spawn(move || {
-                (0..TURNS).for_each(|_| (kind.run)(&mut own, &sandbox));
-            });
-            match worker {
-                Ok(worker) => working.push((index, worker)),
-                // Another attack has just used everything up.
-                Err(_) => refused += 1,
-            }
-        }
-        for (index, worker) in working {
-            if !came_back(&worker, if attacks[index].may_loop { LOOP_PATIENCE } else { PATIENCE }) {
-                if !attacks[index].may_loop {
-                    return Err(format!("a worker did not come back from {}", attacks[index].name));
-                }
-                loops += 1;
-                continue;
-            }
-            // How it ended is its own affair.
-            let _ = worker.join();
-        }
-    }
-    let after = syscall::counters().map_err(failed("counters"))?;
+    // Each attack at least once, twice over: what the first round has used for good, the second has no need to.
+    siege.rage(attacks, now())?;
+    let settled = siege.settle(before.threads_started - before.threads_ended)?;
+    siege.runs.fill(0);
+    siege.rage(attacks, now() + seconds * 1_000_000_000)?;
+    let after = siege.settle(before.threads_started - before.threads_ended)?;
+    let Siege { runs, refused, loops, .. } = siege;
     STOP_GUARD.store(true, Ordering::Relaxed);
     let watch = watch.join().map_err(|ended| format!("the guard was hit: {ended}"))?;
 
@@ -297,20 +277,93 @@ fn attack(seconds: u64, seed: u64, attacks: &[&'static Kind]) -> Result<(), Stri
         after.refusals - before.refusals,
     );
     println!(
-        "hostile: guard checked {} times, {} words changed, longest wait for a turn {} ms; {} frames used before, {} after",
+        "hostile: guard checked {} times, {} words changed, longest wait for a turn {} ms; {} frames used before, {} after the first round, {} after the second",
         watch.checks,
         watch.changed_words,
         watch.longest_gap / 1_000_000,
         before.frames_used,
+        settled.frames_used,
         after.frames_used,
     );
     if watch.changed_words > 0 {
         return Err("the guard's data changed".into());
     }
+    if after.frames_used > settled.frames_used + FRAMES_LEFT {
+        return Err("the kernel's memory does not come back".into());
+    }
     if watch.checks == 0 || watch.longest_gap > GAP_MAX {
         return Err("the guard did not get its time".into());
     }
     Ok(())
+}
+
+/// What a run consists of.
+struct Siege {
+    boxes: Vec<Sandbox>,
+    random: Random,
+    /// Of each attack.
+    runs: Vec<u64>,
+    /// Workers that could not be started.
+    refused: u64,
+    /// Workers that were left looping.
+    loops: usize,
+}
+
+impl Siege {
+    /// Attacks until `end`, and until each attack has run once.
+    fn rage(&mut self, attacks: &[&'static Kind], end: u64) -> Result<(), String> {
+        while now() < end || self.runs.contains(&0) {
+            let mut working: Vec<(usize, JoinHandle<()>)> = Vec::new();
+            for &sandbox in &self.boxes {
+                let unused = self.runs.iter().position(|&count| count == 0);
+                let chosen = self.random.below(attacks.len() as u64);
+                let index = unused.unwrap_or_else(|| usize::try_from(chosen).unwrap_or(0));
+                self.runs[index] += 1;
+                let kind = attacks[index];
+                if kind.may_loop && self.loops >= LOOPS_MAX {
+                    continue;
+                }
+                let mut own = Random(self.random.next() | 1 << 63);
+                let priority = if kind.may_loop { 1 } else { 16 };
+                let worker = Builder::new().name(kind.name).priority(priority).spawn(move || {
+                    (0..TURNS).for_each(|_| (kind.run)(&mut own, &sandbox));
+                });
+                match worker {
+                    Ok(worker) => working.push((index, worker)),
+                    // Another attack has just used everything up.
+                    Err(_) => self.refused += 1,
+                }
+            }
+            for (index, worker) in working {
+                let kind = attacks[index];
+                if came_back(&worker, if kind.may_loop { LOOP_PATIENCE } else { PATIENCE }) {
+                    // How it ended is its own affair.
+                    let _ = worker.join();
+                } else if kind.may_loop {
+                    self.loops += 1;
+                } else {
+                    return Err(format!("a worker did not come back from {}", kind.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until no more than `threads` threads are there, and those left looping, and gives stacks back; then counts.
+    fn settle(&self, threads: u64) -> Result<Counters, String> {
+        let until = now() + SETTLING;
+        loop {
+            twz_rt::thread::release_stacks();
+            let counted = syscall::counters().map_err(|error| format!("counters: {error}"))?;
+            let left = counted.threads_started - counted.threads_ended;
+            if left <= threads + self.loops as u64 || now() >= until {
+                return Ok(counted);
+            }
+            let word = core::sync::atomic::AtomicU32::new(0);
+            // Times out.
+            let _ = sync::wait(&word, 0, GUARD_PAUSE);
+        }
+    }
 }
 
 /// Waits for a worker's end, at most so long.

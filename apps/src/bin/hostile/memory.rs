@@ -135,8 +135,13 @@ pub(crate) fn stack_overflow(random: &mut Random, _: &Sandbox) {
             // SAFETY: pops until the slot ends, or a fault; nothing after it runs.
             unsafe { core::arch::asm!("2: pop rax", "add rsp, 0x4000000", "jmp 2b", options(noreturn)) }
         }
-        // SAFETY: as above, the other way.
-        unsafe { core::arch::asm!("2: push rax", "sub rsp, 0x8000", "jmp 2b", options(noreturn)) }
+        // SAFETY: as above, the other way, from near the stack's end: in steps that cannot miss the null page and reach another slot.
+        unsafe {
+            core::arch::asm!(
+                "and rsp, {slot}", "add rsp, 0x9000", "2: push rax", "sub rsp, 0x7f8", "jmp 2b",
+                slot = in(reg) !(SLOT_SIZE - 1), options(noreturn)
+            )
+        }
     });
     if let Ok(thread) = thread {
         let _ = thread.join();

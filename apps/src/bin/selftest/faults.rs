@@ -148,6 +148,7 @@ macro_rules! cause_of {
 fn causes() -> Outcome {
     // SAFETY: as above.
     unsafe { fault::set_handler(to_r15) };
+    let before = syscall::counters().map_err(failed("counters"))?;
     same!(cause_of!("ud2"), (Ok(FaultCause::BadInstruction), 0), "ud2");
     // A trap: RIP is behind the instruction.
     same!(cause_of!("int3"), (Ok(FaultCause::Breakpoint), 1), "int3");
@@ -166,6 +167,16 @@ fn causes() -> Outcome {
         "a low call"
     );
     same!(cause_of!("mov rax, [0]"), (Ok(FaultCause::NullPage), 0), "null");
+    let after = syscall::counters().map_err(failed("counters"))?;
+    let counted = [
+        after.faults_bad_instruction - before.faults_bad_instruction,
+        after.faults_breakpoint - before.faults_breakpoint,
+        after.faults_divide - before.faults_divide,
+        after.faults_protection - before.faults_protection,
+        after.faults_bad_syscall - before.faults_bad_syscall,
+        after.faults_null_page - before.faults_null_page,
+    ];
+    same!(counted, [1, 1, 1, 4, 1, 1], "faults by cause, as the kernel counts them");
     Ok(())
 }
 

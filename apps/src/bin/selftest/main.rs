@@ -2,7 +2,8 @@
 //! names them.
 //!
 //! # Contract
-//! - A line for each test: `ok NAME MILLISECONDS ms` or `FAILED NAME: why`; the last line counts. Exit status 0 only if all passed.
+//! - A line for each test: `ok NAME MILLISECONDS ms`, `FAILED NAME: why`, or `skipped NAME: why` where the CPU lacks what is tested; the
+//!   last line counts. Exit status 0 only if none failed.
 //! - A test depends on no other. What it needs several harts for, it does on one, too, as far as that makes sense.
 //! - Each test compares with what only a working kernel gives; it fails when the feature is broken.
 #![no_std]
@@ -26,12 +27,22 @@ use twz_rt::abi::syscall::{CreateSpec, create_flags};
 use twz_rt::abi::thread::ThreadProperty;
 use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::abi::{ObjectId, Rights};
+use twz_rt::sync::Lock;
 use twz_rt::{Args, println, slots, syscall, view};
 
 twz_rt::entry!(main);
 
 /// Why a test failed.
 type Outcome = Result<(), String>;
+
+/// Why the test that runs has nothing to test.
+static SKIPPED: Lock<Option<&'static str>> = Lock::new(None);
+
+/// Ends a test that this CPU has nothing for.
+fn skip(reason: &'static str) -> Outcome {
+    *SKIPPED.lock() = Some(reason);
+    Ok(())
+}
 
 /// A test: its name and what it does.
 type Test = (&'static str, fn() -> Outcome);
@@ -78,15 +89,20 @@ fn main(args: Args) -> u8 {
         return 0;
     }
     let chosen = |name: &str| wanted().next().is_none() || wanted().any(|prefix| name.starts_with(prefix));
-    let (mut passed, mut failed) = (0, 0);
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for (name, run) in tests().filter(|(name, _)| chosen(name)) {
         let begun = now();
-        match run() {
-            Ok(()) => {
+        let outcome = run();
+        match (outcome, SKIPPED.lock().take()) {
+            (Ok(()), None) => {
                 passed += 1;
                 println!("ok {name} {} ms", (now() - begun) / 1_000_000);
             }
-            Err(reason) => {
+            (Ok(()), Some(reason)) => {
+                skipped += 1;
+                println!("skipped {name}: {reason}");
+            }
+            (Err(reason), _) => {
                 failed += 1;
                 println!("FAILED {name}: {reason}");
             }
@@ -94,7 +110,7 @@ fn main(args: Args) -> u8 {
         twz_rt::fault::clear_handler();
         twz_rt::thread::release_stacks();
     }
-    println!("selftest: {passed} passed, {failed} failed, {} harts", harts());
+    println!("selftest: {passed} passed, {skipped} skipped, {failed} failed, {} harts", harts());
     u8::from(failed > 0 || passed == 0)
 }
 

@@ -1,11 +1,16 @@
 //! Sleeping on words and waking.
 
+use crate::views::other_view;
 use crate::{Mapped, Outcome, READ_WRITE, Test, check, failed, now, same, sleep};
 use alloc::format;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use twz_rt::abi::ErrorCode;
+use twz_rt::abi::object::DATA_OFFSET;
+use twz_rt::abi::program::STACK_TOP;
 use twz_rt::abi::sync::{SyncKind, SyncOp};
+use twz_rt::abi::thread::{ThreadPhase, ThreadSpec};
+use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::sync::{FOREVER, sleep_op, wake_op};
 use twz_rt::{sync, syscall, thread, view};
 
@@ -235,24 +240,66 @@ fn object_and_offset() -> Outcome {
     Ok(())
 }
 
+/// A thread in another view sleeps on a word of an object that it maps in another slot than we do; each side wakes the other.
 fn between_views() -> Outcome {
-    // Two views are made by the test of `ViewSet`; here the key is what matters: a word in the program's data, reached through this view's
-    // DATA_SLOT and through another slot.
-    use twz_rt::abi::program::DATA_SLOT;
-    use twz_rt::abi::view::SLOT_SIZE;
-    static WORD: AtomicU32 = AtomicU32::new(0);
-    WORD.store(0, Ordering::SeqCst);
-    let (data, _) = view::View::current().get(DATA_SLOT).ok_or("no data slot")?;
+    static SLOT: AtomicU64 = AtomicU64::new(0);
+    extern "C" fn sleeper(_: u64) -> ! {
+        let base = SLOT.load(Ordering::SeqCst) * SLOT_SIZE + DATA_OFFSET;
+        let asleep = syscall::thread_sync(&[op_at(base, 0, SyncKind::Sleep32)], FOREVER);
+        let woke = syscall::thread_sync(&[op_at(base + 8, u64::MAX, SyncKind::Wake)], 0);
+        syscall::thread_exit(match (asleep, woke) {
+            (Ok(_), Ok(1)) => 42,
+            (Err(_), _) => 1,
+            _ => 2,
+        });
+    }
+    let (stack, shared) = (Mapped::new()?, Mapped::new()?);
+    (0..2).for_each(|word| shared.set(word, 0));
+    let other = other_view(stack.slot)?;
+    // SAFETY: mapped by `other_view`.
+    let view = unsafe { view::View::at((other.slot * SLOT_SIZE) as *mut u8) };
+    // Empty here, so only the other view leads to the object through it.
     let slot = twz_rt::slots::allocate().ok_or("no free slot")?;
-    let _ = view::map(slot, data, READ_WRITE);
-    let alias = WORD.as_ptr() as u64 - DATA_SLOT * SLOT_SIZE + slot * SLOT_SIZE;
+    let _ = view.map(slot, shared.id, READ_WRITE);
+    SLOT.store(slot, Ordering::SeqCst);
     let before = sleeps()?;
-    let sleeper = thread::spawn(|| sync::wait(&WORD, 0, FOREVER)).map_err(failed("spawning"))?;
+    let top = stack.slot * SLOT_SIZE + STACK_TOP;
+    let spec = ThreadSpec {
+        view: other.id,
+        entry: sleeper as *const () as u64,
+        stack: top - 8,
+        state: top,
+        priority: 16,
+        ..ThreadSpec::default()
+    };
+    // SAFETY: the stack is the new thread's alone.
+    unsafe { syscall::thread_spawn(&spec) }.map_err(failed("spawning in another view"))?;
     wait_for_sleepers(before, 1)?;
-    same!(syscall::thread_sync(&[op_at(alias, 1, SyncKind::Wake)], 0), Ok(1), "waking through the alias");
-    sleeper.join().map_err(|ended| format!("{ended}"))?.map_err(failed("sleeping"))?;
-    // SAFETY: nothing uses the slot any more.
-    unsafe { view::unmap(slot) }.map_err(failed("unmapping"))
+    // The other direction: this thread sleeps, and the one that it has woken wakes it.
+    let waker = thread::spawn({
+        let address = shared.address(0);
+        move || -> Result<u64, ErrorCode> {
+            // When main sleeps on the second word; its sleep is the second that is counted.
+            while syscall::counters()?.sleeps < before + 2 {
+                syscall::thread_yield();
+            }
+            syscall::thread_sync(&[op_at(address, 5, SyncKind::Wake)], 0)
+        }
+    });
+    let waker = waker.map_err(failed("spawning"))?;
+    let slept = syscall::thread_sync(&[op_at(shared.address(1), 0, SyncKind::Sleep32)], 30_000 * MILLISECOND);
+    slept.map_err(failed("sleeping on a word that a thread in another view wakes"))?;
+    same!(waker.join().map_err(|ended| format!("{ended}"))?, Ok(1), "sleepers in the other view");
+    let until = now() + 20_000 * MILLISECOND;
+    // SAFETY: the state stands in the stack object, which is mapped here in the same slot.
+    let state = unsafe { &*(top as *const [AtomicU32; 2]) };
+    while state[0].load(Ordering::SeqCst) < ThreadPhase::Exited as u32 {
+        check!(now() < until, "the thread in the other view does not end");
+        syscall::thread_yield();
+    }
+    same!(state[1].load(Ordering::SeqCst), 42, "what the thread in the other view saw");
+    twz_rt::slots::free(slot);
+    Ok(())
 }
 
 fn lock() -> Outcome {

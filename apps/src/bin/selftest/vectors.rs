@@ -1,64 +1,48 @@
 //! Vector and floating-point state across switches.
 
-use crate::{Outcome, Test, check, failed, harts, same};
+use crate::{Outcome, Test, check, failed, harts, same, skip};
 use alloc::format;
 use alloc::vec::Vec;
 use core::arch::naked_asm;
 use core::sync::atomic::{AtomicBool, Ordering};
+use twz_rt::abi::fault::{FaultCause, FaultFrame};
 use twz_rt::abi::syscall::Syscall;
 use twz_rt::thread::Builder;
 use twz_rt::{fault, syscall};
 
-pub(crate) const TESTS: &[Test] = &[("vector-sse", sse), ("vector-avx", avx), ("vector-control", control)];
+pub(crate) const TESTS: &[Test] =
+    &[("vector-sse", sse), ("vector-avx", avx), ("vector-fresh", fresh), ("vector-control", control)];
 
-/// Component of XCR0: the upper halves of the 256-bit registers.
-const AVX: u64 = 1 << 2;
 /// Bytes of all sixteen registers, 256 bits each.
 const BYTES: usize = 512;
 
-/// Loads xmm0–15 from RDI, makes RDX calls of `ThreadYield` and then spins ECX times without, stores them at RSI. The patterns stay in the
-/// registers all the time.
-#[unsafe(naked)]
-unsafe extern "C" fn hold_xmm(from: *const u8, to: *mut u8, yields: u64, spins: u64) {
-    naked_asm!(
-        "push rbx", "push r12", "push r13",
-        "mov rbx, rsi", "mov r12, rdx", "mov r13, rcx",
-        "movdqu xmm0, [rdi]", "movdqu xmm1, [rdi + 16]", "movdqu xmm2, [rdi + 32]", "movdqu xmm3, [rdi + 48]",
-        "movdqu xmm4, [rdi + 64]", "movdqu xmm5, [rdi + 80]", "movdqu xmm6, [rdi + 96]", "movdqu xmm7, [rdi + 112]",
-        "movdqu xmm8, [rdi + 128]", "movdqu xmm9, [rdi + 144]", "movdqu xmm10, [rdi + 160]", "movdqu xmm11, [rdi + 176]",
-        "movdqu xmm12, [rdi + 192]", "movdqu xmm13, [rdi + 208]", "movdqu xmm14, [rdi + 224]", "movdqu xmm15, [rdi + 240]",
-        "2: test r12, r12", "jz 3f", "mov eax, {thread_yield}", "syscall", "dec r12", "jmp 2b",
-        "3: test r13, r13", "jz 4f", "pause", "dec r13", "jmp 3b",
-        "4: movdqu [rbx], xmm0", "movdqu [rbx + 16], xmm1", "movdqu [rbx + 32], xmm2", "movdqu [rbx + 48], xmm3",
-        "movdqu [rbx + 64], xmm4", "movdqu [rbx + 80], xmm5", "movdqu [rbx + 96], xmm6", "movdqu [rbx + 112], xmm7",
-        "movdqu [rbx + 128], xmm8", "movdqu [rbx + 144], xmm9", "movdqu [rbx + 160], xmm10", "movdqu [rbx + 176], xmm11",
-        "movdqu [rbx + 192], xmm12", "movdqu [rbx + 208], xmm13", "movdqu [rbx + 224], xmm14", "movdqu [rbx + 240], xmm15",
-        "pop r13", "pop r12", "pop rbx", "ret",
-        thread_yield = const Syscall::ThreadYield as u64,
-    )
+/// Loads the sixteen registers from RDI, makes RDX calls of `ThreadYield` and then spins ECX times without, stores them at RSI. The patterns
+/// stay in the registers all the time.
+macro_rules! holds {
+    ($name:ident, $load_store:literal, $register:literal, $bytes:literal) => {
+        #[unsafe(naked)]
+        unsafe extern "C" fn $name(from: *const u8, to: *mut u8, yields: u64, spins: u64) {
+            naked_asm!(
+                "push rbx", "push r12", "push r13",
+                "mov rbx, rsi", "mov r12, rdx", "mov r13, rcx",
+                ".irp number, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+                concat!($load_store, " ", $register, "\\number, [rdi + \\number * ", $bytes, "]"),
+                ".endr",
+                "2: test r12, r12", "jz 3f", "mov eax, {thread_yield}", "syscall", "dec r12", "jmp 2b",
+                "3: test r13, r13", "jz 4f", "pause", "dec r13", "jmp 3b",
+                "4:",
+                ".irp number, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15",
+                concat!($load_store, " [rbx + \\number * ", $bytes, "], ", $register, "\\number"),
+                ".endr",
+                "pop r13", "pop r12", "pop rbx", "ret",
+                thread_yield = const Syscall::ThreadYield as u64,
+            )
+        }
+    };
 }
 
-/// As [`hold_xmm`] with ymm0–15.
-#[unsafe(naked)]
-unsafe extern "C" fn hold_ymm(from: *const u8, to: *mut u8, yields: u64, spins: u64) {
-    naked_asm!(
-        "push rbx", "push r12", "push r13",
-        "mov rbx, rsi", "mov r12, rdx", "mov r13, rcx",
-        "vmovdqu ymm0, [rdi]", "vmovdqu ymm1, [rdi + 32]", "vmovdqu ymm2, [rdi + 64]", "vmovdqu ymm3, [rdi + 96]",
-        "vmovdqu ymm4, [rdi + 128]", "vmovdqu ymm5, [rdi + 160]", "vmovdqu ymm6, [rdi + 192]", "vmovdqu ymm7, [rdi + 224]",
-        "vmovdqu ymm8, [rdi + 256]", "vmovdqu ymm9, [rdi + 288]", "vmovdqu ymm10, [rdi + 320]", "vmovdqu ymm11, [rdi + 352]",
-        "vmovdqu ymm12, [rdi + 384]", "vmovdqu ymm13, [rdi + 416]", "vmovdqu ymm14, [rdi + 448]", "vmovdqu ymm15, [rdi + 480]",
-        "2: test r12, r12", "jz 3f", "mov eax, {thread_yield}", "syscall", "dec r12", "jmp 2b",
-        "3: test r13, r13", "jz 4f", "pause", "dec r13", "jmp 3b",
-        "4: vmovdqu [rbx], ymm0", "vmovdqu [rbx + 32], ymm1", "vmovdqu [rbx + 64], ymm2", "vmovdqu [rbx + 96], ymm3",
-        "vmovdqu [rbx + 128], ymm4", "vmovdqu [rbx + 160], ymm5", "vmovdqu [rbx + 192], ymm6", "vmovdqu [rbx + 224], ymm7",
-        "vmovdqu [rbx + 256], ymm8", "vmovdqu [rbx + 288], ymm9", "vmovdqu [rbx + 320], ymm10", "vmovdqu [rbx + 352], ymm11",
-        "vmovdqu [rbx + 384], ymm12", "vmovdqu [rbx + 416], ymm13", "vmovdqu [rbx + 448], ymm14", "vmovdqu [rbx + 480], ymm15",
-        "vzeroupper",
-        "pop r13", "pop r12", "pop rbx", "ret",
-        thread_yield = const Syscall::ThreadYield as u64,
-    )
-}
+holds!(hold_xmm, "movdqu", "xmm", "16");
+holds!(hold_ymm, "vmovdqu", "ymm", "32");
 
 type Hold = unsafe extern "C" fn(*const u8, *mut u8, u64, u64);
 
@@ -96,12 +80,59 @@ fn sse() -> Outcome {
     crowd(hold_xmm, 256)
 }
 
-fn avx() -> Outcome {
-    match fault::xsave_components() {
-        Some((components, _)) if components & AVX != 0 => crowd(hold_ymm, BYTES),
-        // The kernel has not enabled it, so programs cannot use it: nothing can be lost.
-        _ => Ok(()),
+/// Whether AVX instructions work, which CPUID does not say everywhere: it may deny what ring 3 has all the same.
+fn has_avx() -> bool {
+    const VZEROUPPER_BYTES: u64 = 3;
+    fn undefined(frame: &mut FaultFrame) {
+        if frame.info.cause == FaultCause::BadInstruction as u32 {
+            frame.registers[fault::register::RAX] = 0;
+            frame.rip += VZEROUPPER_BYTES;
+        } else {
+            syscall::thread_exit(99);
+        }
     }
+    // SAFETY: the handler takes no lock, and skips the one instruction below.
+    unsafe { fault::set_handler(undefined) };
+    let works: u64;
+    // SAFETY: clears halves of registers that compiled code does not use, or faults and is skipped.
+    unsafe { core::arch::asm!("mov eax, 1", "vzeroupper", out("rax") works) };
+    fault::clear_handler();
+    works == 1
+}
+
+fn avx() -> Outcome {
+    if has_avx() { crowd(hold_ymm, BYTES) } else { skip("AVX instructions are undefined") }
+}
+
+/// A fresh thread finds no register of another in its own, whoever ran before it on the hart.
+fn fresh() -> Outcome {
+    let has_avx = has_avx();
+    let dirty = Builder::new().affinity(1).spawn(move || {
+        let from = [0xa5_u8; BYTES];
+        let mut to = [0_u8; BYTES];
+        let hold = if has_avx { hold_ymm } else { hold_xmm };
+        // SAFETY: as in `crowd`.
+        unsafe { hold(from.as_ptr(), to.as_mut_ptr(), 40, 0) };
+    });
+    let dirty = dirty.map_err(failed("spawning"))?;
+    for _ in 0..8 {
+        let clean = Builder::new().affinity(1).spawn(move || {
+            let mut found = [0_u8; BYTES];
+            let at = found.as_mut_ptr();
+            // Registers that little compiled code uses, and that with moves of zeros and of the program's own data.
+            if has_avx {
+                // SAFETY: stores two registers into a buffer that holds them.
+                unsafe { core::arch::asm!("vmovdqu [{0}], ymm14", "vmovdqu [{0} + 32], ymm15", in(reg) at) };
+            } else {
+                // SAFETY: as above.
+                unsafe { core::arch::asm!("movdqu [{0}], xmm14", "movdqu [{0} + 32], xmm15", in(reg) at) };
+            }
+            found.iter().filter(|&&byte| byte == 0xa5).count()
+        });
+        let seen = clean.map_err(failed("spawning"))?.join().map_err(|ended| format!("{ended}"))?;
+        same!(seen, 0, "bytes of another thread in a fresh one's registers");
+    }
+    dirty.join().map_err(|ended| format!("{ended}"))
 }
 
 fn control() -> Outcome {
