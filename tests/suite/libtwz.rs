@@ -15,6 +15,7 @@ tests_on!(
     hello_counts_its_starts,
     all_tests_pass_on_two_harts,
     threads_meet_on_one_and_on_four_harts,
+    no_program_sees_a_stale_translation,
     data_survives_restarts,
     locks_and_transactions_end_with_a_kill,
     errors_end_with_a_line_and_a_status,
@@ -24,6 +25,7 @@ tests_on!(
     super::SMALL,
     hello_counts_its_starts,
     the_quick_tests_pass,
+    no_program_sees_a_stale_translation,
     data_survives_restarts,
     locks_and_transactions_end_with_the_power,
 );
@@ -115,6 +117,21 @@ fn the_quick_tests_pass(place: Place) {
     words.extend(&names);
     let outputs = machine.run_all(&[slow(Job::new(&words), 60)]);
     assert_eq!(passed(&outputs[0]), names);
+}
+
+/// A second program, in a view of its own, follows pointers whose FOT entry and name the first one changes.
+fn no_program_sees_a_stale_translation(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let outputs = machine.run_all(&["1", "2"].map(|harts| {
+        Job::new(&[
+            "twzvmm", "--pmem", &pool, "--create", "128M", "--harts", harts, "--", "libtest", "others",
+        ])
+    }));
+    for output in &outputs {
+        let said = &output.expect_status(0).stdout;
+        assert_eq!(said, "libtest: 40 changes seen by another program\n");
+    }
 }
 
 fn data_survives_restarts(place: Place) {

@@ -93,6 +93,11 @@ fn current() -> &'static ThreadBlock {
     unsafe { &*block }
 }
 
+/// Whether `block` is the calling thread's.
+pub(crate) fn is_current(block: &ThreadBlock) -> bool {
+    ptr::eq(current(), block)
+}
+
 /// A number from 1 to 2^30 - 1 that no two threads running now share.
 #[must_use]
 pub fn id() -> u32 {

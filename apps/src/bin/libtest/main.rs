@@ -1,7 +1,8 @@
 //! The integration tests of `libtwz`, from the same files, as a program: `libtest [PART OF A NAME …]`.
 //!
 //! Each test runs in a thread of its own, so that one that panics is told and the others go on. `libtest --list` prints the names;
-//! `libtest restart NUMBER [hold]` is what must hold over restarts, see [`restart`].
+//! `libtest restart NUMBER [hold]` is what must hold over restarts, see [`restart`];
+//! `libtest others` needs the guest: two programs.
 #![no_std]
 #![no_main]
 
@@ -19,6 +20,8 @@ pub mod sync {
     pub use core::sync::atomic;
 }
 
+#[cfg(feature = "guest")]
+mod others;
 mod restart;
 
 #[allow(clippy::wildcard_imports, reason = "the test files are written for std's prelude")]
@@ -37,8 +40,16 @@ fn main() -> core::result::Result<u8, Error> {
             Ok(0)
         }
         Some("restart") => {
-            restart::run(arguments.get(1).and_then(|round| round.parse().ok()).unwrap_or(0)).map(|()| 0)
+            let round = arguments.get(1).and_then(|round| round.parse().ok()).unwrap_or(0);
+            restart::run(round, arguments.get(2).is_some_and(|word| word == "hold")).map(|()| 0)
         }
+        #[cfg(feature = "guest")]
+        Some("others") => match twz_rt::process::current_program() {
+            Some(program) => others::first(program).map(|()| 0),
+            None => Err(Error::NoSuchName),
+        },
+        #[cfg(feature = "guest")]
+        Some("second") => others::second(),
         _ => Ok(run(&arguments)),
     }
 }

@@ -84,8 +84,10 @@ pub(crate) fn run(round: u64, hold: bool) -> Result<()> {
     open.set(&root.unfinished, 1000 + round)?;
     core::mem::forget((open, held, written));
     println!("libtest: round {round} done");
-    while hold {
-        libtwz::thread::sleep(libtwz::time::Duration::from_secs(1));
+    if hold {
+        loop {
+            libtwz::thread::sleep(libtwz::time::Duration::from_secs(1));
+        }
     }
     Ok(())
 }
