@@ -83,7 +83,7 @@ mod events {
 
     thread_local! {
         /// The spans that the thread is in, the innermost last.
-        static INSIDE: RefCell<Vec<u64>> = RefCell::new(Vec::new());
+        static INSIDE: RefCell<Vec<u64>> = const { RefCell::new(Vec::new()) };
     }
 
     /// Collects fields as `name=value`, the message first.
