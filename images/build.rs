@@ -5,17 +5,16 @@
 
 #[path = "src/format.rs"]
 mod format;
+#[path = "src/program.rs"]
+#[allow(unreachable_pub, reason = "public in the library, which has the same file")]
+mod program;
 
 use format::{DIGEST_OFFSET, Entry, HEADER_BYTES, Header, MAGIC, NAME_BYTES, kind};
-use object::read::elf::{ElfFile64, ProgramHeader as _};
-use object::{LittleEndian, Object, elf};
+use program::program_object;
 use serde::Deserialize;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
-use twz_abi::object::DATA_OFFSET;
-use twz_abi::program::{DATA_SLOT, PROGRAM_MAGIC, ProgramHeader, TEXT_OFFSET, TEXT_SLOT};
-use twz_abi::view::SLOT_SIZE;
 use zerocopy::IntoBytes;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -36,6 +35,8 @@ fn main() {
         "images/default.toml",
         "images/build.rs",
         "images/src/format.rs",
+        "images/src/program.rs",
+        "twz-build",
         "guest-kernel",
         "twz-abi",
         "twz-rt",
@@ -73,7 +74,8 @@ fn main() {
     let mut entries = vec![(kind::KERNEL, "kernel".to_string(), read("guest-kernel"))];
     entries.push((kind::INIT, manifest.init.clone(), Vec::new()));
     for name in &manifest.programs {
-        entries.push((kind::PROGRAM, name.clone(), program_object(name, &read(name))));
+        let contents = program_object(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+        entries.push((kind::PROGRAM, name.clone(), contents));
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     fs::write(out.join("default.img"), pack(&entries)).expect("OUT_DIR is writable");
@@ -107,50 +109,6 @@ fn build(workspace: &Path, runs: &[&[&str]]) -> PathBuf {
     target.join(TARGET).join("guest")
 }
 
-/// Turns a linked program into the contents of a program object, from offset 0x1000 on.
-fn program_object(name: &str, file: &[u8]) -> Vec<u8> {
-    let parsed = ElfFile64::<LittleEndian>::parse(file).unwrap_or_else(|error| panic!("{name}: {error}"));
-    let text_base = TEXT_SLOT * SLOT_SIZE;
-    let data_base = DATA_SLOT * SLOT_SIZE + DATA_OFFSET;
-    let mut contents = vec![0; to_usize(TEXT_OFFSET - DATA_OFFSET)];
-    let mut data: &[u8] = &[];
-    let mut data_total = 0;
-    for segment in parsed.elf_program_headers() {
-        if segment.p_type(LittleEndian) != elf::PT_LOAD {
-            continue;
-        }
-        let bytes = segment
-            .data(LittleEndian, file)
-            .unwrap_or_else(|()| panic!("{name}: a segment lies outside of the file"));
-        let address = segment.p_vaddr(LittleEndian);
-        if segment.p_flags(LittleEndian) & elf::PF_W == 0 {
-            let at = to_usize(address - text_base - DATA_OFFSET);
-            assert!(at >= contents.len(), "{name}: text segments overlap");
-            contents.resize(at, 0);
-            contents.extend_from_slice(bytes);
-        } else {
-            assert!(
-                address == data_base && data.is_empty(),
-                "{name}: one data segment at {data_base:#x} expected"
-            );
-            (data, data_total) = (bytes, segment.p_memsz(LittleEndian));
-        }
-    }
-    contents.resize(contents.len().next_multiple_of(PAGE), 0);
-    let header = ProgramHeader {
-        magic: PROGRAM_MAGIC,
-        abi_version: twz_abi::ABI_VERSION,
-        reserved: 0,
-        entry: parsed.entry(),
-        data_offset: DATA_OFFSET + contents.len() as u64,
-        data_bytes: data.len() as u64,
-        data_total,
-    };
-    contents[..size_of::<ProgramHeader>()].copy_from_slice(header.as_bytes());
-    contents.extend_from_slice(data);
-    contents
-}
-
 fn pack(entries: &[(u32, String, Vec<u8>)]) -> Vec<u8> {
     let mut image = vec![0; HEADER_BYTES + entries.len() * size_of::<Entry>()];
     for (index, (kind, name, contents)) in entries.iter().enumerate() {
@@ -179,8 +137,4 @@ fn pack(entries: &[(u32, String, Vec<u8>)]) -> Vec<u8> {
     let digest = format::digest(&image);
     image[DIGEST_OFFSET..HEADER_BYTES].copy_from_slice(&digest);
     image
-}
-
-fn to_usize(value: u64) -> usize {
-    usize::try_from(value).expect("64-bit host")
 }

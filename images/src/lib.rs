@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod format;
+mod program;
+
+pub use program::{ProgramError, program_object};
 
 use format::{Entry, Header, MAGIC, NAME_BYTES, kind};
 use std::mem::offset_of;
@@ -105,6 +108,17 @@ impl<'a> Image<'a> {
         Ok(image)
     }
 
+    /// Adds a program that [`program_object`] made, or replaces the one of that name.
+    ///
+    /// # Errors
+    /// [`ImageError::Damaged`] for contents that are no program object's.
+    pub fn add(&mut self, name: &'a str, contents: &'a [u8]) -> Result<(), ImageError> {
+        let added = program(name, contents)?;
+        self.programs.retain(|known| known.name != name);
+        self.programs.push(added);
+        Ok(())
+    }
+
     /// The program called `name`.
     #[must_use]
     pub fn program(&self, name: &str) -> Option<&Program<'a>> {
@@ -148,6 +162,28 @@ mod tests {
             bytes[at] ^= 1;
             assert!(Image::parse(&bytes).is_err(), "byte {at}");
         }
+    }
+
+    #[test]
+    fn refuses_files_that_are_no_programs() {
+        assert!(matches!(program_object(b"#!/bin/sh\n"), Err(ProgramError::NotElf(_))));
+        // The kernel is an ELF file, but not linked as a program.
+        let kernel = Image::parse(DEFAULT).expect("our own image").kernel;
+        assert!(matches!(program_object(kernel), Err(ProgramError::Segment { .. })));
+        for cut in (0..kernel.len().min(4096)).step_by(64) {
+            assert!(program_object(&kernel[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn an_added_program_replaces_its_namesake() {
+        let mut image = Image::parse(DEFAULT).expect("our own image");
+        let (count, contents) = (image.programs.len(), image.program("echo").expect("echo").contents);
+        image.add("counter", contents).expect("a program");
+        image.add("another", contents).expect("a program");
+        assert_eq!(image.programs.len(), count + 1);
+        assert_eq!(image.program("counter").expect("counter").contents, contents);
+        assert!(image.add("bad", b"nothing").is_err());
     }
 
     #[test]

@@ -68,7 +68,8 @@ pub use twz_abi::{ObjectId, PersistentPtr, Rights};
 pub use tx::Tx;
 pub use window::Window;
 
-/// Ends the program with an exit status, of which the low byte counts, as `std::process::exit` does.
+/// Ends the program with an exit status, of which the low byte counts, as `std::process::exit` does. In the guest, a thread that is not the
+/// program's first ends the whole machine so.
 pub fn exit(code: i32) -> ! {
     <sys::Platform as sys::Seam>::exit(code)
 }

@@ -150,3 +150,22 @@ fn the_facade_writes_to_the_object() {
     assert_eq!(records.len(), 1);
     assert_eq!((records[0].level, records[0].text.as_str()), (2, "test: number 7"));
 }
+
+#[cfg(feature = "tracing")]
+#[test]
+fn events_and_their_spans_go_to_the_object() {
+    use libtwz::io::log::Facade;
+    static FACADE: Facade = Facade::new();
+    tracing::subscriber::set_global_default(&FACADE).unwrap();
+    let object = ObjectBuilder::new().build(LogRing::new()).unwrap();
+    FACADE.connect(object);
+    tracing::info!(target: "test", number = 7, "outside");
+    let outer = tracing::info_span!("outer", a = 1);
+    outer.in_scope(|| tracing::debug_span!("inner").in_scope(|| tracing::warn!(target: "test", "inside")));
+    drop(outer);
+    tracing::error!(target: "test", what = "end");
+    let said: Vec<(u32, String)> = object.records().unwrap().into_iter().map(|r| (r.level, r.text)).collect();
+    let expected =
+        [(3, "test: outside number=7"), (2, "outer{a=1}:inner: test: inside"), (1, "test:  what=\"end\"")];
+    assert_eq!(said, expected.map(|(level, text)| (level, text.to_owned())));
+}

@@ -25,6 +25,7 @@ mod contexts;
 mod guest_docs;
 mod guest_kernel;
 mod kernel_image;
+mod libtwz;
 mod programs;
 mod resume;
 mod tool;

@@ -21,6 +21,7 @@ mod heap;
 mod memory;
 #[cfg(feature = "guest")]
 mod panic;
+pub mod process;
 pub mod resume;
 pub mod slots;
 pub mod start;

@@ -30,6 +30,12 @@ pub unsafe fn begin(arguments: *const u8) -> Args {
     unsafe { Args::at(arguments) }
 }
 
+/// Whether the calling thread is the program's first, whose end is the program's.
+#[must_use]
+pub fn is_first_thread() -> bool {
+    crate::tls::is_current(&FIRST.0)
+}
+
 /// What a program's `main` may return.
 pub trait Termination {
     /// The exit status.

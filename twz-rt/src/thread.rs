@@ -11,7 +11,7 @@
 //! - A handle that is dropped lets the thread run; its stack is used again after a later spawn finds it ended.
 
 use crate::sync::{self, FOREVER, Lock};
-use crate::tls::ThreadBlock;
+use crate::tls::{self, ThreadBlock};
 use crate::{slots, syscall, view};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
@@ -134,6 +134,7 @@ unsafe impl<T: Send> Sync for Packet<T> {}
 /// The closure with its result's place, in the form that the new thread takes over.
 struct Start {
     run: Box<dyn FnOnce() + Send>,
+    block: *const ThreadBlock,
 }
 
 /// What a new thread is to be; the defaults are those of the system.
@@ -180,13 +181,6 @@ impl Builder {
         self
     }
 
-    /// FS base, for a thread that brings its own instead of a [`ThreadBlock`].
-    #[must_use]
-    pub const fn tls(mut self, base: u64) -> Self {
-        self.spec.tls = base;
-        self
-    }
-
     /// Top of the stack on which its faults are handled; it must stay mapped as long as the thread runs.
     #[must_use]
     pub const fn fault_stack(mut self, top: u64) -> Self {
@@ -203,6 +197,22 @@ impl Builder {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        // SAFETY: nothing is borrowed.
+        unsafe { self.spawn_unchecked(body) }
+    }
+
+    /// As [`Builder::spawn`], for a closure that borrows.
+    ///
+    /// # Errors
+    /// As [`Builder::spawn`].
+    ///
+    /// # Safety
+    /// What `body` and its result borrow must live until the thread has ended, and the handle is gone.
+    pub unsafe fn spawn_unchecked<'a, T, F>(self, body: F) -> Result<JoinHandle<T>, ErrorCode>
+    where
+        T: Send + 'a,
+        F: FnOnce() -> T + Send + 'a,
+    {
         let packet = Arc::new(Packet(UnsafeCell::new(None)));
         let place = Arc::clone(&packet);
         let run = move || {
@@ -210,7 +220,12 @@ impl Builder {
             // SAFETY: the joiner looks only after this thread has ended.
             unsafe { *place.0.get() = Some(value) };
         };
-        let start = Box::into_raw(Box::new(Start { run: Box::new(run) }));
+        let run: Box<dyn FnOnce() + Send + 'a> = Box::new(run);
+        // SAFETY: only the lifetime changes, which the caller vouches for.
+        let run = unsafe {
+            core::mem::transmute::<Box<dyn FnOnce() + Send + 'a>, Box<dyn FnOnce() + Send + 'static>>(run)
+        };
+        let start = Box::into_raw(Box::new(Start { run, block: core::ptr::null() }));
         let stack = match Stack::take() {
             Ok(stack) => stack,
             Err(error) => {
@@ -222,8 +237,10 @@ impl Builder {
         stack.phase().store(ThreadPhase::New as u32, Ordering::Relaxed);
         // SAFETY: the place is in the stack object's last page, past the state; its last thread has ended (I1).
         let tls = unsafe { ThreadBlock::put(stack.block_address() as *mut ThreadBlock) };
+        // SAFETY: made by `into_raw` above; the thread that takes it over is not there yet.
+        unsafe { (*start).block = tls as *const ThreadBlock };
         let spec = ThreadSpec {
-            tls: if self.spec.tls == 0 { tls } else { self.spec.tls },
+            tls,
             entry: thread_entry as *const () as u64,
             stack: stack.state_address(),
             argument: start as u64,
@@ -264,8 +281,10 @@ unsafe extern "C" fn thread_entry() -> ! {
 extern "C" fn thread_main(start: *mut Start) -> ! {
     // SAFETY: `spawn` passed a box that it gave up.
     let start = unsafe { Box::from_raw(start) };
-    let Start { run } = *start;
+    let Start { run, block } = *start;
     run();
+    // SAFETY: the block stands there until the thread has ended (`spawn_unchecked`).
+    tls::end(unsafe { &*block });
     syscall::thread_exit(0)
 }
 

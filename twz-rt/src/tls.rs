@@ -1,4 +1,4 @@
-//! What a thread knows about itself: a block that FS points to.
+//! What a thread knows about itself: a block that FS points to, and in it the thread's own values ([`LocalKey`], with std's shape).
 //!
 //! # Contract
 //! - **I1**: FS is 0, or the address of a [`ThreadBlock`] whose first word is its own address, which stays where it is as long as the
@@ -6,9 +6,14 @@
 //! - A thread that has no block (one that was started by a bare system call, or that is inside a gate) must not use what needs one.
 
 use crate::syscall;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use core::any::Any;
 use core::arch::asm;
-use core::cell::Cell;
+use core::cell::{Cell, RefCell};
+use core::fmt;
 use core::ptr;
+use core::sync::atomic::{AtomicUsize, Ordering};
 use twz_abi::ErrorCode;
 use twz_abi::thread::ThreadProperty;
 
@@ -18,18 +23,30 @@ const INDEX_BITS: u32 = 20;
 const SERIALS: u64 = (1 << 10) - 1;
 
 /// A thread's block.
-#[derive(Debug)]
 #[repr(C)]
 pub struct ThreadBlock {
     this: Cell<*const Self>,
     id: Cell<u32>,
+    /// The thread is past its end: its values are being dropped.
+    has_ended: Cell<bool>,
+    /// Its values, by key. A value stays where it is as long as it is in the list.
+    locals: RefCell<Vec<Option<Box<dyn Any>>>>,
 }
 
 impl ThreadBlock {
     /// A block that belongs to nobody yet.
     #[must_use]
     pub const fn new() -> Self {
-        Self { this: Cell::new(ptr::null()), id: Cell::new(0) }
+        Self::at(ptr::null())
+    }
+
+    const fn at(place: *const Self) -> Self {
+        Self {
+            this: Cell::new(place),
+            id: Cell::new(0),
+            has_ended: Cell::new(false),
+            locals: RefCell::new(Vec::new()),
+        }
     }
 
     /// Puts a new block at `place`, for a thread that will be started with FS as returned.
@@ -38,7 +55,7 @@ impl ThreadBlock {
     /// The place is big enough, and the thread's alone as long as it runs (I1).
     pub unsafe fn put(place: *mut Self) -> u64 {
         // SAFETY: the caller's promise.
-        unsafe { place.write(Self { this: Cell::new(place), id: Cell::new(0) }) };
+        unsafe { place.write(Self::at(place)) };
         place as u64
     }
 
@@ -55,6 +72,12 @@ impl ThreadBlock {
     }
 }
 
+impl fmt::Debug for ThreadBlock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ThreadBlock({})", self.id.get())
+    }
+}
+
 impl Default for ThreadBlock {
     fn default() -> Self {
         Self::new()
@@ -68,6 +91,11 @@ fn current() -> &'static ThreadBlock {
     unsafe { asm!("mov {}, fs:[0]", out(reg) block, options(nostack, preserves_flags, readonly, pure)) };
     // SAFETY: I1. The block outlives every use by its own thread.
     unsafe { &*block }
+}
+
+/// Whether `block` is the calling thread's.
+pub(crate) fn is_current(block: &ThreadBlock) -> bool {
+    ptr::eq(current(), block)
 }
 
 /// A number from 1 to 2^30 - 1 that no two threads running now share.
@@ -90,6 +118,171 @@ fn short_id(number: u64) -> u32 {
     let index = number & ((1 << INDEX_BITS) - 1);
     let serial = (number >> INDEX_BITS) % SERIALS + 1;
     (serial << INDEX_BITS | index) as u32
+}
+
+/// Drops the values of the calling thread, whose block this is, the newest first; what they need meanwhile may be made and is dropped as
+/// well.
+pub(crate) fn end(block: &ThreadBlock) {
+    loop {
+        // Bound first: a value's drop may look for others.
+        let last = block.locals.borrow_mut().pop();
+        match last {
+            Some(value) => drop(value),
+            None => break,
+        }
+    }
+    block.has_ended.set(true);
+}
+
+/// Keys given out, 0 being none.
+static KEYS: AtomicUsize = AtomicUsize::new(1);
+
+/// A value that each thread has its own of, made at its first use; what [`thread_local!`](crate::thread_local) declares.
+#[derive(Debug)]
+pub struct LocalKey<T: 'static> {
+    key: AtomicUsize,
+    make: fn() -> T,
+}
+
+/// The thread's values are gone: it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessError;
+
+impl fmt::Display for AccessError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the thread's values are gone")
+    }
+}
+
+impl core::error::Error for AccessError {}
+
+impl<T: 'static> LocalKey<T> {
+    #[doc(hidden)]
+    #[must_use]
+    pub const fn new(make: fn() -> T) -> Self {
+        Self { key: AtomicUsize::new(0), make }
+    }
+
+    fn key(&self) -> usize {
+        match self.key.load(Ordering::Relaxed) {
+            0 => {
+                let new = KEYS.fetch_add(1, Ordering::Relaxed);
+                // Another thread may have been faster; a key is lost then.
+                self.key
+                    .compare_exchange(0, new, Ordering::Relaxed, Ordering::Relaxed)
+                    .map_or_else(|key| key, |_| new)
+            }
+            key => key,
+        }
+    }
+
+    /// Runs `body` with the calling thread's value.
+    ///
+    /// # Errors
+    /// [`AccessError`] after the thread's end.
+    pub fn try_with<R>(&'static self, body: impl FnOnce(&T) -> R) -> Result<R, AccessError> {
+        let (block, key) = (current(), self.key());
+        if block.has_ended.get() {
+            return Err(AccessError);
+        }
+        let find = || {
+            let locals = block.locals.borrow();
+            let value = locals.get(key)?.as_ref()?.downcast_ref::<T>()?;
+            Some(ptr::from_ref(value))
+        };
+        let value = match find() {
+            Some(value) => value,
+            None => {
+                let made: Box<dyn Any> = Box::new((self.make)());
+                let mut locals = block.locals.borrow_mut();
+                if locals.len() <= key {
+                    locals.resize_with(key + 1, || None);
+                }
+                locals[key] = Some(made);
+                drop(locals);
+                find().ok_or(AccessError)?
+            }
+        };
+        // SAFETY: the box stays in the list until the thread ends, which it does not during `body`; only this thread gets here.
+        Ok(body(unsafe { &*value }))
+    }
+
+    /// Runs `body` with the calling thread's value.
+    ///
+    /// # Panics
+    /// After the thread's end.
+    pub fn with<R>(&'static self, body: impl FnOnce(&T) -> R) -> R {
+        match self.try_with(body) {
+            Ok(result) => result,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+impl<T: 'static> LocalKey<Cell<T>> {
+    /// Stores a value.
+    pub fn set(&'static self, value: T) {
+        self.with(|cell| cell.set(value));
+    }
+
+    /// A copy of the value.
+    pub fn get(&'static self) -> T
+    where
+        T: Copy,
+    {
+        self.with(Cell::get)
+    }
+
+    /// Takes the value and leaves the default.
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.with(Cell::take)
+    }
+
+    /// Stores a value and returns the old one.
+    pub fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+}
+
+impl<T: 'static> LocalKey<RefCell<T>> {
+    /// Runs `body` with the value.
+    pub fn with_borrow<R>(&'static self, body: impl FnOnce(&T) -> R) -> R {
+        self.with(|cell| body(&cell.borrow()))
+    }
+
+    /// Runs `body` with the value, which it may change.
+    pub fn with_borrow_mut<R>(&'static self, body: impl FnOnce(&mut T) -> R) -> R {
+        self.with(|cell| body(&mut cell.borrow_mut()))
+    }
+
+    /// Stores a value.
+    pub fn set(&'static self, value: T) {
+        self.with(|cell| *cell.borrow_mut() = value);
+    }
+
+    /// Takes the value and leaves the default.
+    pub fn take(&'static self) -> T
+    where
+        T: Default,
+    {
+        self.with(RefCell::take)
+    }
+
+    /// Stores a value and returns the old one.
+    pub fn replace(&'static self, value: T) -> T {
+        self.with(|cell| cell.replace(value))
+    }
+}
+
+/// Declares values that each thread has its own of, as std's macro of this name does.
+#[macro_export]
+macro_rules! thread_local {
+    ($($(#[$attribute:meta])* $visibility:vis static $name:ident : $type:ty = $value:expr);* $(;)?) => {
+        $($(#[$attribute])* $visibility static $name: $crate::tls::LocalKey<$type> = $crate::tls::LocalKey::new(|| $value);)*
+    };
 }
 
 #[cfg(test)]

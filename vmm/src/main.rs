@@ -131,6 +131,9 @@ struct Run {
     /// Kernel and programs to use instead of the built-in image.
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
+    /// A program of your own, an ELF file; known by the file's name, and run if no other is named. May be repeated.
+    #[arg(long = "program", value_name = "FILE")]
+    own: Vec<PathBuf>,
     /// Read defaults for these options from a TOML file: pmem, create, harts, mem, image, program.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -310,9 +313,14 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
         None => Vec::new(),
     };
     let bytes = if options.image.is_some() { &image_bytes[..] } else { images::DEFAULT };
-    let image = Image::parse(bytes).with_context(|| {
+    let mut image = Image::parse(bytes).with_context(|| {
         options.image.as_deref().map_or("built-in image".into(), |path| path.display().to_string())
     })?;
+    let own = options.own.iter().map(|path| own_program(path)).collect::<Result<Vec<_>>>()?;
+    for (name, contents) in &own {
+        image.add(name, contents).with_context(|| format!("program {name}"))?;
+        image.init = name;
+    }
 
     let pool = open_pool(&path, options.create)?;
     tracing::info!("{}: {}", path.display(), pool.durability());
@@ -340,6 +348,14 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
         Ending::Signal(signal) => die_of(signal),
         Ending::Broken(reason) => bail!("the machine broke down: {reason}"),
     }
+}
+
+/// Reads a program of the user's: its name and the contents of its object.
+fn own_program(path: &Path) -> Result<(String, Vec<u8>)> {
+    let named = || format!("program {}", path.display());
+    let name = path.file_stem().and_then(|name| name.to_str()).with_context(named)?;
+    let file = std::fs::read(path).with_context(named)?;
+    Ok((name.into(), images::program_object(&file).with_context(named)?))
 }
 
 /// Checks a variable of the environment.

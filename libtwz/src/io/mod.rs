@@ -1,6 +1,8 @@
 //! Streams, queues, events and logs in objects.
 
 pub mod event;
+#[cfg(any(feature = "log", feature = "tracing"))]
+mod facade;
 pub mod log;
 pub mod queue;
 pub mod stream;

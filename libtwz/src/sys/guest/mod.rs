@@ -212,8 +212,10 @@ unsafe impl Seam for Guest {
             reason = "the low byte, as everywhere"
         )]
         let status = code as u8;
-        // It does not fail; and the machine's end is this thread's.
-        let _ = syscall::shutdown(status);
+        if !twz_rt::start::is_first_thread() {
+            // The first thread cannot be ended from here; the machine can, with all that runs in it. It does not fail.
+            let _ = syscall::shutdown(status);
+        }
         syscall::thread_exit(status)
     }
 }
