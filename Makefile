@@ -9,6 +9,9 @@ test: setup       ## format, lints, unit tests, whole-system tests on the local 
 test-intel: setup ## the tests that need VT-x with EPT, in the testbed's Intel machine (minutes)
 	@scripts/test-intel
 
+coverage: setup   ## which code of the guest kernel no test program reaches
+	@scripts/coverage
+
 bench: setup      ## measure, and print what was measured on what
 	@scripts/bench
 
@@ -31,4 +34,4 @@ lint:             ## what `make test` says about the sources alone
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  \1\t/p' Makefile | expand -t 15
 
-.PHONY: run test test-intel bench bench-compare book setup fmt lint help
+.PHONY: run test test-intel coverage bench bench-compare book setup fmt lint help

@@ -2,27 +2,5 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=kernel.ld");
-    println!("cargo:rerun-if-changed=build.rs");
-    if std::env::var_os("CARGO_FEATURE_IMAGE").is_none() {
-        return;
-    }
-    let here = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
-    let script = format!("-Wl,-T{here}/kernel.ld");
-    let arguments = [
-        "-nostartfiles",
-        "-nodefaultlibs",
-        "-static",
-        "-no-pie",
-        &script,
-        "-Wl,-z,max-page-size=4096",
-        "-Wl,-z,norelro",
-        "-Wl,-z,noexecstack",
-        "-Wl,--build-id=none",
-        "-Wl,--no-eh-frame-hdr",
-        "-Wl,--gc-sections",
-        "-Wl,--defsym=rust_eh_personality=0",
-    ];
-    for argument in arguments {
-        println!("cargo:rustc-link-arg-bins={argument}");
-    }
+    twz_build::bare("IMAGE", include_str!("kernel.ld"), &[]);
 }

@@ -77,6 +77,7 @@ mod tests {
     use super::*;
     use crate::machine::monitor::test_world::{BOTH, world};
     use twz_abi::object::DATA_OFFSET;
+    use twz_abi::syscall::CreateSpec;
 
     fn spec(source: ObjectId, target: ObjectId) -> CopySpec {
         CopySpec { source, target, source_offset: DATA_OFFSET, target_offset: 0x5000, bytes: 4096 }
@@ -158,6 +159,26 @@ mod tests {
         assert_eq!(world.bytes(target, DATA_OFFSET + 4096), [9; 4]);
         assert_eq!(world.monitor.stat(world.context, target).expect("stat").allocated_bytes, before - 4096);
         assert_eq!(world.pool.object_ids().len(), objects + 1, "only the read-only one is new");
+    }
+
+    #[test]
+    fn pages_that_writing_replaced_are_free_while_the_copy_is_in_use() {
+        const PAGES: u64 = 64;
+        let Some(world) = world() else { return };
+        let source = world.object(BOTH | Rights::DELETE, 7);
+        let filled = vec![7; usize::try_from(PAGES * 4096).unwrap()];
+        world.pool.open_object(source).expect("open").write(DATA_OFFSET, &filled).expect("write");
+        let spec = CreateSpec { source, default_rights: BOTH.bits(), ..CreateSpec::default() };
+        let copy = world.monitor.create(world.context, &spec).expect("create a copy");
+        let (binding, _) = world.monitor.bind(world.context, copy).expect("bind");
+        for page in 0..PAGES {
+            let offset = DATA_OFFSET + page * 4096;
+            world.monitor.touch(world.root, binding, offset, Rights::WRITE).expect("touch");
+        }
+        let before = world.pool.usage().used;
+        world.monitor.delete(world.context, source).expect("delete the source");
+        let freed = before - world.pool.usage().used;
+        assert!(freed >= PAGES * 4096, "only {freed} bytes came back: the copy still holds what it replaced");
     }
 
     #[test]
