@@ -150,6 +150,7 @@ fn a_machine_tells_about_itself(place: Place) {
         command.args(["--", "spin"]);
         command
     });
+    running.wait_for("spin: ready\n");
     let until = Instant::now() + Duration::from_secs(30);
     let stats = loop {
         let output = asked("stats", &control, true);

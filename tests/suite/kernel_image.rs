@@ -127,7 +127,7 @@ fn reached_code_is_told_from_the_rest() {
         let found = code.functions.iter().find(|(_, known)| known.contains(name));
         *found.unwrap_or_else(|| panic!("no function {name}")).0
     };
-    let (entry, gates) = (function("trap_from_ring3"), function("place_gate"));
+    let (entry, gates) = (function("trap_from_ring3"), function("end_call"));
     let first = left(&["counter"]);
     assert!(first.len() < code.blocks.len() && first.len() > code.blocks.len() / 4, "{} left", first.len());
     assert!(!first.contains(&entry), "the entry from ring 3 was not reached");
