@@ -3,13 +3,15 @@
 use crate::mapped::Mapped;
 use core::mem::offset_of;
 use sec::Context;
-use twz_rt::abi::sec::{CONTEXT_OFFSET, ContextHeader, GateEntry, RawCap, gate_offset};
+use twz_rt::abi::sec::{CONTEXT_OFFSET, ContextHeader, GateEntry, RawCap, context_flags, gate_offset};
 use twz_rt::abi::syscall::CreateSpec;
 use twz_rt::abi::{ErrorCode, ObjectId, Rights};
 use twz_rt::syscall;
 use zerocopy::IntoBytes;
 
 const GENERATION: u64 = CONTEXT_OFFSET + offset_of!(ContextHeader, generation) as u64;
+/// The word whose upper half are the flags.
+const FLAGS: u64 = CONTEXT_OFFSET + offset_of!(ContextHeader, version) as u64;
 const GATE_COUNT: u64 = CONTEXT_OFFSET + offset_of!(ContextHeader, gate_count) as u64;
 
 /// A security context that is mapped here, writable.
@@ -80,6 +82,20 @@ impl ContextObject {
         self.changed()
     }
 
+    /// Takes every capability out of its table whose object is gone.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadContext`].
+    pub fn remove_dead(&self) -> Result<(), ErrorCode> {
+        let read = self.read()?;
+        for (offset, capability) in read.capabilities(&self.bytes) {
+            if matches!(syscall::object_stat(capability.target), Err(ErrorCode::NoObject)) {
+                self.bytes.write_durably(offset, 0_u64.as_bytes());
+            }
+        }
+        self.changed()
+    }
+
     /// Sets gate `number` and makes the gates up to it count.
     ///
     /// # Errors
@@ -89,6 +105,28 @@ impl ContextObject {
         self.bytes.write_durably(offset, entry.as_bytes());
         let count = self.read()?.gate_count().max(number + 1);
         self.bytes.write_durably(GATE_COUNT, u64::from(count).as_bytes());
+        self.changed()
+    }
+
+    /// Makes no gate count any more.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadContext`].
+    pub fn close_gates(&self) -> Result<(), ErrorCode> {
+        self.bytes.write_durably(GATE_COUNT, 0_u64.as_bytes());
+        self.changed()
+    }
+
+    /// Chooses the placement: `shared`, or a root to itself. In force when the context is next entered while nobody is in it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadContext`].
+    pub fn place(&self, shared: bool) -> Result<(), ErrorCode> {
+        let was = self.read()?.shared;
+        if was != shared {
+            let word = self.bytes.word(FLAGS) ^ u64::from(context_flags::SHARED) << 32;
+            self.bytes.write_durably(FLAGS, word.as_bytes());
+        }
         self.changed()
     }
 

@@ -13,6 +13,9 @@ pub const BOTH: Rights = Rights::READ.union(Rights::WRITE);
 #[derive(Clone, Copy, Debug)]
 pub struct Mapped(pub *mut u8);
 
+// SAFETY: a mapping is the view's, not a thread's; every access is a volatile one to bytes that others may change anyway.
+unsafe impl Send for Mapped {}
+
 impl Mapped {
     /// Maps `object` readable and writable, in a slot of its own for good.
     ///
@@ -32,6 +35,15 @@ impl Mapped {
         for (at, byte) in (offset..).zip(bytes) {
             // SAFETY: the slot maps an object of 1 GiB that this program made; offsets are constants of its layout.
             unsafe { self.at(at).write_volatile(*byte) };
+        }
+    }
+
+    /// Stores bytes at a multiple of 8, a word at a time; what the last word has beyond them is zero.
+    pub fn write_words(self, offset: u64, bytes: &[u8]) {
+        for (at, piece) in (offset..).step_by(8).zip(bytes.chunks(8)) {
+            let mut word = [0; 8];
+            word[..piece.len()].copy_from_slice(piece);
+            self.set_word(at, u64::from_le_bytes(word));
         }
     }
 

@@ -166,6 +166,11 @@ impl Mailbox {
         Ok((count > 0 || ended != 0).then_some(count))
     }
 
+    /// Says how typed input is to come; (1 if people type, columns of their terminal).
+    pub(crate) fn console_mode(mut self, mode: u64) -> Result<(u64, u64), ErrorCode> {
+        self.call(Op::ConsoleMode, &[mode]).map(|rets| (rets[0], rets[1]))
+    }
+
     /// Makes the context `into` usable for threads in `context`.
     pub(crate) fn enter(mut self, context: ObjectId, into: ObjectId) -> Result<Entered, ErrorCode> {
         self.call(Op::Enter, &[context.lo, context.hi, into.lo, into.hi]).map(Entered::of)

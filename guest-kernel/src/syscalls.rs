@@ -149,6 +149,7 @@ impl Kernel {
                 Ok((0, 0)).into()
             }
             Syscall::Counters => self.copy_counters(caller, a[0], a[1]).into(),
+            Syscall::ConsoleMode => mailbox.console_mode(a[0]).into(),
             Syscall::ObjectCreate => self
                 .copy_to_data(caller, a[0], size_of::<CreateSpec>())
                 .and_then(|()| mailbox.create(context))

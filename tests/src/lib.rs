@@ -12,9 +12,11 @@
 pub mod blocks;
 mod machine;
 mod process;
+mod terminal;
 
 pub use machine::{Job, Machine, Place};
 pub use process::{Output, Running, start, start_typing};
+pub use terminal::{AtTerminal, KeyModes, start_at_terminal};
 
 use std::io::Write;
 use std::path::PathBuf;

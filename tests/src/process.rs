@@ -158,7 +158,7 @@ impl Drop for Running {
     }
 }
 
-fn exit_number(status: ExitStatus) -> i32 {
+pub(crate) fn exit_number(status: ExitStatus) -> i32 {
     status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(-1)
 }
 

@@ -157,6 +157,8 @@ numbered! {
         Random = 11,
         /// Kick hart 0 when the time is a0 (nanoseconds since the start), in place of an earlier alarm; `u64::MAX` for never.
         SetAlarm = 12,
+        /// How typed input is to come. a0: a [`crate::syscall::ConsoleMode`]. r0: 1 if people type at a terminal, else 0; r1: its columns.
+        ConsoleMode = 13,
         /// Make an object reachable in a context. a0, a1: context; a2, a3: object. r0: binding; r1: rights granted.
         Bind = 16,
         /// Back part of a bound object. a0: binding; a1: offset; a2: access ([`crate::Rights`] bits); a3:

@@ -44,6 +44,9 @@ numbered! {
         Shutdown = 0x1014,
         /// Copy the kernel's counters to a0, at most a1 bytes. v0: bytes copied.
         Counters = 0x1015,
+        /// How typed input is to come. a0: a [`ConsoleMode`]. v0: 1 if people type at a terminal (else there is no mode to change), 0 if
+        /// not; v1: columns of the terminal, 0 if unknown.
+        ConsoleMode = 0x1016,
         /// Create an object. a0: address of a [`CreateSpec`]. v0, v1: its ID.
         ObjectCreate = 0x1020,
         /// Delete an object, once its last use has ended. a0, a1: ID. Needs [`Rights::DELETE`].
@@ -105,6 +108,16 @@ numbered! {
         ResumeClear = 0x1051,
         /// This thread, which was resumed, has recovered. Without it the try counts as failed; after three in a row it is set aside.
         ResumeConfirm = 0x1052,
+    }
+}
+
+numbered! {
+    /// How what is typed at a terminal comes to programs.
+    pub enum ConsoleMode: u64 {
+        /// Line by line: the terminal shows, edits and ends lines, and turns Ctrl-C into the end of the machine.
+        Lines = 0,
+        /// Key by key and unseen: every key goes to the program, but for `twzvmm`'s own (Ctrl-] x, the end of the machine).
+        Keys = 1,
     }
 }
 

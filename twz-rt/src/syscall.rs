@@ -5,7 +5,7 @@ use twz_abi::counters::Counters;
 use twz_abi::fault::FaultFrame;
 use twz_abi::resume::ResumeSpec;
 use twz_abi::sync::SyncOp;
-use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX, ObjectStat, Syscall};
+use twz_abi::syscall::{ConsoleMode, CopySpec, CreateSpec, NAME_MAX, ObjectStat, Syscall};
 use twz_abi::thread::{ThreadProperty, ThreadSpec};
 use twz_abi::view::SlotRange;
 use twz_abi::{ErrorCode, ObjectId};
@@ -186,6 +186,15 @@ pub fn random(buffer: &mut [u8]) -> Result<(), ErrorCode> {
 /// None today.
 pub fn shutdown(status: u8) -> Result<(), ErrorCode> {
     plain(Syscall::Shutdown, [u64::from(status), 0, 0, 0, 0, 0]).map(drop)
+}
+
+/// Says how typed input is to come; returns the terminal's columns (0: unknown), or `None` if nobody types at a terminal.
+///
+/// # Errors
+/// None today.
+pub fn console_mode(mode: ConsoleMode) -> Result<Option<u64>, ErrorCode> {
+    let (is_terminal, columns) = plain(Syscall::ConsoleMode, [mode as u64, 0, 0, 0, 0, 0])?;
+    Ok((is_terminal == 1).then_some(columns))
 }
 
 /// Creates an object.

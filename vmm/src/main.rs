@@ -306,18 +306,19 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
     let harts = options.harts.unwrap_or(1);
     check_limits(memory, harts).map_err(anyhow::Error::msg)?;
 
-    let image_bytes = match &options.image {
-        Some(path) => {
-            std::fs::read(path).with_context(|| format!("cannot read the image {}", path.display()))?
-        }
-        None => Vec::new(),
+    let bytes: &'static [u8] = match &options.image {
+        // Programs are taken from it as long as the machine runs, which is as long as this process lives.
+        Some(path) => Vec::leak(
+            std::fs::read(path).with_context(|| format!("cannot read the image {}", path.display()))?,
+        ),
+        None => images::DEFAULT,
     };
-    let bytes = if options.image.is_some() { &image_bytes[..] } else { images::DEFAULT };
     let mut image = Image::parse(bytes).with_context(|| {
         options.image.as_deref().map_or("built-in image".into(), |path| path.display().to_string())
     })?;
     let own = options.own.iter().map(|path| own_program(path)).collect::<Result<Vec<_>>>()?;
-    for (name, contents) in &own {
+    // As long as the image.
+    for (name, contents) in Vec::leak(own) {
         image.add(name, contents).with_context(|| format!("program {name}"))?;
         image.init = name;
     }

@@ -1,13 +1,17 @@
 //! The console: what programs print and what is typed.
 
 use super::outlet::Outlet;
+use super::terminal;
 use std::collections::VecDeque;
 use std::io::{self, Read};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use twz_abi::syscall::ConsoleMode;
 
 /// Typed bytes that are kept for the guest before reading stops.
 const INPUT_LIMIT: usize = 64 * 1024;
+/// Ctrl-]: with `x` behind it, it ends the machine while keys go to the program; twice, it is typed once.
+const LEAVE_PREFIX: u8 = 0x1d;
 /// Printed bytes that are kept for a slow reader before programs that print have to wait.
 const OUTPUT_LIMIT: usize = 64 * 1024;
 
@@ -17,6 +21,19 @@ struct Input {
     ended: bool,
     /// Reading stopped at [`INPUT_LIMIT`].
     paused: bool,
+    /// The last key was [`LEAVE_PREFIX`], which is not passed on yet.
+    prefixed: bool,
+}
+
+/// What [`Console::fill`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Filled {
+    /// More may be read now.
+    More,
+    /// No more, or not now.
+    Stop,
+    /// The keys that end the machine.
+    Leave,
 }
 
 /// Standard input, output and error, shared by all harts.
@@ -37,6 +54,21 @@ pub(super) struct Taken {
     pub ended: bool,
     /// Reading stopped because nobody took anything, and may go on.
     pub resume: bool,
+}
+
+impl Input {
+    /// Takes keys from a terminal in raw mode; false if they ask for the end of the machine.
+    fn take_keys(&mut self, keys: &[u8]) -> bool {
+        for &key in keys {
+            match (std::mem::take(&mut self.prefixed), key) {
+                (false, LEAVE_PREFIX) => self.prefixed = true,
+                (true, b'x' | b'X') => return false,
+                (true, LEAVE_PREFIX) | (false, _) => self.typed.push_back(key),
+                (true, _) => {}
+            }
+        }
+        true
+    }
 }
 
 impl Console {
@@ -69,14 +101,24 @@ impl Console {
         }
     }
 
-    /// Reads once from standard input, which the caller knows to be readable. Returns whether more may be read now.
-    pub(super) fn fill(&self) -> bool {
+    /// How typed input comes from now on; columns of the terminal (0: unknown), or `None` if there is no terminal that is ours to use.
+    pub(super) fn set_mode(&self, mode: ConsoleMode) -> Option<u16> {
+        terminal::set(mode)
+    }
+
+    /// Reads once from standard input, which the caller knows to be readable.
+    pub(super) fn fill(&self) -> Filled {
         // Larger than what the standard library would read ahead: it must keep nothing that the event loop cannot see.
         let mut buffer = [0; 16 * 1024];
         let count = io::stdin().lock().read(&mut buffer);
         let mut input = self.input.lock().unwrap_or_else(PoisonError::into_inner);
         match count {
             Ok(0) => input.ended = true,
+            Ok(count) if terminal::is_raw() => {
+                if !input.take_keys(&buffer[..count]) {
+                    return Filled::Leave;
+                }
+            }
             Ok(count) => input.typed.extend(&buffer[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
@@ -85,7 +127,7 @@ impl Console {
             }
         }
         input.paused = !input.ended && input.typed.len() >= INPUT_LIMIT;
-        !input.ended && !input.paused
+        if input.ended || input.paused { Filled::Stop } else { Filled::More }
     }
 
     /// Whether there may be more to read, and room for it.
@@ -103,5 +145,25 @@ impl Console {
         let resume = input.paused && input.typed.len() < INPUT_LIMIT;
         input.paused &= !resume;
         Taken { bytes, ended, resume }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn typed(keys: &[&[u8]]) -> (Vec<u8>, bool) {
+        let mut input = Input::default();
+        let goes_on = keys.iter().all(|keys| input.take_keys(keys));
+        (input.typed.into(), goes_on)
+    }
+
+    #[test]
+    fn only_the_prefix_with_an_x_leaves() {
+        assert_eq!(typed(&[b"\x03ax\x04"]), (b"\x03ax\x04".to_vec(), true), "Ctrl-C and Ctrl-D are keys");
+        assert_eq!(typed(&[b"a\x1dx"]), (b"a".to_vec(), false));
+        assert_eq!(typed(&[b"a\x1d", b"x"]), (b"a".to_vec(), false), "in two pieces");
+        assert_eq!(typed(&[b"\x1d\x1dx"]), (b"\x1dx".to_vec(), true), "typed once");
+        assert_eq!(typed(&[b"\x1dyx"]), (b"x".to_vec(), true), "anything else is dropped");
     }
 }

@@ -1,6 +1,7 @@
 //! The event loop: signals, typed input, timers. It runs in the main thread while each hart has its own.
 
 use super::Shared;
+use super::console::Filled;
 use super::wake::{KICK, TIMER};
 use event_manager::{EventManager, EventOps, Events, MutEventSubscriber, SubscriberOps};
 use std::io;
@@ -64,7 +65,7 @@ impl Loop {
         match ops.add(event) {
             Ok(()) => self.reads_stdin = true,
             // A regular file or /dev/null cannot be polled, and never makes a reader wait either: read it as it is.
-            Err(_) => while self.shared.console.fill() {},
+            Err(_) => while self.shared.console.fill() == Filled::More {},
         }
     }
 
@@ -99,7 +100,12 @@ impl MutEventSubscriber for Loop {
     fn process(&mut self, events: Events, ops: &mut EventOps<'_>) {
         match events.data() {
             STDIN => {
-                if !self.shared.console.fill() {
+                let filled = self.shared.console.fill();
+                if filled == Filled::Leave {
+                    // What Ctrl-C means where the terminal makes a signal of it.
+                    self.shared.stop(super::Ending::Signal(libc::SIGINT));
+                }
+                if filled != Filled::More {
                     let event = Events::with_data_raw(libc::STDIN_FILENO, STDIN, EventSet::IN);
                     // It was added in `watch_stdin`.
                     let _ = ops.remove(event);

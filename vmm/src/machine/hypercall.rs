@@ -14,7 +14,7 @@ use twz_abi::boot::{MAILBOX_GPA, MAX_HARTS};
 use twz_abi::hypercall::{DATA_SIZE, EVENTS, KernelEvent, Mailbox, Op};
 use twz_abi::resume::{ResumeNote, ResumeSpec};
 use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
-use twz_abi::syscall::{CopySpec, CreateSpec, NAME_MAX};
+use twz_abi::syscall::{ConsoleMode, CopySpec, CreateSpec, NAME_MAX};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -136,6 +136,11 @@ impl Shared {
                 self.put_data(caller, &taken.bytes)?;
                 Ok([taken.bytes.len() as u64, u64::from(taken.ended), 0, 0])
             }
+            Op::ConsoleMode => {
+                let mode = ConsoleMode::try_from(a[0]).map_err(|_| ErrorCode::BadArgument)?;
+                let columns = self.console.set_mode(mode);
+                Ok([u64::from(columns.is_some()), u64::from(columns.unwrap_or(0)), 0, 0])
+            }
             Op::Clock => {
                 let since_start = nanoseconds(self.started.elapsed());
                 // A host clock before 1970 reads as 1970.
@@ -207,7 +212,12 @@ impl Shared {
             Op::Trim => self.monitor().trim(context()?, id(2), a[4], a[5]).map(|()| none),
             Op::NameGet => {
                 let name = self.name(caller, a[2])?;
-                context().and_then(|_| self.monitor().name_get(&name)).map(|id| [id.lo, id.hi, 0, 0])
+                context()?;
+                self.programs.bring(&name).map_err(|error| {
+                    tracing::error!(%error, name, "a program cannot be brought into the pool");
+                    ErrorCode::PoolFull
+                })?;
+                self.monitor().name_get(&name).map(|id| [id.lo, id.hi, 0, 0])
             }
             Op::NameSet => {
                 let name = self.name(caller, a[4])?;
@@ -216,7 +226,8 @@ impl Shared {
             Op::NameNext => {
                 let after = if a[2] == 0 { String::new() } else { self.name(caller, a[2])? };
                 context()?;
-                let name = self.monitor().name_next(&after)?;
+                let in_pool = self.monitor().name_next(&after).ok();
+                let name = self.programs.name_after(&after, in_pool).ok_or(ErrorCode::NoName)?;
                 self.put_data(caller, name.as_bytes())?;
                 Ok([name.len() as u64, 0, 0, 0])
             }

@@ -18,6 +18,7 @@ mod program;
 mod report;
 mod roots;
 mod stats;
+mod terminal;
 mod vcpu;
 mod wake;
 
@@ -34,6 +35,7 @@ use kvm_stats::KvmStats;
 use layout::Facts;
 use monitor::{Limits, Monitor, Parts, begin_session, init_context};
 use pool::Pool;
+use program::Programs;
 use roots::RootMaker;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -78,7 +80,7 @@ pub struct Config<'a> {
     /// Harts.
     pub harts: u32,
     /// Kernel and programs.
-    pub image: &'a Image<'a>,
+    pub image: &'a Image<'static>,
     /// The program to start and its arguments, its name first.
     pub arguments: Vec<String>,
     /// Its environment, each variable as `NAME=VALUE`.
@@ -169,6 +171,7 @@ struct Shared {
     free_start: u64,
     monitor: Monitor,
     console: Console,
+    programs: Programs,
     harts: Vec<HartShared>,
     kvm_stats: Vec<KvmStats>,
     alarm: Timer,
@@ -366,6 +369,7 @@ impl Machine {
             memory,
             monitor,
             console: Console::new(),
+            programs: Programs::new(Arc::clone(&pool), &config.image.programs),
             harts: harts.map_err(|error| host("making a timer")(&error))?,
             alarm: Timer::new().map_err(|error| host("making a timer")(&error))?,
             started,
@@ -403,6 +407,8 @@ impl Machine {
             let spawned = thread::Builder::new().name(name.into()).spawn(run);
             spawned.map_err(|error| host("starting a thread")(&error))?;
         }
+        // Whatever a program did to the terminal, it is as before when this returns.
+        let _terminal = terminal::Restored;
         let mut threads = Vec::new();
         for (number, inside) in (0..).zip(insides) {
             let hart = Hart::new(number, inside, Arc::clone(&shared));

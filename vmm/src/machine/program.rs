@@ -6,10 +6,12 @@
 use super::monitor::{Life, Monitor};
 use images::Program;
 use pool::{Error as PoolError, ObjectRef, ObjectSpec, Pool, object_id};
+use std::sync::{Arc, Mutex, PoisonError};
 use twz_abi::boot::ThreadStart;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::program::{
-    ARGS_SLOT, ArgsHeader, DATA_SLOT, HEAP_SLOT, SHARED_SLOT, STACK_SLOT, STACK_TOP, TEXT_SLOT, VIEW_SLOT,
+    ARGS_SLOT, ArgsHeader, DATA_SLOT, HEAP_SLOT, PROGRAM_MAGIC, SHARED_SLOT, STACK_SLOT, STACK_TOP,
+    TEXT_SLOT, VIEW_SLOT,
 };
 use twz_abi::syscall::create_flags;
 use twz_abi::view::{
@@ -54,13 +56,58 @@ pub(super) fn import(pool: &Pool, program: &Program<'_>) -> Result<ObjectId, Pro
     let spec = ObjectSpec { nonce: Some(nonce), rights, size, ..ObjectSpec::default() };
     pool.create_object(&spec)?;
     pool.open_object(id)?.write(DATA_OFFSET, program.contents)?;
-    if let Some(old) = pool.name_get(&name) {
-        // A running machine cannot use it: the pool is ours alone.
+    if let Some(old) = pool.name_get(&name)
+        && is_program(pool, old)?
+    {
+        // Whoever still has it mapped keeps it until the last use ends.
         pool.delete_object(old)?;
     }
     pool.name_set(&name, id)?;
     tracing::debug!(program = program.name, %id, "imported");
     Ok(id)
+}
+
+/// Whether an object is as [`import`] makes them. Names are everybody's to give: what is called a program may be somebody's data.
+fn is_program(pool: &Pool, id: ObjectId) -> Result<bool, ProgramError> {
+    let stat = pool.stat_object(id)?;
+    let mut magic = [0; 8];
+    pool.open_object(id)?.read(DATA_OFFSET, &mut magic)?;
+    let rights = Rights::READ | Rights::EXEC;
+    Ok(stat.key.is_null() && stat.rights == rights && u64::from_le_bytes(magic) == PROGRAM_MAGIC)
+}
+
+/// The programs of the image, for programs that start others: each comes into the pool when its name is first looked up.
+pub(super) struct Programs {
+    pool: Arc<Pool>,
+    programs: Vec<Program<'static>>,
+    /// Only one import at a time.
+    importing: Mutex<()>,
+}
+
+impl Programs {
+    /// Those of an image, for the machine of `pool`.
+    pub(super) fn new(pool: Arc<Pool>, programs: &[Program<'static>]) -> Self {
+        Self { pool, programs: programs.to_vec(), importing: Mutex::new(()) }
+    }
+
+    /// If `name` is a program's of the image, makes sure that it means this program.
+    ///
+    /// # Errors
+    /// [`ProgramError::Pool`].
+    pub(super) fn bring(&self, name: &str) -> Result<(), ProgramError> {
+        let Some(wanted) = name.strip_prefix(PROGRAM_PREFIX) else { return Ok(()) };
+        let Some(program) = self.programs.iter().find(|program| program.name == wanted) else {
+            return Ok(());
+        };
+        let _turn = self.importing.lock().unwrap_or_else(PoisonError::into_inner);
+        import(&self.pool, program).map(drop)
+    }
+
+    /// The first name behind `name` in byte order: the one `in_pool`, or that of a program that can come there.
+    pub(super) fn name_after(&self, name: &str, in_pool: Option<String>) -> Option<String> {
+        let programs = self.programs.iter().map(|program| format!("{PROGRAM_PREFIX}{}", program.name));
+        programs.chain(in_pool).filter(|next| next.as_str() > name).min()
+    }
 }
 
 /// Makes view, data, stack, heap and arguments of the first thread.
