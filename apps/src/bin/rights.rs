@@ -234,6 +234,11 @@ fn occupy(world: &World, contexts: u64) -> Result<(), ErrorCode> {
         touch::call(compartment.id, 0, 0)?;
         made.push(compartment.id);
     }
+    // Again: those that lost their tables meanwhile get them back.
+    for id in &made {
+        touch::call(*id, 0, 0)?;
+    }
+    println!("{{\"name\": \"contexts called twice\", \"count\": {}}}", made.len());
     let frames = syscall::counters()?.frames_used - before;
     println!("{{\"name\": \"kernel frames\", \"count\": {frames}}}");
     Ok(())

@@ -396,16 +396,21 @@ impl Monitor {
         Ok(id)
     }
 
-    /// Deletes an object for a program.
+    /// Deletes an object for a program. The gates of a context are closed when it returns; calls in progress go on.
     pub(super) fn delete(&self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
         let mut authority = self.permit(context, &[(object, Rights::DELETE)])?;
         let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
         if stat.kind & create_flags::VOLATILE != 0 {
-            return self.pool.untie(object, self.session).map(drop).map_err(|error| code(&error));
+            self.pool.untie(object, self.session).map_err(|error| code(&error))?;
+        } else {
+            self.pool.delete_object(object).map_err(|error| code(&error))?;
         }
-        self.pool.delete_object(object).map_err(|error| code(&error))?;
         if !self.pool.contains(object) {
             authority.forget(object);
+        }
+        let is_context = lock(&self.contexts).find(object).is_some();
+        if is_context {
+            self.revise();
         }
         Ok(())
     }
