@@ -25,14 +25,15 @@ const RETURNED: u64 = 1000;
 const LASTS_NS: u64 = 400_000_000;
 /// Bytes of a chunk of object space, and how many of an object's are touched.
 const CHUNK: u64 = 2 << 20;
-const CHUNKS: u64 = 400;
+const CHUNKS: u64 = 300;
 
 pub(crate) fn life(world: &World, shared: bool) -> Result<(), ErrorCode> {
     expiry(world, shared)?;
     deleted(world, shared)?;
     endless(world, shared)?;
     recycled(world, shared)?;
-    full_window(world, shared)
+    // A window of its own is larger than what a test should fill.
+    if shared { full_window(world, shared) } else { Ok(()) }
 }
 
 /// A board that a compartment sees at the address returned.
