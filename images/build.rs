@@ -19,6 +19,11 @@ use zerocopy::IntoBytes;
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PAGE: usize = 4096;
+/// Builds the kernel that was taken over, for tests.
+const HOSTILE_KERNEL: [&str; 6] =
+    ["-p", "guest-kernel", "--features", "image,hostile", "--config", "guest-kernel/kernel.toml"];
+/// The program that uses it.
+const TAKEOVER: &str = "takeover";
 
 /// What an image is made of.
 #[derive(Deserialize)]
@@ -71,14 +76,25 @@ fn main() {
         let path = built.join(name);
         fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     };
-    let mut entries = vec![(kind::KERNEL, "kernel".to_string(), read("guest-kernel"))];
-    entries.push((kind::INIT, manifest.init.clone(), Vec::new()));
-    for name in &manifest.programs {
-        let contents = program_object(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
-        entries.push((kind::PROGRAM, name.clone(), contents));
-    }
+    let image = |kernel: &[u8], init: &str, programs: &[&str]| {
+        let mut entries = vec![(kind::KERNEL, "kernel".to_string(), kernel.to_vec())];
+        entries.push((kind::INIT, init.to_string(), Vec::new()));
+        let program = |name: &&str| {
+            let contents = program_object(&read(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+            (kind::PROGRAM, (*name).to_string(), contents)
+        };
+        entries.extend(programs.iter().map(program));
+        pack(&entries)
+    };
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
-    fs::write(out.join("default.img"), pack(&entries)).expect("OUT_DIR is writable");
+    let programs: Vec<&str> = manifest.programs.iter().map(String::as_str).collect();
+    let default = image(&read("guest-kernel"), &manifest.init, &programs);
+    fs::write(out.join("default.img"), default).expect("OUT_DIR is writable");
+
+    // The kernel that was taken over replaces the other in the target folder, so it is built last.
+    build(&workspace, &[&HOSTILE_KERNEL]);
+    let hostile = image(&read("guest-kernel"), TAKEOVER, &[TAKEOVER]);
+    fs::write(out.join("hostile.img"), hostile).expect("OUT_DIR is writable");
 }
 
 /// Runs a nested cargo for each list of arguments; returns the folder with the results.

@@ -19,6 +19,8 @@ mod context;
 mod counters;
 mod fault;
 mod gate;
+#[cfg(feature = "hostile")]
+mod hostile;
 mod kernel;
 mod lock;
 mod mailbox;

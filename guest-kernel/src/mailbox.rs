@@ -72,8 +72,12 @@ impl Mailbox {
 
     /// Exits to `twzvmm` with `op` and returns its results.
     fn call(&mut self, op: Op, arguments: &[u64]) -> Result<[u64; 4], ErrorCode> {
+        self.exit(op as u32, arguments)
+    }
+
+    fn exit(&mut self, op: u32, arguments: &[u64]) -> Result<[u64; 4], ErrorCode> {
         let page = self.page();
-        page.op = op as u32;
+        page.op = op;
         page.args[..arguments.len()].copy_from_slice(arguments);
         // SAFETY: the port is `twzvmm`'s; it reads and writes the mailbox, which is why memory counts as changed.
         unsafe {
@@ -84,6 +88,12 @@ impl Mailbox {
             0 => Ok(page.rets),
             status => Err(ErrorCode::try_from(status).unwrap_or(ErrorCode::BadArgument)),
         }
+    }
+
+    /// A call of a kernel that was taken over.
+    #[cfg(feature = "hostile")]
+    pub(crate) fn raw(mut self, op: u32, arguments: &[u64]) -> Result<[u64; 4], ErrorCode> {
+        self.exit(op, arguments)
     }
 
     /// For calls that cannot fail.

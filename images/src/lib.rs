@@ -19,6 +19,9 @@ use zerocopy::FromBytes;
 /// The image that came with this build.
 pub static DEFAULT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/default.img"));
 
+/// A kernel that was taken over, and the program that shows what that is worth: for tests.
+pub static HOSTILE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/hostile.img"));
+
 /// An image cannot be used.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum ImageError {

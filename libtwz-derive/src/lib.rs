@@ -1,12 +1,15 @@
-//! `#[derive(Invariant)]` and `#[libtwz::main]`.
+//! `#[derive(Invariant)]`, `#[gate]` and `#[libtwz::main]`.
 //!
-//! `#[derive(Invariant)]` proves at compile time that a type may stand in a persistent object.
+//! `#[derive(Invariant)]` proves at compile time that a type may stand in a persistent object; `#[gate]` makes a function callable from
+//! other security contexts.
 //!
 //! # Contract
 //! The derive accepts a struct whose layout is fixed (`#[repr(C)]` or `#[repr(transparent)]`), whose fields are all
 //! `Invariant` themselves and which has no padding, and computes a fingerprint of its names and layout. It
 //! refuses enums and unions: not every bit pattern is a value of theirs.
 #![forbid(unsafe_code)]
+
+mod gate;
 
 use proc_macro::TokenStream;
 use quote::{quote, quote_spanned};
@@ -40,6 +43,17 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
     }
     let name = &signature.ident;
     quote! { #function ::libtwz::start!(#name); }.into()
+}
+
+/// Makes a function callable from other security contexts, as gate `number` of the context that offers it: beside the function stands a type
+/// of its name with `NAME::ENTRY` for the callee's context and `NAME::call(context, …)` for callers.
+///
+/// `#[gate(number = 3)]`; `runtime = PATH` names the module in place of `::libtwz::gate`. A first parameter of type `Caller` is filled in by the
+/// kernel. See `twz_rt::gate` for what arguments and results may be.
+#[proc_macro_attribute]
+pub fn gate(attribute: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as syn::ItemFn);
+    gate::expand(attribute.into(), &function).unwrap_or_else(|error| error.to_compile_error()).into()
 }
 
 fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {

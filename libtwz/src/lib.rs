@@ -36,6 +36,7 @@ mod cursor;
 pub mod env;
 mod error;
 pub mod fot;
+pub mod gate;
 pub mod invariant;
 pub mod io;
 mod lock;

@@ -121,6 +121,21 @@ numbered! {
     }
 }
 
+/// Calls of the test kernel that was taken over (feature `hostile` of `guest-kernel`); every other kernel refuses them.
+pub mod hostile {
+    /// Load through a table entry of the kernel's. a0: guest-physical address, a multiple of 8. v0: the word.
+    pub const PEEK: u64 = 0x1f00;
+    /// Store likewise. a0: guest-physical address, a multiple of 8; a1: the word.
+    pub const POKE: u64 = 0x1f01;
+    /// Set all entries on the way to a virtual address to allow everything. a0: the address.
+    pub const WRITABLE: u64 = 0x1f02;
+    /// Make any hypercall. a0: address of nine words, the operation and its arguments; a1: address, a2: bytes of what goes into the data
+    /// area. v0, v1: the first two results.
+    pub const CALL: u64 = 0x1f03;
+    /// Among the words of [`CALL`]: the guest-physical address of a frame that nobody uses.
+    pub const SCRATCH: u64 = 0xf4ee_f4ae_f4ee_f4ae;
+}
+
 /// Longest name, in bytes of UTF-8.
 pub const NAME_MAX: usize = 255;
 

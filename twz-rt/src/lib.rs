@@ -15,6 +15,7 @@ pub mod args;
 pub mod console;
 pub mod context;
 pub mod fault;
+pub mod gate;
 #[cfg(feature = "guest")]
 mod heap;
 #[cfg(feature = "guest")]

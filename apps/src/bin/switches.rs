@@ -1,13 +1,16 @@
 //! Measures what it costs to go to another security context: call and return through a gate, and one-way switches by activation, between two
 //! contexts with roots of their own (`own`) and between two in the shared root (`shared`).
 //!
-//! Prints one JSON object a line: `{"name": …, "ns": median of the rounds, "count": operations in a round, "root_switches": all together}`.
-//! A root switch is one exit; the host's `twzvmm stats` counts all others.
+//! Prints one JSON object a line: `{"name": …, "samples": [nanoseconds an operation, for each round], "count": operations in a round,
+//! "root_switches": …, "page_faults": …}`, the last two of all rounds together. A root switch is one exit; the host's `twzvmm stats` counts all
+//! others. `switches COUNT [ROUNDS [NAME]]`; with a name only that measurement is made.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+use alloc::format;
+use alloc::vec::Vec;
 use apps::compartment::World;
 use apps::mapped::{BOTH, Mapped, volatile_object as object};
 use sec::Grant;
@@ -20,8 +23,8 @@ use twz_rt::{Args, println, syscall};
 
 twz_rt::entry!(main);
 
-/// Rounds of which the median is taken.
-const ROUNDS: usize = 5;
+/// Rounds if no number is given.
+const ROUNDS: usize = 7;
 /// What a round does.
 const GATE: u64 = 0;
 const ACTIVATE: u64 = 1;
@@ -37,6 +40,7 @@ enum Word {
     RootSwitches = 5,
     Error = 6,
     Done = 7,
+    PageFaults = 8,
 }
 
 const fn at(word: Word) -> u64 {
@@ -45,12 +49,18 @@ const fn at(word: Word) -> u64 {
 
 fn main(mut args: Args) -> Result<(), ErrorCode> {
     let count = args.nth(1).and_then(|text| text.parse().ok()).unwrap_or(2000_u64).max(2);
+    let rounds = args.next().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
+    let only = args.next();
     let world = World::new()?;
-    for (shared, gate, switch) in
-        [(true, "gate_call_shared", "switch_shared"), (false, "gate_call_own", "switch_own")]
-    {
-        measure(&world, shared, GATE, gate, count)?;
-        measure(&world, shared, ACTIVATE, switch, count)?;
+    for (shared, what, name) in [
+        (true, GATE, "gate_call_shared"),
+        (true, ACTIVATE, "switch_shared"),
+        (false, GATE, "gate_call_own"),
+        (false, ACTIVATE, "switch_own"),
+    ] {
+        if only.is_none_or(|only| only == name) {
+            measure(&world, shared, what, name, (count, rounds))?;
+        }
     }
     Ok(())
 }
@@ -60,7 +70,13 @@ extern "C" fn nothing(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> ! {
 }
 
 /// Runs rounds in a thread of one compartment against another of the same placement.
-fn measure(world: &World, shared: bool, what: u64, name: &str, count: u64) -> Result<(), ErrorCode> {
+fn measure(
+    world: &World,
+    shared: bool,
+    what: u64,
+    name: &str,
+    (count, rounds): (u64, usize),
+) -> Result<(), ErrorCode> {
     let from = world.compartment(shared, &[nothing])?;
     let into = world.compartment(shared, &[nothing])?;
     let board_id = object(world.owner.id())?;
@@ -73,9 +89,9 @@ fn measure(world: &World, shared: bool, what: u64, name: &str, count: u64) -> Re
         into.hand_over(&owner.grant(&Grant::new(shared_object, into.id, BOTH)))?;
     }
     let address = from.map(FREE_SLOT, board_id);
-    let mut nanoseconds = [0; ROUNDS];
-    let mut root_switches = 0;
-    for round in &mut nanoseconds {
+    let mut samples = Vec::new();
+    let (mut root_switches, mut page_faults) = (0, 0);
+    for _ in 0..rounds {
         for (word, value) in [
             (Word::What, what),
             (Word::Low, into.id.lo),
@@ -85,37 +101,38 @@ fn measure(world: &World, shared: bool, what: u64, name: &str, count: u64) -> Re
         ] {
             board.write(at(word), &value.to_le_bytes());
         }
-        from.start_with(PRIORITY_DEFAULT + 1, rounds, address)?;
+        from.start_with(PRIORITY_DEFAULT + 1, one_round, address)?;
         while board.word(at(Word::Done)) == 0 {
             syscall::thread_yield();
         }
         if let Ok(error) = ErrorCode::try_from(u32::try_from(board.word(at(Word::Error))).unwrap_or(0)) {
             return Err(error);
         }
-        *round = board.word(at(Word::Nanoseconds));
+        samples.push(format!("{}", board.word(at(Word::Nanoseconds)) / count));
         root_switches += board.word(at(Word::RootSwitches));
+        page_faults += board.word(at(Word::PageFaults));
     }
-    nanoseconds.sort_unstable();
-    let each = nanoseconds[ROUNDS / 2] / count;
     println!(
-        "{{\"name\": \"{name}\", \"ns\": {each}, \"count\": {count}, \"rounds\": {ROUNDS}, \"root_switches\": {root_switches}}}"
+        "{{\"name\": \"{name}\", \"samples\": [{}], \"count\": {count}, \"root_switches\": {root_switches}, \"page_faults\": {page_faults}}}",
+        samples.join(", ")
     );
     Ok(())
 }
 
 /// One round, in a compartment: as the board says.
-extern "C" fn rounds(argument: u64) -> ! {
+extern "C" fn one_round(argument: u64) -> ! {
     let board = Mapped(argument as *mut u8);
     let word = |word| board.word(at(word));
     let other = ObjectId { lo: word(Word::Low), hi: word(Word::High) };
     let done = run(word(Word::What), other, word(Word::Count));
-    let (nanoseconds, switches, error) = match done {
-        Ok((nanoseconds, switches)) => (nanoseconds, switches, 0),
-        Err(error) => (0, 0, error as u64),
+    let ([nanoseconds, switches, faults], error) = match done {
+        Ok(counts) => (counts, 0),
+        Err(error) => ([0; 3], error as u64),
     };
     for (word, value) in [
         (Word::Nanoseconds, nanoseconds),
         (Word::RootSwitches, switches),
+        (Word::PageFaults, faults),
         (Word::Error, error),
         (Word::Done, 1),
     ] {
@@ -124,7 +141,7 @@ extern "C" fn rounds(argument: u64) -> ! {
     syscall::thread_exit(0)
 }
 
-fn run(what: u64, other: ObjectId, count: u64) -> Result<(u64, u64), ErrorCode> {
+fn run(what: u64, other: ObjectId, count: u64) -> Result<[u64; 3], ErrorCode> {
     let home = context::current()?;
     if what == ACTIVATE {
         context::attach(other)?;
@@ -133,7 +150,7 @@ fn run(what: u64, other: ObjectId, count: u64) -> Result<(u64, u64), ErrorCode> 
         context::activate(home)?;
     }
     gate_call(other, 0, [0; 3])?;
-    let before = syscall::counters()?.root_switches;
+    let before = syscall::counters()?;
     let began = syscall::clock()?.0;
     if what == ACTIVATE {
         for _ in 0..count / 2 {
@@ -146,5 +163,6 @@ fn run(what: u64, other: ObjectId, count: u64) -> Result<(u64, u64), ErrorCode> 
         }
     }
     let ended = syscall::clock()?.0;
-    Ok((ended - began, syscall::counters()?.root_switches - before))
+    let after = syscall::counters()?;
+    Ok([ended - began, after.root_switches - before.root_switches, after.page_faults - before.page_faults])
 }

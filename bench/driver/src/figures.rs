@@ -9,7 +9,12 @@ use anyhow::Result;
 use std::path::Path;
 
 /// Groups that become a figure of bars: group, file, title.
-const BARS: [(&str, &str, &str); 2] = [
+const BARS: [(&str, &str, &str); 3] = [
+    (
+        "context switches",
+        "context-switches-bars.svg",
+        "Security contexts beside processes: one way, and there and back",
+    ),
     ("figure 6", "figure6-bars.svg", "Figure 6: kv and unixkv, 1 M pairs of 32 bits"),
     ("rbt (§5.4)", "rbt-bars.svg", "§5.4: one red-black tree three ways"),
 ];

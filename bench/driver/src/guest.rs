@@ -32,6 +32,30 @@ struct Stats {
 #[derive(Deserialize)]
 struct Vmm {
     exits: HashMap<String, u64>,
+    register_ioctls: u64,
+}
+
+#[allow(clippy::cast_precision_loss, reason = "counts and bytes far below 2^53")]
+impl Report {
+    /// Exits to the VMM.
+    pub(crate) fn exits(&self) -> f64 {
+        self.stats.vmm.exits.values().sum::<u64>() as f64
+    }
+
+    /// Times that a vCPU's registers were read or written by ioctl.
+    pub(crate) fn register_ioctls(&self) -> f64 {
+        self.stats.vmm.register_ioctls as f64
+    }
+
+    /// One of KVM's counters, where it has it.
+    pub(crate) fn kvm(&self, name: &str) -> Option<f64> {
+        self.stats.kvm.get(name).map(|&count| count as f64)
+    }
+
+    /// Bytes that the VMM itself occupies.
+    pub(crate) fn overhead(&self) -> f64 {
+        self.memory.overhead as f64
+    }
 }
 
 /// What one operation takes that can be counted.

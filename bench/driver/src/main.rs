@@ -2,9 +2,11 @@
 //!
 //! Rounds are interleaved: ours, the peer, ours again …; medians count. Times on shared machines are noisy, so ratios come first.
 
+mod contexts;
 mod guest;
 mod linux;
 mod logger;
+mod peers;
 
 use anyhow::{Context, Result};
 use bench::compare::{self, Verdict};
@@ -103,6 +105,9 @@ fn run(arguments: &Run) -> Result<()> {
         rows.extend(boot(&guest, arguments.rounds)?);
         rows.extend(kernel(&guest, arguments)?);
         rows.extend(logger::rows(&guest, arguments.rounds, arguments.percent)?);
+        rows.extend(contexts::rights(&guest, arguments.rounds)?);
+        // Last: it keeps this process on one CPU.
+        rows.extend(contexts::switches(&guest, arguments.rounds, arguments.percent)?);
     }
     print!("{}", report::write_all(&arguments.out, &Host::look(), &rows)?);
     Ok(())

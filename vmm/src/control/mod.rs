@@ -72,6 +72,9 @@ pub struct HartCounters {
     pub hypercalls: BTreeMap<String, u64>,
     /// Hypercalls that were answered with an error.
     pub failed_hypercalls: u64,
+    /// Times that a vCPU's registers were read or written by ioctl: when a hart first enters a root, and after refused accesses.
+    #[serde(default)]
+    pub register_ioctls: u64,
     /// Vectors injected.
     pub injected: BTreeMap<String, u64>,
 }
@@ -90,6 +93,7 @@ impl HartCounters {
             }
         }
         self.failed_hypercalls += other.failed_hypercalls;
+        self.register_ioctls += other.register_ioctls;
     }
 }
 

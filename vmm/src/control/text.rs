@@ -17,6 +17,7 @@ impl fmt::Display for Stats {
         section(f, "exits", &self.vmm.exits)?;
         section(f, "hypercalls", &self.vmm.hypercalls)?;
         writeln!(f, "  {:<20} {:>14}", "(failed)", self.vmm.failed_hypercalls)?;
+        writeln!(f, "register ioctls        {:>14}", self.vmm.register_ioctls)?;
         section(f, "injected", &self.vmm.injected)?;
         section(f, "KVM", &self.kvm)
     }

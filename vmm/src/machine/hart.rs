@@ -24,6 +24,8 @@ use vmm_sys_util::timerfd::TimerFd;
 const TIMER_VECTOR: u8 = 0x20;
 const KICK_VECTOR: u8 = 0x21;
 const REFUSED_VECTOR: u8 = 0x22;
+/// Most accesses of one instruction that KVM emulates: a repeated move of a mailbox's data, word by word.
+const EMULATED_MAX: u32 = 1024;
 
 /// A timer whose expiry the event loop sees.
 pub(super) struct Timer {
@@ -166,11 +168,11 @@ impl Hart {
             }
             Ok(VcpuExit::IrqWindowOpen) => self.count(Exit::InterruptWindow),
             Ok(VcpuExit::Intr) => self.interrupted(bell),
-            Ok(VcpuExit::MmioRead(address, _) | VcpuExit::MmioWrite(address, _)) => {
-                tracing::debug!(address, "refused access, emulated");
-                self.count(Exit::RefusedMmio);
-                self.refused();
+            Ok(VcpuExit::MmioRead(address, data)) => {
+                data.fill(0);
+                self.refused_mmio(bell, address);
             }
+            Ok(VcpuExit::MmioWrite(address, _)) => self.refused_mmio(bell, address),
             Ok(exit) => {
                 let what = format!("{exit:?}");
                 self.count(Exit::Other);
@@ -224,6 +226,7 @@ impl Hart {
 
     fn first_entry(&mut self, root: Arc<RootCell>) -> Result<Inside, (&'static str, String)> {
         let text = |what| move |error: &dyn std::fmt::Display| (what, error.to_string());
+        self.count_register_ioctl();
         let vcpu = root.create_vcpu(self.number).map_err(|error| text("creating a vCPU")(&error))?;
         vcpu::set_cpuid(&vcpu, self.number, &self.shared.cpuid)
             .map_err(|error| text("KVM_SET_CPUID2")(&error))?;
@@ -283,26 +286,58 @@ impl Hart {
         }
     }
 
-    /// The guest touched object space that the alias does not allow. In ring 3 the kernel is told and looks again; in its copy
-    /// routine it goes on at the fix-up; elsewhere in ring 0 it is broken.
-    fn refused(&mut self) {
-        let Ok(mut regs) = self.inside.vcpu.get_regs() else {
+    /// A refused access that KVM emulates. It finishes the instruction when it is entered again, and sets RIP itself then: so that happens
+    /// first, with zeros for what was to be loaded and nothing stored.
+    fn refused_mmio(&mut self, bell: &Doorbell, address: u64) {
+        tracing::debug!(address, "refused access, emulated");
+        self.count(Exit::RefusedMmio);
+        self.count_register_ioctl();
+        let Ok(before) = self.inside.vcpu.get_regs() else {
             return self.broken("the registers cannot be read after a refused access");
         };
+        self.inside.vcpu.set_kvm_immediate_exit(1);
+        for _ in 0..EMULATED_MAX {
+            match self.inside.vcpu.run() {
+                Ok(VcpuExit::MmioRead(_, data)) => data.fill(0),
+                Ok(VcpuExit::MmioWrite(..)) => {}
+                _ => break,
+            }
+        }
+        // As after any interruption: what was rung meanwhile has set the flag, too.
+        self.inside.vcpu.set_kvm_immediate_exit(0);
+        self.note(bell.take());
+        self.refused_at(before.rip);
+    }
+
+    /// The guest touched object space that the alias does not allow, and stands on the instruction.
+    fn refused(&mut self) {
+        self.count_register_ioctl();
+        match self.inside.vcpu.get_regs() {
+            Ok(regs) => self.refused_at(regs.rip),
+            Err(_) => self.broken("the registers cannot be read after a refused access"),
+        }
+    }
+
+    fn count_register_ioctl(&self) {
+        self.shared.harts[self.number as usize].stats.register_ioctl();
+    }
+
+    /// The instruction at `rip` touched object space that the alias does not allow. In ring 3 the kernel is told and looks again; in its copy
+    /// routine it goes on at the fix-up; elsewhere in ring 0 it is broken.
+    fn refused_at(&mut self, rip: u64) {
         if self.inside.vcpu.get_kvm_run().if_flag != 0 {
             self.add(REFUSED_VECTOR);
             return;
         }
         let fixup = self.shared.fixup();
         if let Some([start, end, target]) = fixup
-            && (start..end).contains(&regs.rip)
+            && (start..end).contains(&rip)
+            && let Ok(regs) = self.inside.vcpu.get_regs()
+            && self.inside.vcpu.set_regs(&kvm_bindings::kvm_regs { rip: target, ..regs }).is_ok()
         {
-            regs.rip = target;
-            if self.inside.vcpu.set_regs(&regs).is_ok() {
-                return;
-            }
+            return;
         }
-        self.broken(&format!("refused access to memory in ring 0 at {:#x}", regs.rip));
+        self.broken(&format!("refused access to memory in ring 0 at {rip:#x}"));
     }
 
     /// The kernel, or KVM, did what cannot be continued.

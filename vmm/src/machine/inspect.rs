@@ -78,6 +78,7 @@ fn counters_of(stats: &HartStats) -> HartCounters {
         exits: named(stats.exits()),
         hypercalls: named(stats.hypercalls()),
         failed_hypercalls: stats.failed(),
+        register_ioctls: stats.register_ioctls(),
         injected: named(stats.injected()),
     }
 }

@@ -12,9 +12,11 @@
 
 mod contents;
 mod contexts;
+mod entry;
 mod facts;
 mod first_boot;
 mod life;
+mod objects;
 mod resume;
 mod revocation;
 #[cfg(test)]
@@ -22,22 +24,18 @@ mod test_world;
 
 use super::hart::Timer;
 use super::roots::{RootCell, RootMaker};
-use crate::control::ContextList;
 use crate::resume::ResumeList;
 use contexts::Contexts;
 use ept_contexts::{CHUNK_SIZE, Narrowing, ShowError, Touched};
 use facts::PoolObjects;
-use pool::{Access, Error as PoolError, ObjectRef, ObjectSpec, Pool, ShareHook};
-use sec::{Authority, AuthorityError, Decision, creation_nonce};
+use pool::{Access, Error as PoolError, ObjectRef, Pool, ShareHook};
+use sec::{Authority, AuthorityError, Decision};
 use std::collections::VecDeque;
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
-use twz_abi::sec::{GateEntry, PublicKeyObject, context_flags, gate_flags};
-use twz_abi::syscall::{CreateSpec, ObjectStat, create_flags};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
-use zerocopy::IntoBytes;
 
 pub(super) use contexts::{Limits, PlaceError};
 pub(super) use first_boot::init_context;
@@ -57,7 +55,7 @@ pub(super) struct Entered {
     pub number: u32,
     /// Its root's.
     pub root: u64,
-    /// [`context_flags`].
+    /// [`context_flags`](twz_abi::sec::context_flags).
     pub flags: u32,
 }
 
@@ -156,110 +154,6 @@ impl Monitor {
         &self.expiry_timer
     }
 
-    /// Makes the first program's context usable.
-    ///
-    /// # Errors
-    /// [`PlaceError`]; the result is `None` if the object is no context.
-    pub(super) fn enter_first(&self, context: ObjectId) -> Result<Option<u32>, PlaceError> {
-        let header = sec::Context::read(&facts::Bytes(&self.pool, context)).ok();
-        header.map(|header| lock(&self.contexts).enter(context, &header)).transpose()
-    }
-
-    /// Makes the context `into` usable, if threads in `context` may enter it.
-    pub(super) fn enter(&self, context: ObjectId, into: ObjectId) -> Result<Entered, ErrorCode> {
-        let mut authority = self.authority();
-        let objects = PoolObjects(&self.pool);
-        if context == into {
-            // The kernel has it already: a thread of it starts another.
-            return lock(&self.contexts)
-                .find(into)
-                .filter(|(_, live)| live.entered)
-                .map(|(number, live)| entered(number, live))
-                .ok_or(ErrorCode::NotPermitted);
-        }
-        let header = authority.may_enter(&objects, context, into, now()).map_err(refusal)?;
-        self.enter_as(into, &header)
-    }
-
-    fn enter_as(&self, into: ObjectId, header: &sec::Context) -> Result<Entered, ErrorCode> {
-        let mut contexts = lock(&self.contexts);
-        let number = contexts.enter(into, header).map_err(|error| {
-            tracing::error!(%error, context = %into, "a context's table cannot be made");
-            ErrorCode::WindowFull
-        })?;
-        contexts.get(number).map(|live| entered(number, live)).ok_or(ErrorCode::BadContext)
-    }
-
-    /// Where gate `number` of the context `into` leads, if threads in `context` may call it; enters that context.
-    pub(super) fn gate(
-        &self,
-        context: ObjectId,
-        into: ObjectId,
-        number: u64,
-    ) -> Result<(Entered, GateEntry), ErrorCode> {
-        let number = u32::try_from(number).map_err(|_| ErrorCode::BadArgument)?;
-        let mut authority = self.authority();
-        let objects = PoolObjects(&self.pool);
-        let gate = authority.may_call(&objects, context, into, number, now()).map_err(refusal)?;
-        let header =
-            sec::Context::read(&facts::Bytes(&self.pool, into)).map_err(|_| ErrorCode::BadContext)?;
-        let entered = self.enter_as(into, &header)?;
-        let entry = GateEntry {
-            flags: gate_flags::VALID,
-            entry: gate.entry,
-            code: gate.code,
-            view: gate.view.unwrap_or(ObjectId::NULL),
-            stacks: gate.stacks,
-            stack_bytes: gate.stack_bytes,
-            stack_count: gate.stack_count,
-        };
-        Ok((entered, entry))
-    }
-
-    /// No thread holds a context any more.
-    pub(super) fn leave(&self, number: u64) -> Result<(), ErrorCode> {
-        lock(&self.contexts).leave(small(number)?)
-    }
-
-    /// The root in which `hart` goes on.
-    pub(super) fn switch(&self, hart: u32, number: u64) -> Result<Arc<RootCell>, ErrorCode> {
-        lock(&self.contexts).switch(hart, small(number)?)
-    }
-
-    /// Empties a context's window for the kernel, which has forgotten what it showed.
-    pub(super) fn hide(&self, root: u64, number: u64) -> Result<(), ErrorCode> {
-        let mut contexts = lock(&self.contexts);
-        let number = small(number)?;
-        match contexts.get(number) {
-            Some(live) if live.root_number() == root => contexts.hide(number),
-            _ => Err(ErrorCode::NotPermitted),
-        }
-    }
-
-    /// What is in use, for people.
-    pub(super) fn list(&self) -> ContextList {
-        let mut contexts = lock(&self.contexts);
-        let counted = contexts.counters();
-        let contexts = contexts.all().map(|(_, live)| live.describe()).collect();
-        ContextList {
-            contexts,
-            entered: counted.entered,
-            evicted_idle: counted.evicted_idle,
-            evicted_in_use: counted.evicted_in_use,
-            windows_emptied: counted.hidden,
-            tables: counted.tables,
-            roots_made: counted.roots,
-        }
-    }
-
-    /// Whether a hart in `root` may speak for `context`.
-    ///
-    /// # Errors
-    /// [`ErrorCode::NotPermitted`] if not: the context's table is not in that root, or no thread was let into it.
-    pub(super) fn check_caller(&self, root: u64, context: ObjectId) -> Result<(), ErrorCode> {
-        if lock(&self.contexts).is_in(root, context) { Ok(()) } else { Err(ErrorCode::NotPermitted) }
-    }
-
     /// Makes `object` reachable in `context`. An object that is bound already gets the rights that it has now.
     pub(super) fn bind(&self, context: ObjectId, object: ObjectId) -> Result<(u64, Rights), ErrorCode> {
         let mut authority = self.authority();
@@ -341,117 +235,6 @@ impl Monitor {
         Ok(())
     }
 
-    /// Creates an object for a program.
-    pub(super) fn create(&self, context: ObjectId, spec: &CreateSpec) -> Result<ObjectId, ErrorCode> {
-        let rights = spec.rights().ok_or(ErrorCode::BadArgument)?;
-        if spec.flags & !create_flags::ALL != 0 || spec.reserved != 0 {
-            return Err(ErrorCode::BadArgument);
-        }
-        let copy_of = (!spec.source.is_null()).then_some(spec.source);
-        let needed = copy_of.map(|source| (source, Rights::READ));
-        let _held = self.permit(context, needed.as_slice())?;
-        self.make(context, spec.key, rights, spec.flags, copy_of).map_err(|error| code(&error))
-    }
-
-    /// Creates an object, with `context` as its creator; a volatile one goes with the session.
-    pub(super) fn make(
-        &self,
-        context: ObjectId,
-        key: ObjectId,
-        rights: Rights,
-        flags: u32,
-        copy_of: Option<ObjectId>,
-    ) -> Result<ObjectId, PoolError> {
-        let is_volatile = flags & create_flags::VOLATILE != 0;
-        let session = [self.session];
-        let ties: &[ObjectId] = if is_volatile { &session } else { &[] };
-        let mut lot = [0; 8];
-        random(&mut lot)?;
-        let nonce = Some(creation_nonce(context, u64::from_le_bytes(lot)));
-        let spec = ObjectSpec { nonce, key, rights, kind: flags, ties, copy_of, ..ObjectSpec::default() };
-        let id = self.pool.create_object(&spec)?;
-        if is_volatile {
-            // Deleted from the start: only the tie keeps it.
-            self.pool.delete_object(id)?;
-        }
-        Ok(id)
-    }
-
-    /// Creates a key object with this public part, or finds the one that there is: a key has one object.
-    pub(super) fn create_key(
-        &self,
-        context: ObjectId,
-        public: &PublicKeyObject,
-    ) -> Result<ObjectId, ErrorCode> {
-        let public = sec::public_key_from_bytes(public.as_bytes()).map_err(|_| ErrorCode::BadArgument)?;
-        let _held = self.permit(context, &[])?;
-        let nonce = sec::key_nonce(public.kind, &public.key);
-        let id = sec::object_id(nonce, ObjectId::NULL, Rights::READ);
-        if !self.pool.contains(id) {
-            let spec = ObjectSpec { nonce: Some(nonce), rights: Rights::READ, ..ObjectSpec::default() };
-            self.pool.create_object(&spec).map_err(|error| code(&error))?;
-        }
-        let object = self.pool.open_object(id).map_err(|error| code(&error))?;
-        object.write(DATA_OFFSET, public.as_bytes()).map_err(|error| code(&error))?;
-        Ok(id)
-    }
-
-    /// Deletes an object for a program.
-    pub(super) fn delete(&self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
-        let mut authority = self.permit(context, &[(object, Rights::DELETE)])?;
-        let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
-        if stat.kind & create_flags::VOLATILE != 0 {
-            return self.pool.untie(object, self.session).map(drop).map_err(|error| code(&error));
-        }
-        self.pool.delete_object(object).map_err(|error| code(&error))?;
-        if !self.pool.contains(object) {
-            authority.forget(object);
-        }
-        Ok(())
-    }
-
-    /// What the directory says, and what `context` may do.
-    pub(super) fn stat(&self, context: ObjectId, object: ObjectId) -> Result<ObjectStat, ErrorCode> {
-        let mut authority = self.authority();
-        let granted = self.rights(&mut authority, context, object)?;
-        let epoch = authority.revocations().object_epoch(object);
-        drop(authority);
-        let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
-        let opened = self.pool.open_object(object).map_err(|error| code(&error))?;
-        let extents = opened.extents().map_err(|error| code(&error))?;
-        Ok(ObjectStat {
-            id: stat.id,
-            key: stat.key,
-            default_rights: stat.rights.bits(),
-            flags: stat.kind & create_flags::ALL,
-            allocated_bytes: extents.iter().map(|extent| extent.len).sum(),
-            granted: granted.bits(),
-            references: u32::try_from(stat.uses).unwrap_or(u32::MAX),
-            epoch,
-        })
-    }
-
-    /// Looks a name up.
-    pub(super) fn name_get(&self, name: &str) -> Result<ObjectId, ErrorCode> {
-        self.pool.name_get(name).ok_or(ErrorCode::NoName)
-    }
-
-    /// The first name behind `after` in the order of bytes.
-    pub(super) fn name_next(&self, after: &str) -> Result<String, ErrorCode> {
-        self.pool.name_after(after).ok_or(ErrorCode::NoName)
-    }
-
-    /// Names an object.
-    pub(super) fn name_set(&self, context: ObjectId, object: ObjectId, name: &str) -> Result<(), ErrorCode> {
-        let _held = self.permit(context, &[(object, Rights::empty())])?;
-        self.pool.name_set(name, object).map_err(|error| code(&error))
-    }
-
-    /// Takes a name away.
-    pub(super) fn name_remove(&self, name: &str) -> Result<(), ErrorCode> {
-        self.pool.name_remove(name).map_err(|error| code(&error))
-    }
-
     /// Keeps extents from being shown, or replaced, as long as the guard lives.
     fn hold_touches(&self) -> MutexGuard<'_, ()> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
@@ -524,13 +307,6 @@ fn random(bytes: &mut [u8]) -> Result<(), PoolError> {
         path: "/dev/urandom".into(),
         source: std::io::Error::other(error.to_string()),
     })
-}
-
-fn entered(number: u32, live: &contexts::Live) -> Entered {
-    let flag = |set: bool, flag: u32| if set { flag } else { 0 };
-    let flags =
-        flag(live.shared, context_flags::SHARED) | flag(live.undetachable, context_flags::UNDETACHABLE);
-    Entered { number, root: live.root_number(), flags }
 }
 
 /// A binding's number for the guest: the context's above, the binding's own below.

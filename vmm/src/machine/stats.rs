@@ -125,6 +125,7 @@ pub(super) struct HartStats {
     injected: [AtomicU64; VECTOR_NAMES.len()],
     hypercalls: [AtomicU64; OPS],
     failed: AtomicU64,
+    register_ioctls: AtomicU64,
     unknown: AtomicU64,
     /// Number of the last event.
     last: AtomicU64,
@@ -145,6 +146,7 @@ impl HartStats {
             injected: Default::default(),
             hypercalls: [const { AtomicU64::new(0) }; OPS],
             failed: AtomicU64::new(0),
+            register_ioctls: AtomicU64::new(0),
             unknown: AtomicU64::new(0),
             last: AtomicU64::new(0),
             ring: (0..RING_EVENTS).map(|_| Place::default()).collect(),
@@ -155,6 +157,16 @@ impl HartStats {
     pub(super) fn exit(&self, exit: Exit) {
         count(&self.exits[exit as usize]);
         self.record(Instant::now(), KIND_EXIT, exit as u64, 0, [0; 3]);
+    }
+
+    /// The registers of a vCPU were read or written by ioctl: never on the way from one context to another.
+    pub(super) fn register_ioctl(&self) {
+        count(&self.register_ioctls);
+    }
+
+    /// How often.
+    pub(super) fn register_ioctls(&self) -> u64 {
+        self.register_ioctls.load(Ordering::Relaxed)
     }
 
     /// A vector was injected.

@@ -7,6 +7,7 @@
 extern crate alloc;
 
 mod callee;
+mod life;
 
 use apps::compartment::{Compartment, World};
 use apps::mapped::{BOTH, Mapped, volatile_object as object};
@@ -48,6 +49,7 @@ fn main(mut args: Args) -> Result<u8, ErrorCode> {
         gates(&world, shared)?;
         entering(&world, shared)?;
         revoking(&world, shared)?;
+        life::life(&world, shared)?;
     }
     many(&world, contexts)?;
     let (tried, broken) = (TRIED.load(Ordering::Relaxed), BROKEN.load(Ordering::Relaxed));

@@ -9,7 +9,8 @@ pub(super) struct PoolObjects<'a>(pub(super) &'a Pool);
 
 impl Objects for PoolObjects<'_> {
     fn facts(&self, id: ObjectId) -> Option<ObjectFacts> {
-        let stat = self.0.stat_object(id).ok()?;
+        // One that was deleted may still be in use; nobody gets at it, or through it, any more.
+        let stat = self.0.stat_object(id).ok().filter(|stat| !stat.doomed || self.0.contains(id))?;
         Some(ObjectFacts { id: stat.id, nonce: stat.nonce, key: stat.key, default_rights: stat.rights })
     }
 

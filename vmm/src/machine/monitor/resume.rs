@@ -8,8 +8,9 @@
 //!
 //! The steps of one thread: count the try, check rights, make data, stack and heap anew (unless kept), map the state object, enter the context.
 
+use super::entry::entered;
 use super::facts::Bytes;
-use super::{Entered, Monitor, code, entered, lock};
+use super::{Entered, Monitor, code, lock};
 use crate::machine::program::ViewEdit;
 use crate::resume::{Kind, Record, ResumeList, TRIES_MAX};
 use pool::{Error as PoolError, ObjectRef, ObjectSpec, Pool};

@@ -189,7 +189,7 @@ impl Monitor {
     }
 
     /// Tells every hart's kernel that gates may have closed.
-    fn revise(&self) {
+    pub(super) fn revise(&self) {
         let revision = self.revision.fetch_add(1, Ordering::SeqCst) + 1;
         (self.on_revision)(revision);
     }

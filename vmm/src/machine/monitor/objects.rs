@@ -1,0 +1,141 @@
+//! Objects as programs make, name, look at and delete them; each call only with the rights that it needs.
+
+use super::{Monitor, code, lock, random};
+use pool::{Error as PoolError, ObjectSpec};
+use sec::creation_nonce;
+use twz_abi::object::DATA_OFFSET;
+use twz_abi::sec::PublicKeyObject;
+use twz_abi::syscall::{CreateSpec, ObjectStat, create_flags};
+use twz_abi::{ErrorCode, ObjectId, Rights};
+use zerocopy::IntoBytes;
+
+impl Monitor {
+    /// Creates an object for a program.
+    pub(in crate::machine) fn create(
+        &self,
+        context: ObjectId,
+        spec: &CreateSpec,
+    ) -> Result<ObjectId, ErrorCode> {
+        let rights = spec.rights().ok_or(ErrorCode::BadArgument)?;
+        if spec.flags & !create_flags::ALL != 0 || spec.reserved != 0 {
+            return Err(ErrorCode::BadArgument);
+        }
+        let copy_of = (!spec.source.is_null()).then_some(spec.source);
+        let needed = copy_of.map(|source| (source, Rights::READ));
+        let _held = self.permit(context, needed.as_slice())?;
+        self.make(context, spec.key, rights, spec.flags, copy_of).map_err(|error| code(&error))
+    }
+
+    /// Creates an object, with `context` as its creator; a volatile one goes with the session.
+    pub(in crate::machine) fn make(
+        &self,
+        context: ObjectId,
+        key: ObjectId,
+        rights: Rights,
+        flags: u32,
+        copy_of: Option<ObjectId>,
+    ) -> Result<ObjectId, PoolError> {
+        let is_volatile = flags & create_flags::VOLATILE != 0;
+        let session = [self.session];
+        let ties: &[ObjectId] = if is_volatile { &session } else { &[] };
+        let mut lot = [0; 8];
+        random(&mut lot)?;
+        let nonce = Some(creation_nonce(context, u64::from_le_bytes(lot)));
+        let spec = ObjectSpec { nonce, key, rights, kind: flags, ties, copy_of, ..ObjectSpec::default() };
+        let id = self.pool.create_object(&spec)?;
+        if is_volatile {
+            // Deleted from the start: only the tie keeps it.
+            self.pool.delete_object(id)?;
+        }
+        Ok(id)
+    }
+
+    /// Creates a key object with this public part, or finds the one that there is: a key has one object.
+    pub(in crate::machine) fn create_key(
+        &self,
+        context: ObjectId,
+        public: &PublicKeyObject,
+    ) -> Result<ObjectId, ErrorCode> {
+        let public = sec::public_key_from_bytes(public.as_bytes()).map_err(|_| ErrorCode::BadArgument)?;
+        let _held = self.permit(context, &[])?;
+        let nonce = sec::key_nonce(public.kind, &public.key);
+        let id = sec::object_id(nonce, ObjectId::NULL, Rights::READ);
+        if !self.pool.contains(id) {
+            let spec = ObjectSpec { nonce: Some(nonce), rights: Rights::READ, ..ObjectSpec::default() };
+            self.pool.create_object(&spec).map_err(|error| code(&error))?;
+        }
+        let object = self.pool.open_object(id).map_err(|error| code(&error))?;
+        object.write(DATA_OFFSET, public.as_bytes()).map_err(|error| code(&error))?;
+        Ok(id)
+    }
+
+    /// Deletes an object for a program. The gates of a context are closed when it returns; calls in progress go on.
+    pub(in crate::machine) fn delete(&self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
+        let mut authority = self.permit(context, &[(object, Rights::DELETE)])?;
+        let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
+        if stat.kind & create_flags::VOLATILE != 0 {
+            self.pool.untie(object, self.session).map_err(|error| code(&error))?;
+        } else {
+            self.pool.delete_object(object).map_err(|error| code(&error))?;
+        }
+        if !self.pool.contains(object) {
+            authority.forget(object);
+        }
+        let is_context = lock(&self.contexts).find(object).is_some();
+        if is_context {
+            self.revise();
+        }
+        Ok(())
+    }
+
+    /// What the directory says, and what `context` may do.
+    pub(in crate::machine) fn stat(
+        &self,
+        context: ObjectId,
+        object: ObjectId,
+    ) -> Result<ObjectStat, ErrorCode> {
+        let mut authority = self.authority();
+        let granted = self.rights(&mut authority, context, object)?;
+        let epoch = authority.revocations().object_epoch(object);
+        drop(authority);
+        let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
+        let opened = self.pool.open_object(object).map_err(|error| code(&error))?;
+        let extents = opened.extents().map_err(|error| code(&error))?;
+        Ok(ObjectStat {
+            id: stat.id,
+            key: stat.key,
+            default_rights: stat.rights.bits(),
+            flags: stat.kind & create_flags::ALL,
+            allocated_bytes: extents.iter().map(|extent| extent.len).sum(),
+            granted: granted.bits(),
+            references: u32::try_from(stat.uses).unwrap_or(u32::MAX),
+            epoch,
+        })
+    }
+
+    /// Looks a name up.
+    pub(in crate::machine) fn name_get(&self, name: &str) -> Result<ObjectId, ErrorCode> {
+        self.pool.name_get(name).ok_or(ErrorCode::NoName)
+    }
+
+    /// The first name behind `after` in the order of bytes.
+    pub(in crate::machine) fn name_next(&self, after: &str) -> Result<String, ErrorCode> {
+        self.pool.name_after(after).ok_or(ErrorCode::NoName)
+    }
+
+    /// Names an object.
+    pub(in crate::machine) fn name_set(
+        &self,
+        context: ObjectId,
+        object: ObjectId,
+        name: &str,
+    ) -> Result<(), ErrorCode> {
+        let _held = self.permit(context, &[(object, Rights::empty())])?;
+        self.pool.name_set(name, object).map_err(|error| code(&error))
+    }
+
+    /// Takes a name away.
+    pub(in crate::machine) fn name_remove(&self, name: &str) -> Result<(), ErrorCode> {
+        self.pool.name_remove(name).map_err(|error| code(&error))
+    }
+}
