@@ -1,0 +1,66 @@
+//! The full run of power-cut and kill tests, as `make test-power` starts it:
+//!
+//!     twz-power [--cuts N] [--kills N] [--seed S]
+//!
+//! Prints what was done and checked; the exit status is 1 if anything was lost, torn or damaged, or a seeded fault was not found.
+
+use std::process::ExitCode;
+use std::time::Instant;
+use tests::power::{Campaign, SEEDED_FAULTS, Tally, cuts, find_fault, kills};
+
+fn main() -> ExitCode {
+    let (mut number_of_cuts, mut number_of_kills, mut seed) = (500, 1000, 1);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    for pair in words.chunks(2) {
+        let number = pair.get(1).and_then(|word| word.parse().ok());
+        match (pair[0].as_str(), number) {
+            ("--cuts", Some(number)) => number_of_cuts = number,
+            ("--kills", Some(number)) => number_of_kills = number,
+            ("--seed", Some(number)) => seed = number,
+            _ => {
+                eprintln!("usage: twz-power [--cuts N] [--kills N] [--seed S]");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let began = Instant::now();
+    let mut has_failed = false;
+    let mut tell = |what: &str, campaign: &Campaign, result: Result<(), String>| {
+        let seconds = began.elapsed().as_secs();
+        match result {
+            Ok(()) => println!("{seconds:>5} s  {what}: {}", campaign.tally),
+            Err(error) => {
+                has_failed = true;
+                println!("{seconds:>5} s  {what}: FAILED after {}\n{error}", Seen(campaign.tally));
+            }
+        }
+    };
+    let mut campaign = Campaign::new(seed, &[]);
+    let result = cuts(&mut campaign, number_of_cuts);
+    tell("power cuts that lose unflushed lines", &campaign, result);
+    let mut campaign = Campaign::new(seed + 1, &[]);
+    let result = kills(&mut campaign, number_of_kills);
+    tell("kills", &campaign, result);
+    for (name, sites) in SEEDED_FAULTS {
+        match find_fault(seed + 2, sites) {
+            Some((cuts, how)) => println!(
+                "{:>5} s  seeded fault, {name}: found after {cuts} cuts: {how}",
+                began.elapsed().as_secs()
+            ),
+            None => {
+                has_failed = true;
+                println!("{:>5} s  seeded fault, {name}: NOT FOUND", began.elapsed().as_secs());
+            }
+        }
+    }
+    if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A tally without its verdict.
+struct Seen(Tally);
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} power cuts and {} kills", self.0.cuts, self.0.kills)
+    }
+}

@@ -1,0 +1,367 @@
+//! Power cuts and kills of a machine under load, with a model of what it acknowledged.
+//!
+//! # Contract
+//! - One [`Campaign`] is one pool in one folder. Each [`Campaign::round`] starts a machine on it, which resumes `churn` (or starts it, the first time), ends it in
+//!   some [`End`], and checks: the pool with `fsck`, and in the next life everything that `churn` finds against the model.
+//! - A round fails with words that say what was lost, torn or damaged; nothing is repaired in between.
+
+mod model;
+#[path = "../../../apps/src/bin/churn/plan.rs"]
+mod plan;
+
+use crate::{Output, Running, binary, start};
+use model::{Model, Said};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Size of the pool.
+const POOL: &str = "16M";
+/// How long a machine may take for what takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// How a machine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Power failure after so many flushes and fences: unflushed lines are lost.
+    PowerCut {
+        /// Events.
+        events: u64,
+    },
+    /// SIGKILL after a time.
+    Kill {
+        /// Microseconds from its start.
+        after_us: u64,
+    },
+    /// SIGKILL of a machine on a shadow: all that was not durable is lost.
+    KillShadowed {
+        /// Microseconds from its start.
+        after_us: u64,
+    },
+    /// SIGSTOP, SIGCONT, and SIGKILL after that.
+    Stop {
+        /// Microseconds from its start to SIGSTOP, and from SIGCONT to SIGKILL.
+        after_us: u64,
+    },
+    /// No more memory from the host from some time on, then SIGKILL.
+    NoMemory {
+        /// Microseconds from its start.
+        after_us: u64,
+    },
+    /// SIGTERM.
+    Terminate {
+        /// Microseconds from its start.
+        after_us: u64,
+    },
+}
+
+/// What was seen in all rounds so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Power cuts that lose lines.
+    pub cuts: u64,
+    /// Kills and stops.
+    pub kills: u64,
+    /// Lives in which `churn` came so far as to tell what it found: states that were checked.
+    pub states: u64,
+    /// Operations that had been acknowledged when they were checked.
+    pub acknowledged: u64,
+    /// Threads that were set aside because three cuts in a row came before they had recovered.
+    pub set_aside: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { cuts, kills, states, acknowledged, set_aside } = self;
+        write!(
+            f,
+            "{cuts} power cuts, {kills} kills, {states} states checked, {acknowledged} acknowledged operations checked, \
+             set aside and retried {set_aside} times: 0 lost, 0 torn"
+        )
+    }
+}
+
+/// A pool under load, through many failures.
+#[derive(Debug)]
+pub struct Campaign {
+    folder: tempfile::TempDir,
+    model: Model,
+    seed: u64,
+    /// Source lines whose flushes are dropped.
+    deaf_to: Vec<String>,
+    announced: u64,
+    /// `churn` is on the resume list, as far as we know.
+    is_running: bool,
+    random: u64,
+    /// So far.
+    pub tally: Tally,
+}
+
+impl Campaign {
+    /// A new pool, in memory if the host has a place for that.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    #[must_use]
+    pub fn new(seed: u64, deaf_to: &[&str]) -> Self {
+        let memory = PathBuf::from("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Self {
+            folder: folder.expect("room for a pool"),
+            model: Model::new(seed),
+            seed,
+            deaf_to: deaf_to.iter().map(|&site| site.to_owned()).collect(),
+            announced: 0,
+            is_running: false,
+            random: seed,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Where the pool is.
+    #[must_use]
+    pub fn pool(&self) -> PathBuf {
+        self.folder.path().join("pool.img")
+    }
+
+    /// The next random number below `bound`.
+    pub fn lot(&mut self, bound: u64) -> u64 {
+        // A step of splitmix64.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ x >> 31) % bound
+    }
+
+    fn start(&mut self, shadow: Option<Option<u64>>) -> Running {
+        let mut command = Command::new(binary("twzvmm"));
+        command.arg("--pmem").arg(self.pool()).args(["--create", POOL, "--mem", "32M"]);
+        if let Some(events) = shadow {
+            let seed = self.lot(u64::MAX);
+            let cut = events.map_or(format!("{seed}"), |events| format!("{seed}:{events}"));
+            command.args(["--power-cut", &cut]);
+            for site in &self.deaf_to {
+                command.args(["--power-cut-deaf", site]);
+            }
+        }
+        if !self.is_running {
+            command.args(["--", "churn", &self.seed.to_string()]);
+            // It may be resumable by the time of its end, and must not run twice: the next start tells.
+            self.is_running = true;
+        }
+        start(command)
+    }
+
+    /// One life of the machine.
+    ///
+    /// # Errors
+    /// What was lost, torn or damaged, in words.
+    pub fn round(&mut self, end: End) -> Result<(), String> {
+        let shadow = match end {
+            End::PowerCut { events } => Some(Some(events)),
+            End::KillShadowed { .. } => Some(None),
+            _ => None,
+        };
+        let running = self.start(shadow);
+        let output = ended(running, end);
+        match end {
+            End::PowerCut { .. } => self.tally.cuts += 1,
+            End::KillShadowed { .. } => {
+                (self.tally.cuts, self.tally.kills) = (self.tally.cuts + 1, self.tally.kills + 1)
+            }
+            _ => self.tally.kills += 1,
+        }
+        let judged = self.judge(&output, end).and_then(|()| self.check_pool());
+        judged.map_err(|what| {
+            format!(
+                "{end:?}: {what}\n--- status {}\n{}--- stderr\n{}",
+                output.status,
+                tail(&output.stdout),
+                output.stderr
+            )
+        })
+    }
+
+    fn judge(&mut self, output: &Output, end: End) -> Result<(), String> {
+        let expected: &[i32] = match end {
+            End::PowerCut { .. } | End::Kill { .. } | End::KillShadowed { .. } | End::Stop { .. } => &[137],
+            End::Terminate { .. } => &[143],
+            // It notices, or is killed, or a thread gets no page: fault 5.
+            End::NoMemory { .. } => &[137, 2, 133, 134],
+        };
+        if output.stderr.contains("was set aside") {
+            self.tally.set_aside += 1;
+            self.retry()?;
+            return Ok(());
+        }
+        if output.stderr.contains("no thread is to be resumed") {
+            // The last cut came before it was resumable.
+            self.is_running = false;
+            return Ok(());
+        }
+        let Said { found, announced, complaint } = model::read(&output.stdout);
+        if let Some(complaint) = complaint.filter(|_| !matches!(end, End::NoMemory { .. })) {
+            return Err(complaint);
+        }
+        if !expected.contains(&output.status) {
+            return Err(format!("unexpected end, status {}", output.status));
+        }
+        if matches!(end, End::NoMemory { .. }) && output.status != 137 && output.stderr.trim().is_empty() {
+            return Err("it ended without a word".into());
+        }
+        if let Some(found) = found {
+            self.tally.states += 1;
+            self.tally.acknowledged += self.announced;
+            self.model.follow(self.announced, &found)?;
+            // What the next life finds begins there.
+            self.announced = found.done;
+        }
+        if let Some(announced) = announced {
+            self.announced = announced;
+        }
+        Ok(())
+    }
+
+    fn check_pool(&self) -> Result<(), String> {
+        // A process that was killed holds the pool until it is gone.
+        let mut command = Command::new(binary("twzvmm"));
+        command.args(["pool", "fsck"]).arg(self.pool());
+        let output = start(command).wait(LIMIT);
+        let none_yet = output.stderr.contains("No such file");
+        if output.status == 0 || none_yet {
+            Ok(())
+        } else {
+            Err(format!("fsck: {}{}", output.stdout, output.stderr))
+        }
+    }
+
+    fn retry(&self) -> Result<(), String> {
+        let mut command = Command::new(binary("twzvmm"));
+        command.args(["resume", "retry", "--pmem"]).arg(self.pool()).arg("1");
+        let output = start(command).wait(LIMIT);
+        if output.status == 0 { Ok(()) } else { Err(format!("retry: {}", output.stderr)) }
+    }
+
+    /// Lets `churn` come up once more, undisturbed, and checks what it finds.
+    ///
+    /// # Errors
+    /// As [`Campaign::round`].
+    pub fn settle(&mut self) -> Result<(), String> {
+        for _ in 0..3 {
+            let states = self.tally.states;
+            let running = self.start(None);
+            if running.wait_until("churn: done", LIMIT) {
+                running.signal(Signal::KILL);
+            }
+            let output = running.wait(LIMIT);
+            self.judge(&output, End::Kill { after_us: 0 })
+                .map_err(|what| format!("at last: {what}\n{}{}", tail(&output.stdout), output.stderr))?;
+            if self.tally.states > states {
+                return self.check_pool();
+            }
+        }
+        Err("it does not come up any more".into())
+    }
+}
+
+/// Brings a machine to its end.
+fn ended(running: Running, end: End) -> Output {
+    let wait = |us: u64| sleep(Duration::from_micros(us));
+    match end {
+        End::PowerCut { .. } => {}
+        End::Kill { after_us } | End::KillShadowed { after_us } => {
+            wait(after_us);
+            running.signal(Signal::KILL);
+        }
+        End::Stop { after_us } => {
+            wait(after_us);
+            running.signal(Signal::STOP);
+            wait(2000);
+            running.signal(Signal::CONT);
+            wait(after_us);
+            running.signal(Signal::KILL);
+        }
+        End::NoMemory { after_us } => {
+            wait(after_us);
+            let none = Rlimit { current: Some(1 << 20), maximum: None };
+            let id = i32::try_from(running.id()).ok().and_then(Pid::from_raw);
+            // Fails if it has ended, which its status tells.
+            let _ = prlimit(id, Resource::As, none);
+            wait(20_000);
+            running.signal(Signal::KILL);
+        }
+        End::Terminate { after_us } => {
+            // Before it listens, the signal is the shell's usual end.
+            wait(after_us);
+            running.signal(Signal::TERM);
+        }
+    }
+    running.wait(LIMIT)
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(40);
+    lines[from..].iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// Power cuts at random moments: most by the count of events, some by killing a machine on a shadow.
+///
+/// # Errors
+/// As [`Campaign::round`].
+pub fn cuts(campaign: &mut Campaign, count: u64) -> Result<(), String> {
+    for _ in 0..count {
+        let end = match campaign.lot(8) {
+            0 => End::KillShadowed { after_us: campaign.lot(150_000) },
+            // Now and then early, in the start of the machine.
+            1 => End::PowerCut { events: campaign.lot(60) },
+            _ => End::PowerCut { events: campaign.lot(1500) },
+        };
+        campaign.round(end)?;
+    }
+    campaign.settle()
+}
+
+/// Kills of all sorts at random moments.
+///
+/// # Errors
+/// As [`Campaign::round`].
+pub fn kills(campaign: &mut Campaign, count: u64) -> Result<(), String> {
+    for _ in 0..count {
+        let after_us = campaign.lot(120_000);
+        let end = match campaign.lot(10) {
+            0 => End::Stop { after_us: after_us / 2 },
+            1 => End::NoMemory { after_us },
+            2 => End::Terminate { after_us: 60_000 + after_us },
+            _ => End::Kill { after_us },
+        };
+        campaign.round(end)?;
+    }
+    campaign.settle()
+}
+
+/// Programs with a forgotten flush or fence: what it is, and the source lines that are not heard.
+pub const SEEDED_FAULTS: &[(&str, &[&str])] = &[
+    ("no flush in the program's log", &["churn/main.rs"]),
+    ("no flush of the pool's records", &["pool/src/format/records.rs"]),
+    ("no flush of what the monitor writes", &["pool/src/object.rs"]),
+];
+
+/// Cuts the power of a machine with a forgotten flush until that shows; after how many cuts, and how.
+#[must_use]
+pub fn find_fault(seed: u64, sites: &[&str]) -> Option<(u64, String)> {
+    const CUTS_MAX: u64 = 200;
+    let mut campaign = Campaign::new(seed, sites);
+    for _ in 0..CUTS_MAX {
+        let events = 200 + campaign.lot(1200);
+        if let Err(error) = campaign.round(End::PowerCut { events }) {
+            let how = error.lines().next().unwrap_or_default().to_owned();
+            return Some((campaign.tally.cuts, how));
+        }
+    }
+    None
+}
