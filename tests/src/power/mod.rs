@@ -226,6 +226,87 @@ impl Campaign {
         Ok(())
     }
 
+    /// Fills the pool, lets `churn` meet that, and makes room again.
+    ///
+    /// # Errors
+    /// As [`Campaign::round`].
+    pub fn fill(&mut self) -> Result<(), String> {
+        let pool = self.pool();
+        let mut command = Command::new(binary("twzvmm"));
+        command.arg("--pmem").arg(&pool).args(["--mem", "32M", "--", "churn", "fill"]);
+        // 128 + the fault: out of space.
+        let filled = start(command).wait(LIMIT);
+        if filled.status != 133 || !filled.stderr.contains("out of space") {
+            return Err(format!("filling ended with {}: {}", filled.status, filled.stderr));
+        }
+        // The other `churn` may have met the full pool in that life.
+        self.judge_full(&filled)?;
+        let running = self.start(None);
+        sleep(Duration::from_millis(300));
+        if running.wait_until("churn: the pool is full", Duration::from_secs(5)) {
+            sleep(Duration::from_millis(50));
+        }
+        running.signal(Signal::KILL);
+        let output = running.wait(LIMIT);
+        self.judge_full(&output)?;
+        self.check_pool()?;
+        let mut command = Command::new(binary("twzvmm"));
+        command.args(["pool", "rm"]).arg(&pool).arg("churn/fill");
+        let removed = start(command).wait(LIMIT);
+        if removed.status != 0 {
+            return Err(format!("making room: {}", removed.stderr));
+        }
+        self.settle()
+    }
+
+    /// A life in which the pool was full.
+    fn judge_full(&mut self, output: &Output) -> Result<(), String> {
+        let mut said = output.clone();
+        said.status = 137;
+        let ended_by_itself = said.stdout.contains("churn: the pool is full");
+        said.stdout = said
+            .stdout
+            .lines()
+            .filter(|line| !line.contains("the pool is full"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        self.judge(&said, End::Kill { after_us: 0 })?;
+        // One that ends by itself is not resumed.
+        self.is_running &= !ended_by_itself;
+        Ok(())
+    }
+
+    /// Truncates the pool's file under the machine: it must say so and end, and so must the next one; with the file as it was before, all goes on.
+    ///
+    /// # Errors
+    /// As [`Campaign::round`].
+    pub fn truncate(&mut self) -> Result<(), String> {
+        let (pool, copy) = (self.pool(), self.folder.path().join("copy.img"));
+        let io = |error: std::io::Error| error.to_string();
+        std::fs::copy(&pool, &copy).map_err(io)?;
+        let running = self.start(None);
+        if !running.wait_until("churn: done", LIMIT) {
+            return Err("it does not begin".into());
+        }
+        let file = std::fs::File::options().write(true).open(&pool).map_err(io)?;
+        file.set_len(2 << 20).map_err(io)?;
+        let output = running.wait(LIMIT);
+        // An error of twzvmm, or the fault of the thread: the medium failed.
+        if ![2, 142].contains(&output.status)
+            || !(output.stderr.contains("truncated") || output.stderr.contains("medium"))
+        {
+            return Err(format!("a truncated file: status {}, {:?}", output.status, output.stderr));
+        }
+        let mut command = Command::new(binary("twzvmm"));
+        command.arg("--pmem").arg(&pool).args(["--", "counter"]);
+        let again = start(command).wait(LIMIT);
+        if again.status != 2 || !again.stderr.contains("truncated") {
+            return Err(format!("a start on a truncated file: status {}, {:?}", again.status, again.stderr));
+        }
+        std::fs::rename(&copy, &pool).map_err(io)?;
+        self.settle()
+    }
+
     fn check_pool(&self) -> Result<(), String> {
         // A process that was killed holds the pool until it is gone.
         let mut command = Command::new(binary("twzvmm"));

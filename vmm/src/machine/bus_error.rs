@@ -15,11 +15,10 @@ const MESSAGE: &[u8] =
     full, or the medium failed; `twzvmm pool fsck` tells what is left\n";
 
 extern "C" fn bus_error(_signal: libc::c_int) {
-    // SAFETY: `write` and `_exit` are async-signal-safe, and the message is static.
-    unsafe {
-        libc::write(libc::STDERR_FILENO, MESSAGE.as_ptr().cast(), MESSAGE.len());
-        libc::_exit(EXIT)
-    }
+    // SAFETY: `write` is async-signal-safe, and the message is static.
+    unsafe { libc::write(libc::STDERR_FILENO, MESSAGE.as_ptr().cast(), MESSAGE.len()) };
+    // SAFETY: async-signal-safe, too.
+    unsafe { libc::_exit(EXIT) }
 }
 
 /// Installs the handlers.

@@ -1,6 +1,7 @@
 //! A program that never ends and must never lose anything: the load of power-cut and kill tests.
 //!
 //!     churn SEED
+//!     churn fill      takes every page that is left of the pool, until a fault ends it
 //!
 //! Each operation is finished durably, then counted durably, then announced (`churn: done N`: so many are done). It is resumable. When it begins, and when it begins
 //! again, it recovers, checks what it can check by itself, and prints what it finds; a model of the operations must agree.
@@ -58,6 +59,9 @@ impl From<ErrorCode> for Stop {
 }
 
 fn main(args: Args) -> u8 {
+    if args.get(1) == Some("fill") {
+        return status(fill());
+    }
     let seed = args.get(1).and_then(|text| text.parse().ok()).unwrap_or(1);
     status(begin(seed))
 }
@@ -93,6 +97,19 @@ fn begin(seed: u64) -> Result<(), Stop> {
     let base = view::map_anywhere(ledger, READ_WRITE).ok_or(ErrorCode::NoMemory)?;
     resume::set(_resume, ledger, 0)?;
     Ledger::at(base).go_on(true)
+}
+
+/// Stores to page after page of an object called "churn/fill".
+fn fill() -> Result<(), Stop> {
+    let object = syscall::object_create(&CreateSpec::default())?;
+    syscall::name_set(object, "churn/fill")?;
+    let base = view::map_anywhere(object, READ_WRITE).ok_or(ErrorCode::NoMemory)?;
+    println!("churn: filling");
+    for page in 1.. {
+        // SAFETY: the object is mapped there; beyond its end, or that of the pool, is a fault, which ends this thread as it should.
+        unsafe { base.wrapping_add(page * PAGE_BYTES).write_volatile(1) };
+    }
+    Ok(())
 }
 
 /// Named only when it is whole.

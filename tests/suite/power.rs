@@ -1,0 +1,54 @@
+//! A few of what `make test-power` does by the hundred: power cuts that lose unflushed lines, kills, a full pool, a truncated file.
+
+use tests::power::{Campaign, SEEDED_FAULTS, cuts, find_fault, kills};
+use tests::{Facility, available};
+
+/// The seed of these tests; `twz-power --seed` tries others.
+const SEED: u64 = 20_261_120;
+
+mod local {
+    use super::*;
+
+    /// A campaign, unless this host has no KVM.
+    fn campaign(seed: u64) -> Option<Campaign> {
+        available(Facility::Kvm).then(|| Campaign::new(seed, &[]))
+    }
+
+    #[test]
+    fn power_cuts_lose_nothing_that_was_acknowledged() {
+        let Some(mut campaign) = campaign(SEED) else { return };
+        cuts(&mut campaign, 20).unwrap_or_else(|error| panic!("{error}"));
+        assert!(campaign.tally.states > 5, "{}", campaign.tally);
+    }
+
+    #[test]
+    fn kills_lose_nothing_that_was_acknowledged() {
+        let Some(mut campaign) = campaign(SEED + 1) else { return };
+        kills(&mut campaign, 30).unwrap_or_else(|error| panic!("{error}"));
+        assert!(campaign.tally.acknowledged > 0, "{}", campaign.tally);
+    }
+
+    #[test]
+    fn forgotten_flushes_are_found() {
+        if !available(Facility::Kvm) {
+            return;
+        }
+        for (name, sites) in SEEDED_FAULTS {
+            assert!(find_fault(SEED + 2, sites).is_some(), "{name}: not found");
+        }
+    }
+
+    #[test]
+    fn a_full_pool_is_said_and_survived() {
+        let Some(mut campaign) = campaign(SEED + 3) else { return };
+        kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
+        campaign.fill().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[test]
+    fn a_truncated_file_is_said() {
+        let Some(mut campaign) = campaign(SEED + 4) else { return };
+        campaign.settle().unwrap_or_else(|error| panic!("{error}"));
+        campaign.truncate().unwrap_or_else(|error| panic!("{error}"));
+    }
+}
