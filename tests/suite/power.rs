@@ -1,6 +1,6 @@
 //! A few of what `make test-power` does by the hundred: power cuts that lose unflushed lines, kills, a full pool, a truncated file.
 
-use tests::power::{Campaign, SEEDED_FAULTS, cuts, find_fault, kills};
+use tests::power::{Campaign, Load, SEEDED_FAULTS, cuts, find_fault, kills};
 use tests::{Facility, available};
 
 /// The seed of these tests; `twz-power --seed` tries others.
@@ -10,22 +10,26 @@ mod local {
     use super::*;
 
     /// A campaign, unless this host has no KVM.
-    fn campaign(seed: u64) -> Option<Campaign> {
-        available(Facility::Kvm).then(|| Campaign::new(seed, &[]))
+    fn campaign(load: Load, seed: u64) -> Option<Campaign> {
+        available(Facility::Kvm).then(|| Campaign::new(load, seed, &[]))
     }
 
     #[test]
     fn power_cuts_lose_nothing_that_was_acknowledged() {
-        let Some(mut campaign) = campaign(SEED) else { return };
-        cuts(&mut campaign, 20).unwrap_or_else(|error| panic!("{error}"));
-        assert!(campaign.tally.states > 5, "{}", campaign.tally);
+        for load in [Load::Churn, Load::Vault] {
+            let Some(mut campaign) = campaign(load, SEED) else { return };
+            cuts(&mut campaign, 15).unwrap_or_else(|error| panic!("{error}"));
+            assert!(campaign.tally.states > 3, "{}", campaign.tally);
+        }
     }
 
     #[test]
     fn kills_lose_nothing_that_was_acknowledged() {
-        let Some(mut campaign) = campaign(SEED + 1) else { return };
-        kills(&mut campaign, 30).unwrap_or_else(|error| panic!("{error}"));
-        assert!(campaign.tally.acknowledged > 0, "{}", campaign.tally);
+        for load in [Load::Churn, Load::Vault] {
+            let Some(mut campaign) = campaign(load, SEED + 1) else { return };
+            kills(&mut campaign, 20).unwrap_or_else(|error| panic!("{error}"));
+            assert!(campaign.tally.acknowledged > 0, "{}", campaign.tally);
+        }
     }
 
     #[test]
@@ -33,21 +37,21 @@ mod local {
         if !available(Facility::Kvm) {
             return;
         }
-        for (name, sites) in SEEDED_FAULTS {
-            assert!(find_fault(SEED + 2, sites).is_some(), "{name}: not found");
+        for &(name, load, sites) in SEEDED_FAULTS {
+            assert!(find_fault(SEED + 2, load, sites).is_some(), "{name}: not found");
         }
     }
 
     #[test]
     fn a_full_pool_is_said_and_survived() {
-        let Some(mut campaign) = campaign(SEED + 3) else { return };
+        let Some(mut campaign) = campaign(Load::Churn, SEED + 3) else { return };
         kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
         campaign.fill().unwrap_or_else(|error| panic!("{error}"));
     }
 
     #[test]
     fn a_truncated_file_is_said() {
-        let Some(mut campaign) = campaign(SEED + 4) else { return };
+        let Some(mut campaign) = campaign(Load::Churn, SEED + 4) else { return };
         campaign.settle().unwrap_or_else(|error| panic!("{error}"));
         campaign.truncate().unwrap_or_else(|error| panic!("{error}"));
     }

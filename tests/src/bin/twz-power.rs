@@ -6,7 +6,7 @@
 
 use std::process::ExitCode;
 use std::time::Instant;
-use tests::power::{Campaign, SEEDED_FAULTS, Tally, cuts, find_fault, kills};
+use tests::power::{Campaign, Load, SEEDED_FAULTS, Tally, cuts, find_fault, kills};
 
 fn main() -> ExitCode {
     let (mut number_of_cuts, mut number_of_kills, mut seed) = (500, 1000, 1);
@@ -35,21 +35,27 @@ fn main() -> ExitCode {
             }
         }
     };
-    let mut campaign = Campaign::new(seed, &[]);
-    let result = cuts(&mut campaign, number_of_cuts);
-    tell("power cuts that lose unflushed lines", &campaign, result);
-    let mut campaign = Campaign::new(seed + 1, &[]);
-    let result = kills(&mut campaign, number_of_kills);
-    tell("kills", &campaign, result);
-    for (name, sites) in SEEDED_FAULTS {
-        match find_fault(seed + 2, sites) {
-            Some((cuts, how)) => println!(
-                "{:>5} s  seeded fault, {name}: found after {cuts} cuts: {how}",
-                began.elapsed().as_secs()
-            ),
+    for (load, share) in [(Load::Churn, 0), (Load::Vault, 1)] {
+        // Half to each.
+        let part = |number: u64| number.div_ceil(2);
+        let name = load.name();
+        let mut campaign = Campaign::new(load, seed + share, &[]);
+        let result = cuts(&mut campaign, part(number_of_cuts));
+        tell(&format!("{name}, power cuts that lose unflushed lines"), &campaign, result);
+        let mut campaign = Campaign::new(load, seed + share + 10, &[]);
+        let result = kills(&mut campaign, part(number_of_kills));
+        tell(&format!("{name}, kills"), &campaign, result);
+    }
+    for &(name, load, sites) in SEEDED_FAULTS {
+        let found = find_fault(seed + 20, load, sites);
+        let seconds = began.elapsed().as_secs();
+        match found {
+            Some((cuts, how)) => {
+                println!("{seconds:>5} s  seeded fault, {name}: found after {cuts} cuts: {how}")
+            }
             None => {
                 has_failed = true;
-                println!("{:>5} s  seeded fault, {name}: NOT FOUND", began.elapsed().as_secs());
+                println!("{seconds:>5} s  seeded fault, {name}: NOT FOUND");
             }
         }
     }

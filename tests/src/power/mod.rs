@@ -1,8 +1,8 @@
 //! Power cuts and kills of a machine under load, with a model of what it acknowledged.
 //!
 //! # Contract
-//! - One [`Campaign`] is one pool in one folder. Each [`Campaign::round`] starts a machine on it, which resumes `churn` (or starts it, the first time), ends it in
-//!   some [`End`], and checks: the pool with `fsck`, and in the next life everything that `churn` finds against the model.
+//! - One [`Campaign`] is one pool in one folder. Each [`Campaign::round`] starts a machine on it, which resumes its [`Load`] (or starts it, the first time), ends it in
+//!   some [`End`], and checks: the pool with `fsck`, and in the next life everything that it finds against the model.
 //! - A round fails with words that say what was lost, torn or damaged; nothing is repaired in between.
 
 mod model;
@@ -58,6 +58,26 @@ pub enum End {
     },
 }
 
+/// The program that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// System calls: objects made, copied and deleted, names; a log of its own.
+    Churn,
+    /// `libtwz`: transactions, collections, pointers through FOTs.
+    Vault,
+}
+
+impl Load {
+    /// The program's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Churn => "churn",
+            Self::Vault => "vault",
+        }
+    }
+}
+
 /// What was seen in all rounds so far.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tally {
@@ -88,6 +108,7 @@ impl fmt::Display for Tally {
 #[derive(Debug)]
 pub struct Campaign {
     folder: tempfile::TempDir,
+    load: Load,
     model: Model,
     seed: u64,
     /// Source lines whose flushes are dropped.
@@ -106,11 +127,12 @@ impl Campaign {
     /// # Panics
     /// If there is no room for it.
     #[must_use]
-    pub fn new(seed: u64, deaf_to: &[&str]) -> Self {
+    pub fn new(load: Load, seed: u64, deaf_to: &[&str]) -> Self {
         let memory = PathBuf::from("/dev/shm");
         let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         Self {
             folder: folder.expect("room for a pool"),
+            load,
             model: Model::new(seed),
             seed,
             deaf_to: deaf_to.iter().map(|&site| site.to_owned()).collect(),
@@ -119,6 +141,11 @@ impl Campaign {
             random: seed,
             tally: Tally::default(),
         }
+    }
+
+    /// How a line of the load's begins.
+    fn line(&self, word: &str) -> String {
+        format!("{}: {word}", self.load.name())
     }
 
     /// Where the pool is.
@@ -149,7 +176,7 @@ impl Campaign {
             }
         }
         if !self.is_running {
-            command.args(["--", "churn", &self.seed.to_string()]);
+            command.args(["--", self.load.name(), &self.seed.to_string()]);
             // It may be resumable by the time of its end, and must not run twice: the next start tells.
             self.is_running = true;
         }
@@ -203,7 +230,7 @@ impl Campaign {
             self.is_running = false;
             return Ok(());
         }
-        let Said { found, announced, complaint } = model::read(&output.stdout);
+        let Said { found, announced, complaint } = model::read(self.load.name(), &output.stdout);
         if let Some(complaint) = complaint.filter(|_| !matches!(end, End::NoMemory { .. })) {
             return Err(complaint);
         }
@@ -285,7 +312,7 @@ impl Campaign {
         let io = |error: std::io::Error| error.to_string();
         std::fs::copy(&pool, &copy).map_err(io)?;
         let running = self.start(None);
-        if !running.wait_until("churn: done", LIMIT) {
+        if !running.wait_until(&self.line("done"), LIMIT) {
             return Err("it does not begin".into());
         }
         let file = std::fs::File::options().write(true).open(&pool).map_err(io)?;
@@ -335,7 +362,7 @@ impl Campaign {
         for _ in 0..3 {
             let states = self.tally.states;
             let running = self.start(None);
-            if running.wait_until("churn: done", LIMIT) {
+            if running.wait_until(&self.line("done"), LIMIT) {
                 running.signal(Signal::KILL);
             }
             let output = running.wait(LIMIT);
@@ -425,18 +452,24 @@ pub fn kills(campaign: &mut Campaign, count: u64) -> Result<(), String> {
     campaign.settle()
 }
 
-/// Programs with a forgotten flush or fence: what it is, and the source lines that are not heard.
-pub const SEEDED_FAULTS: &[(&str, &[&str])] = &[
-    ("no flush in the program's log", &["churn/main.rs"]),
-    ("no flush of the pool's records", &["pool/src/format/records.rs"]),
-    ("no flush of what the monitor writes", &["pool/src/object.rs"]),
+/// Programs with a forgotten flush or fence: what it is, who runs, and the source lines that are not heard.
+pub const SEEDED_FAULTS: &[(&str, Load, &[&str])] = &[
+    ("no flush in the program's own log", Load::Churn, &["churn/main.rs"]),
+    ("no flush of the pool's records", Load::Churn, &["pool/src/format/records.rs"]),
+    ("no flush of what the monitor writes", Load::Churn, &["pool/src/object.rs"]),
+    ("no flush of the transactions' log", Load::Vault, &["libtwz/src/tx/log.rs"]),
+    (
+        "no flush of what transactions changed",
+        Load::Vault,
+        &["libtwz/src/tx/mod.rs", "libtwz/src/tx/part.rs"],
+    ),
 ];
 
 /// Cuts the power of a machine with a forgotten flush until that shows; after how many cuts, and how.
 #[must_use]
-pub fn find_fault(seed: u64, sites: &[&str]) -> Option<(u64, String)> {
+pub fn find_fault(seed: u64, load: Load, sites: &[&str]) -> Option<(u64, String)> {
     const CUTS_MAX: u64 = 200;
-    let mut campaign = Campaign::new(seed, sites);
+    let mut campaign = Campaign::new(load, seed, sites);
     for _ in 0..CUTS_MAX {
         let events = 200 + campaign.lot(1200);
         if let Err(error) = campaign.round(End::PowerCut { events }) {

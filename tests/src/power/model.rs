@@ -87,11 +87,12 @@ pub(super) struct Said {
 }
 
 /// Reads its output; a last line without an end does not count.
-pub(super) fn read(output: &str) -> Said {
+pub(super) fn read(program: &str, output: &str) -> Said {
     let mut said = Said::default();
     let mut found = Found::default();
     for line in output.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')) {
-        let Some(rest) = line.strip_prefix("churn: ") else { continue };
+        let rest = line.strip_prefix(program).and_then(|rest| rest.strip_prefix(": "));
+        let Some(rest) = rest else { continue };
         let words: Vec<&str> = rest.split(' ').collect();
         let number =
             |index: usize| words.get(index).and_then(|word| word.parse::<u64>().ok()).unwrap_or(u64::MAX);
@@ -138,12 +139,13 @@ mod tests {
     #[test]
     fn output_is_read_as_far_as_it_goes() {
         let said = read(
+            "churn",
             "churn: found 7\nchurn: account 1 5\nchurn: thing 2 9\nchurn: that is all\nchurn: done 8\nchurn: done 9",
         );
         let found = said.found.expect("all");
         assert_eq!((found.done, found.accounts[&1], found.things[&2]), (7, 5, 9));
         assert_eq!(said.announced, Some(8));
-        assert!(read("churn: found 7\nchurn: acc").found.is_none());
-        assert_eq!(read("churn: TORN thing 3\n").complaint.as_deref(), Some("TORN thing 3"));
+        assert!(read("churn", "churn: found 7\nchurn: acc").found.is_none());
+        assert_eq!(read("churn", "churn: TORN thing 3\n").complaint.as_deref(), Some("TORN thing 3"));
     }
 }
