@@ -23,6 +23,15 @@ const POOL: &str = "16M";
 /// How long a machine may take for what takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
+/// From when a time counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The start of the machine.
+    Start,
+    /// The first operation that the load announces.
+    Load,
+}
+
 /// How a machine ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -31,31 +40,25 @@ pub enum End {
         /// Events.
         events: u64,
     },
-    /// SIGKILL after a time.
-    Kill {
-        /// Microseconds from its start.
-        after_us: u64,
-    },
+    /// SIGKILL.
+    Kill(Moment),
     /// SIGKILL of a machine on a shadow: all that was not durable is lost.
-    KillShadowed {
-        /// Microseconds from its start.
-        after_us: u64,
-    },
-    /// SIGSTOP, SIGCONT, and SIGKILL after that.
-    Stop {
-        /// Microseconds from its start to SIGSTOP, and from SIGCONT to SIGKILL.
-        after_us: u64,
-    },
-    /// No more memory from the host from some time on, then SIGKILL.
-    NoMemory {
-        /// Microseconds from its start.
-        after_us: u64,
-    },
+    KillShadowed(Moment),
+    /// SIGSTOP, SIGCONT after 2 ms, and SIGKILL as long after that as it took before.
+    Stop(Moment),
+    /// No more memory from the host, and SIGKILL 20 ms later.
+    NoMemory(Moment),
     /// SIGTERM.
-    Terminate {
-        /// Microseconds from its start.
-        after_us: u64,
-    },
+    Terminate(Moment),
+}
+
+/// When something happens to a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// From when on.
+    pub from: From,
+    /// Microseconds later.
+    pub after_us: u64,
 }
 
 /// The program that runs.
@@ -190,14 +193,14 @@ impl Campaign {
     pub fn round(&mut self, end: End) -> Result<(), String> {
         let shadow = match end {
             End::PowerCut { events } => Some(Some(events)),
-            End::KillShadowed { .. } => Some(None),
+            End::KillShadowed(_) => Some(None),
             _ => None,
         };
         let running = self.start(shadow);
-        let output = ended(running, end);
+        let output = ended(running, end, &self.line("done"));
         match end {
             End::PowerCut { .. } => self.tally.cuts += 1,
-            End::KillShadowed { .. } => {
+            End::KillShadowed(_) => {
                 (self.tally.cuts, self.tally.kills) = (self.tally.cuts + 1, self.tally.kills + 1)
             }
             _ => self.tally.kills += 1,
@@ -215,10 +218,10 @@ impl Campaign {
 
     fn judge(&mut self, output: &Output, end: End) -> Result<(), String> {
         let expected: &[i32] = match end {
-            End::PowerCut { .. } | End::Kill { .. } | End::KillShadowed { .. } | End::Stop { .. } => &[137],
-            End::Terminate { .. } => &[143],
+            End::PowerCut { .. } | End::Kill(_) | End::KillShadowed(_) | End::Stop(_) => &[137],
+            End::Terminate(_) => &[143],
             // It notices, or is killed, or a thread gets no page: fault 5.
-            End::NoMemory { .. } => &[137, 2, 133, 134],
+            End::NoMemory(_) => &[137, 2, 133, 134],
         };
         if output.stderr.contains("was set aside") {
             self.tally.set_aside += 1;
@@ -231,13 +234,13 @@ impl Campaign {
             return Ok(());
         }
         let Said { found, announced, complaint } = model::read(self.load.name(), &output.stdout);
-        if let Some(complaint) = complaint.filter(|_| !matches!(end, End::NoMemory { .. })) {
+        if let Some(complaint) = complaint.filter(|_| !matches!(end, End::NoMemory(_))) {
             return Err(complaint);
         }
         if !expected.contains(&output.status) {
             return Err(format!("unexpected end, status {}", output.status));
         }
-        if matches!(end, End::NoMemory { .. }) && output.status != 137 && output.stderr.trim().is_empty() {
+        if matches!(end, End::NoMemory(_)) && output.status != 137 && output.stderr.trim().is_empty() {
             return Err("it ended without a word".into());
         }
         if let Some(found) = found {
@@ -297,7 +300,7 @@ impl Campaign {
             .filter(|line| !line.contains("the pool is full"))
             .map(|line| format!("{line}\n"))
             .collect();
-        self.judge(&said, End::Kill { after_us: 0 })?;
+        self.judge(&said, AT_ONCE)?;
         // One that ends by itself is not resumed.
         self.is_running &= !ended_by_itself;
         Ok(())
@@ -366,7 +369,7 @@ impl Campaign {
                 running.signal(Signal::KILL);
             }
             let output = running.wait(LIMIT);
-            self.judge(&output, End::Kill { after_us: 0 })
+            self.judge(&output, AT_ONCE)
                 .map_err(|what| format!("at last: {what}\n{}{}", tail(&output.stdout), output.stderr))?;
             if self.tally.states > states {
                 return self.check_pool();
@@ -376,35 +379,42 @@ impl Campaign {
     }
 }
 
-/// Brings a machine to its end.
-fn ended(running: Running, end: End) -> Output {
-    let wait = |us: u64| sleep(Duration::from_micros(us));
+/// The end of a life that was ended when it had done what it was for.
+const AT_ONCE: End = End::Kill(Moment { from: From::Load, after_us: 0 });
+
+/// Brings a machine to its end; `works` is what the load prints when it works.
+fn ended(running: Running, end: End, works: &str) -> Output {
+    let pause = |us: u64| sleep(Duration::from_micros(us));
+    let wait = |moment: Moment| {
+        // One that does not come so far ends by itself.
+        let _ = moment.from == From::Start || running.wait_until(works, LIMIT);
+        pause(moment.after_us);
+    };
     match end {
         End::PowerCut { .. } => {}
-        End::Kill { after_us } | End::KillShadowed { after_us } => {
-            wait(after_us);
+        End::Kill(moment) | End::KillShadowed(moment) => {
+            wait(moment);
             running.signal(Signal::KILL);
         }
-        End::Stop { after_us } => {
-            wait(after_us);
+        End::Stop(moment) => {
+            wait(moment);
             running.signal(Signal::STOP);
-            wait(2000);
+            pause(2000);
             running.signal(Signal::CONT);
-            wait(after_us);
+            pause(moment.after_us);
             running.signal(Signal::KILL);
         }
-        End::NoMemory { after_us } => {
-            wait(after_us);
+        End::NoMemory(moment) => {
+            wait(moment);
             let none = Rlimit { current: Some(1 << 20), maximum: None };
             let id = i32::try_from(running.id()).ok().and_then(Pid::from_raw);
             // Fails if it has ended, which its status tells.
             let _ = prlimit(id, Resource::As, none);
-            wait(20_000);
+            pause(20_000);
             running.signal(Signal::KILL);
         }
-        End::Terminate { after_us } => {
-            // Before it listens, the signal is the shell's usual end.
-            wait(after_us);
+        End::Terminate(moment) => {
+            wait(moment);
             running.signal(Signal::TERM);
         }
     }
@@ -417,6 +427,13 @@ fn tail(text: &str) -> String {
     lines[from..].iter().map(|line| format!("{line}\n")).collect()
 }
 
+/// A moment: one in eight in the start of the machine, else under load.
+fn moment(campaign: &mut Campaign) -> Moment {
+    let after_us = campaign.lot(60_000);
+    let from = if campaign.lot(8) == 0 { From::Start } else { From::Load };
+    Moment { from, after_us }
+}
+
 /// Power cuts at random moments: most by the count of events, some by killing a machine on a shadow.
 ///
 /// # Errors
@@ -424,7 +441,7 @@ fn tail(text: &str) -> String {
 pub fn cuts(campaign: &mut Campaign, count: u64) -> Result<(), String> {
     for _ in 0..count {
         let end = match campaign.lot(8) {
-            0 => End::KillShadowed { after_us: campaign.lot(150_000) },
+            0 => End::KillShadowed(moment(campaign)),
             // Now and then early, in the start of the machine.
             1 => End::PowerCut { events: campaign.lot(60) },
             _ => End::PowerCut { events: campaign.lot(1500) },
@@ -440,12 +457,12 @@ pub fn cuts(campaign: &mut Campaign, count: u64) -> Result<(), String> {
 /// As [`Campaign::round`].
 pub fn kills(campaign: &mut Campaign, count: u64) -> Result<(), String> {
     for _ in 0..count {
-        let after_us = campaign.lot(120_000);
+        let moment = moment(campaign);
         let end = match campaign.lot(10) {
-            0 => End::Stop { after_us: after_us / 2 },
-            1 => End::NoMemory { after_us },
-            2 => End::Terminate { after_us: 60_000 + after_us },
-            _ => End::Kill { after_us },
+            0 => End::Stop(moment),
+            1 => End::NoMemory(moment),
+            2 => End::Terminate(Moment { from: From::Load, ..moment }),
+            _ => End::Kill(moment),
         };
         campaign.round(end)?;
     }
