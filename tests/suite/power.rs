@@ -1,6 +1,6 @@
 //! A few of what `make test-power` does by the hundred: power cuts that lose unflushed lines, kills, a full pool, a truncated file.
 
-use tests::power::{Campaign, Load, SEEDED_FAULTS, cuts, find_fault, kills};
+use tests::power::{Campaign, Load, SEEDED_FAULTS, boots, cuts, find_fault, kills};
 use tests::{Facility, available};
 
 /// The seed of these tests; `twz-power --seed` tries others.
@@ -54,5 +54,19 @@ mod local {
         let Some(mut campaign) = campaign(Load::Churn, SEED + 4) else { return };
         campaign.settle().unwrap_or_else(|error| panic!("{error}"));
         campaign.truncate().unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+mod testbed {
+    use super::*;
+
+    #[test]
+    fn power_cuts_on_a_dax_device_lose_nothing_that_was_acknowledged() {
+        if !available(Facility::Testbed) {
+            return;
+        }
+        let mut campaign = Campaign::new(Load::Churn, SEED + 5, &[]);
+        boots(&mut campaign, 1, 3).unwrap_or_else(|error| panic!("{error}"));
+        assert!(campaign.tally.states > 0, "{}", campaign.tally);
     }
 }

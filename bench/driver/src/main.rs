@@ -4,6 +4,7 @@
 
 mod guest;
 mod linux;
+mod resume;
 
 use anyhow::{Context, Result};
 use bench::compare::{self, Verdict};
@@ -101,6 +102,7 @@ fn run(arguments: &Run) -> Result<()> {
         let guest = Guest::new(twzvmm)?;
         rows.extend(boot(&guest, arguments.rounds)?);
         rows.extend(kernel(&guest, arguments)?);
+        rows.extend(resume::rows(twzvmm, arguments.rounds)?);
     }
     print!("{}", report::write_all(&arguments.out, &Host::look(), &rows)?);
     Ok(())

@@ -8,6 +8,9 @@
 mod model;
 #[path = "../../../apps/src/bin/churn/plan.rs"]
 mod plan;
+mod testbed;
+
+pub use testbed::boots;
 
 use crate::{Output, Running, binary, start};
 use model::{Model, Said};
@@ -225,7 +228,9 @@ impl Campaign {
         };
         if output.stderr.contains("was set aside") {
             self.tally.set_aside += 1;
-            self.retry()?;
+            if self.pool().exists() {
+                self.retry()?;
+            }
             return Ok(());
         }
         if output.stderr.contains("no thread is to be resumed") {
