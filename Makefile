@@ -12,6 +12,9 @@ test-intel: setup ## the tests that need VT-x with EPT, in the testbed's Intel m
 coverage: setup   ## which code of the guest kernel no test program reaches
 	@scripts/coverage
 
+test-power: setup ## hundreds of power cuts and kills under load, and seeded faults (minutes)
+	@scripts/test-power
+
 bench: setup      ## measure, and print what was measured on what
 	@scripts/bench
 
@@ -34,4 +37,4 @@ lint:             ## what `make test` says about the sources alone
 help:             ## this list
 	@sed -n 's/^\([a-z-]*\):.*##/  \1\t/p' Makefile | expand -t 15
 
-.PHONY: run test test-intel coverage bench bench-compare book setup fmt lint help
+.PHONY: run test test-intel test-power coverage bench bench-compare book setup fmt lint help

@@ -333,6 +333,17 @@ impl Mailbox {
         Ok(usize::try_from(rets[0]).unwrap_or(usize::MAX).min(NAME_MAX))
     }
 
+    /// A flush or a fence (offset, bytes, thread, line), by the source file that the data area names.
+    pub(crate) fn pmem_trace(
+        mut self,
+        context: ObjectId,
+        object: ObjectId,
+        [offset, bytes, thread, line]: [u64; 4],
+    ) -> Result<(), ErrorCode> {
+        let arguments = [context.lo, context.hi, object.lo, object.hi, offset, bytes, thread, line];
+        self.call(Op::PmemTrace, &arguments).map(drop)
+    }
+
     /// Makes a thread resumable as the `ResumeSpec` in the data area says; returns its number in the monitor's list.
     pub(crate) fn resume_set(
         mut self,

@@ -199,6 +199,7 @@ impl Kernel {
             Syscall::ResumeSet => self.resume_set(mailbox, thread, a[0]).into(),
             Syscall::ResumeClear => self.resume_note(mailbox, thread, ResumeNote::Over).into(),
             Syscall::ResumeConfirm => self.resume_note(mailbox, thread, ResumeNote::Confirmed).into(),
+            Syscall::PmemTrace => self.pmem_trace(caller, a).into(),
             Syscall::NameGet => {
                 self.name(caller, a[0], a[1]).and_then(|length| mailbox.name_get(context, length)).into()
             }
@@ -324,6 +325,32 @@ impl Kernel {
         let length = length.ok_or(ErrorCode::BadArgument)?;
         caller.mailbox.random(length)?;
         self.copy_from_data(caller, to, length)
+    }
+
+    /// Passes a flush or a fence on, as (object, offset). Memory that was never touched has nothing to flush.
+    fn pmem_trace(&mut self, caller: Caller, a: [u64; 6]) -> Result<(), ErrorCode> {
+        const WORD: usize = size_of::<u64>();
+        let [kind, address, bytes, file, length, line] = a;
+        let length = usize::try_from(length).ok().filter(|length| (1..=NAME_MAX).contains(length));
+        let length = length.ok_or(ErrorCode::BadArgument)?;
+        let mut name = [0; NAME_MAX];
+        self.copy_in(caller.mailbox, caller.space, file, &mut name[..length])?;
+        let (object, offset) = match kind {
+            0 if bytes > 0 => match self.place_of(caller.space, address) {
+                Some(place) => place,
+                None => return Ok(()),
+            },
+            0 => return Ok(()),
+            1 => (ObjectId::NULL, 0),
+            _ => return Err(ErrorCode::BadArgument),
+        };
+        let mut to = caller.mailbox;
+        let data = to.data(WORD + length);
+        data[..WORD].copy_from_slice(&(length as u64).to_le_bytes());
+        data[WORD..].copy_from_slice(&name[..length]);
+        let bytes = if kind == 1 { 0 } else { bytes };
+        let number = self.threads[caller.thread].number;
+        caller.mailbox.pmem_trace(caller.context, object, [offset, bytes, number, line])
     }
 
     /// Brings a name into the data area and returns its length.

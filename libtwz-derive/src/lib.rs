@@ -1,4 +1,4 @@
-//! `#[derive(Invariant)]`, `#[gate]` and `#[libtwz::main]`.
+//! `#[derive(Invariant)]`, `#[gate]`, `#[libtwz::main]` and `#[libtwz::resume]`.
 //!
 //! `#[derive(Invariant)]` proves at compile time that a type may stand in a persistent object; `#[gate]` makes a function callable from
 //! other security contexts.
@@ -54,6 +54,28 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 pub fn gate(attribute: TokenStream, item: TokenStream) -> TokenStream {
     let function = parse_macro_input!(item as syn::ItemFn);
     gate::expand(attribute.into(), &function).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+/// Names the function that a resumed thread begins with: `fn go_on(resumed: libtwz::resume::Resumed)`, returning what a main may return; see
+/// `libtwz::resume`.
+#[proc_macro_attribute]
+pub fn resume(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    let function = parse_macro_input!(item as ItemFn);
+    if !arguments.is_empty() {
+        let error = syn::Error::new(proc_macro2::Span::call_site(), "#[libtwz::resume] takes no arguments");
+        return error.to_compile_error().into();
+    }
+    let signature = &function.sig;
+    let is_plain = signature.inputs.len() == 1
+        && signature.generics.params.is_empty()
+        && signature.asyncness.is_none()
+        && signature.unsafety.is_none();
+    if !is_plain {
+        let message = "a resumed thread's function takes one parameter, a libtwz::resume::Resumed";
+        return syn::Error::new_spanned(signature, message).to_compile_error().into();
+    }
+    let name = &signature.ident;
+    quote! { #function ::libtwz::start_again!(#name); }.into()
 }
 
 fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {

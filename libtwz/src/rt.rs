@@ -40,6 +40,17 @@ impl<T: Termination, E: Display> Termination for Result<T, E> {
 #[doc(hidden)]
 pub use twz_rt::start::begin;
 
+/// [`begin`] with the arguments where the loader put them.
+///
+/// # Safety
+/// As for [`begin`].
+#[cfg(feature = "guest")]
+#[doc(hidden)]
+pub unsafe fn begin_again() -> twz_rt::Args {
+    // SAFETY: the caller's promise.
+    unsafe { begin(core::ptr::with_exposed_provenance(twz_rt::start::ARGUMENTS)) }
+}
+
 #[cfg(feature = "guest")]
 #[doc(hidden)]
 pub fn finish(status: u8) -> ! {

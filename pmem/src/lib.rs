@@ -19,6 +19,7 @@
 //! |---|---|---|
 //! | [`Native`] | `clwb`/`clflushopt`/`clflush`, `sfence`, `movnti` | DAX; guests, where it is all there is |
 //! | `Msynced` (feature `std`) | `msync` at each fence | a file without DAX |
+//! | `shadow::Shadow` (feature `std`) | a copy to the medium at each fence | power failures of whole systems |
 //! | `sim::Sim` (feature `sim`) | being told so | crash tests |
 #![cfg_attr(not(feature = "std"), no_std)]
 
@@ -26,8 +27,11 @@ mod cpu;
 #[cfg(feature = "std")]
 mod msync;
 mod native;
+#[cfg(feature = "std")]
+pub mod shadow;
 #[cfg(feature = "sim")]
 pub mod sim;
+pub mod trace;
 
 pub use cpu::{FlushInstruction, flush_instruction};
 #[cfg(feature = "std")]
@@ -115,6 +119,37 @@ pub trait Pmem {
         self.flush(at, len);
         self.fence();
     }
+}
+
+/// Loads and stores of a [`Pmem`] whose field `$region` is one: for backends that differ in what makes them durable.
+#[macro_export]
+macro_rules! loads_and_stores_of {
+    ($region:ident) => {
+        #[inline]
+        fn len(&self) -> u64 {
+            self.$region.len()
+        }
+        #[inline]
+        fn load(&self, at: u64) -> u64 {
+            self.$region.load(at)
+        }
+        #[inline]
+        fn store(&self, at: u64, value: u64) {
+            self.$region.store(at, value);
+        }
+        #[inline]
+        fn compare_exchange(&self, at: u64, current: u64, new: u64) -> ::core::result::Result<u64, u64> {
+            self.$region.compare_exchange(at, current, new)
+        }
+        #[inline]
+        fn read(&self, at: u64, into: &mut [u8]) {
+            self.$region.read(at, into);
+        }
+        #[inline]
+        fn write(&self, at: u64, from: &[u8]) {
+            self.$region.write(at, from);
+        }
+    };
 }
 
 /// A shared reference to a region is as good as the region.

@@ -57,28 +57,8 @@ impl Msynced {
 }
 
 impl Pmem for Msynced {
-    #[inline]
-    fn len(&self) -> u64 {
-        self.region.len()
-    }
-    #[inline]
-    fn load(&self, at: u64) -> u64 {
-        self.region.load(at)
-    }
-    #[inline]
-    fn store(&self, at: u64, value: u64) {
-        self.region.store(at, value);
-    }
-    #[inline]
-    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<u64, u64> {
-        self.region.compare_exchange(at, current, new)
-    }
-    fn read(&self, at: u64, into: &mut [u8]) {
-        self.region.read(at, into);
-    }
-    fn write(&self, at: u64, from: &[u8]) {
-        self.region.write(at, from);
-    }
+    crate::loads_and_stores_of!(region);
+
     fn write_nt(&self, at: u64, from: &[u8]) {
         self.region.write(at, from);
         self.note(at, from.len() as u64);

@@ -6,7 +6,9 @@
 //!   reference to bytes that are written through it at the same time.
 //! - Each access checks its bounds first, then touches memory by whole atomic words (bytes at ragged ends).
 
+use crate::trace::{self, Traced};
 use crate::{LINE, Pmem, WORD, cpu};
+use core::panic::Location;
 use core::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 /// A mapped region. Copies are cheap and mean the same region.
@@ -65,6 +67,18 @@ impl Native {
         let address: *mut u64 = core::ptr::from_ref(self.word(at)).cast_mut().cast();
         // SAFETY: `word` checked bounds and alignment; N1.
         unsafe { cpu::store_nt(address, value) }
+    }
+}
+
+impl Native {
+    /// Words were stored around the cache, which need no flush: a witness has to know of them.
+    #[inline]
+    #[track_caller]
+    fn tell_around(&self, at: u64, len: u64) {
+        if len > 0 {
+            let address = self.base as u64 + at;
+            trace::tell(Traced::Flush { address, bytes: len }, Location::caller());
+        }
     }
 }
 
@@ -162,6 +176,7 @@ impl Pmem for Native {
         }
         self.write(at, tail);
         self.flush(at, tail.len() as u64);
+        self.tell_around(at - (words * 8) as u64, (words * 8) as u64);
     }
 
     fn zero_nt(&self, at: u64, len: u64) {
@@ -176,6 +191,7 @@ impl Pmem for Native {
             self.word_nt(word, 0);
         }
         self.write_nt(at + len - tail, ragged_end);
+        self.tell_around(at + head, len - tail - head);
     }
 
     fn copy_nt(&self, from: u64, to: u64, len: u64) {
@@ -184,6 +200,7 @@ impl Pmem for Native {
         for step in (0..len).step_by(8) {
             self.word_nt(to + step, self.word(from + step).load(Ordering::Relaxed));
         }
+        self.tell_around(to, len);
     }
 
     #[inline]
@@ -191,7 +208,10 @@ impl Pmem for Native {
         if len == 0 {
             return;
         }
-        self.address(at, len);
+        let address = self.address(at, len) as u64;
+        if trace::tell(Traced::Flush { address, bytes: len }, Location::caller()) {
+            return;
+        }
         let instruction = cpu::flush_instruction();
         let mut line = at - at % LINE;
         while line < at + len {
@@ -207,6 +227,7 @@ impl Pmem for Native {
     #[inline]
     fn fence(&self) {
         cpu::fence();
+        trace::tell(Traced::Fence, Location::caller());
     }
 }
 

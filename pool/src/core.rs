@@ -11,6 +11,7 @@ use crate::object::{Opened, ShareHook};
 use crate::space::Space;
 use crate::ties::Ties;
 use crate::{Backing, Medium};
+use pmem::Pmem;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::path::Path;
@@ -128,6 +129,20 @@ impl Pool<Mapped> {
         Ok(pool)
     }
 
+    /// Opens the pool at `path` on a shadow of it, which loses at a power failure what was not flushed and fenced: for tests of whole systems.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_shadowed(path: &Path, plan: pmem::shadow::Plan) -> Result<Self> {
+        let mapped = Mapped::open(path, &OpenOptions::default())?;
+        let align = mapped.backing().granule;
+        let pool = Self::load(mapped.shadowed(plan)?)?;
+        if pool.granule() < align {
+            return Err(Error::Alignment { align, granule: pool.granule() });
+        }
+        Ok(pool)
+    }
+
     /// What the pool stands on, for mapping pieces of it elsewhere: an extent's `pool_offset` is an offset in its file.
     #[must_use]
     pub fn backing(&self) -> Backing<'_> {
@@ -140,11 +155,24 @@ impl Pool<Mapped> {
         self.0.pmem.durability()
     }
 
+    /// The shadow that [`Self::open_shadowed`] put before the medium.
+    #[must_use]
+    pub fn shadow(&self) -> Option<&pmem::shadow::Shadow> {
+        self.0.pmem.shadow()
+    }
+
     /// Writes everything to the medium, guests' plain stores included; for a clean shutdown.
     ///
     /// # Errors
     /// [`Error::Io`]; [`Error::NotDurable`] when an earlier write failed.
     pub fn sync(&self) -> Result<()> {
+        if self.0.pmem.is_device() {
+            // Nobody else knows what a device's lines in the caches are: all that are in use.
+            let (fill, _) = self.segments();
+            for (segment, _) in (0..).zip(fill).filter(|(_, used)| *used > 0) {
+                self.0.pmem.flush(segment * SEGMENT, SEGMENT);
+            }
+        }
         self.0.pmem.sync()
     }
 }

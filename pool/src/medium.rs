@@ -7,9 +7,11 @@
 //! - A file that another program truncates while the pool is open ends this program (SIGBUS); nothing on the disk is harmed.
 
 mod device;
+mod shadowed;
 
 use crate::error::{Error, Result};
 use crate::format::{PAGE, SEGMENT, index};
+use pmem::shadow::Shadow;
 use pmem::{Msynced, Native, Pmem};
 use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
@@ -169,13 +171,25 @@ impl Drop for Staged {
     }
 }
 
+/// What makes stores durable.
+#[derive(Debug)]
+enum Storing {
+    /// The processor.
+    Caches,
+    /// Fences go to the disk.
+    Disk(Msynced),
+    /// Fences go to another memory.
+    Shadow(Box<Shadow>),
+}
+
 /// A mapped file or device.
 #[derive(Debug)]
 pub struct Mapped {
     region: Native,
-    /// Present: fences go to the disk.
-    synced: Option<Msynced>,
+    storing: Storing,
     fd: OwnedFd,
+    /// What a shadow stands before: the medium's mapping, and its file, which is the one that is locked.
+    below: Option<(Native, OwnedFd)>,
     path: PathBuf,
     align: u64,
     durability: Durability,
@@ -300,13 +314,16 @@ impl Mapped {
             _ if relaxed => Durability::Relaxed,
             _ => Durability::Disk,
         };
-        let synced = (durability == Durability::Disk).then(|| {
+        let storing = if durability == Durability::Disk {
             // SAFETY: as for `region`; a shared mapping of a file.
-            unsafe { Msynced::new(base.cast(), size) }
-        });
+            Storing::Disk(unsafe { Msynced::new(base.cast(), size) })
+        } else {
+            Storing::Caches
+        };
         let segments = index(size / SEGMENT);
         let reserved = (!is_device).then(|| Mutex::new(vec![0; segments.div_ceil(64)]));
-        Ok(Self { region, synced, fd, path: path.to_owned(), align, durability, is_device, reserved })
+        let (path, below) = (path.to_owned(), None);
+        Ok(Self { region, storing, fd, below, path, align, durability, is_device, reserved })
     }
 
     /// Why a file that is too short to be mapped is no pool.
@@ -342,8 +359,12 @@ impl Mapped {
     /// See [`crate::Pool::sync`].
     pub(crate) fn sync(&self) -> Result<()> {
         self.region.fence();
+        if let Storing::Shadow(shadow) = &self.storing {
+            shadow.settle();
+        }
         if !self.is_device {
-            rustix::fs::fsync(&self.fd).map_err(Self::io(&self.path, "sync"))?;
+            let file = self.below.as_ref().map_or(&self.fd, |(_, file)| file);
+            rustix::fs::fsync(file).map_err(Self::io(&self.path, "sync"))?;
         }
         self.check()
     }
@@ -372,10 +393,14 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        let (base, len) = (self.region.base(), index(self.region.len()));
-        // SAFETY: the mapping was made by `map` with this size, and D1 ends here: `region` and `synced` go with us.
-        // Unmapping cannot fail for a mapping that exists.
-        let _ = unsafe { rustix::mm::munmap(base.cast(), len) };
+        for region in
+            [Some(self.region), self.below.as_ref().map(|(region, _)| *region)].into_iter().flatten()
+        {
+            let (base, len) = (region.base(), index(region.len()));
+            // SAFETY: the mapping was made by `map` or `shadowed` with this size, and D1 ends here: all who know it go with us.
+            // Unmapping cannot fail for a mapping that exists.
+            let _ = unsafe { rustix::mm::munmap(base.cast(), len) };
+        }
     }
 }
 
@@ -403,71 +428,45 @@ impl Medium for Mapped {
     }
 
     fn check(&self) -> Result<()> {
-        match &self.synced {
-            Some(synced) if synced.failed() => Err(Error::NotDurable),
+        match &self.storing {
+            Storing::Disk(synced) if synced.failed() => Err(Error::NotDurable),
             _ => Ok(()),
         }
     }
 }
 
+/// Calls the method of what makes stores durable.
+macro_rules! by_storing {
+    ($self:ident, $method:ident($($argument:ident),*)) => {
+        match &$self.storing {
+            Storing::Caches => $self.region.$method($($argument),*),
+            Storing::Disk(synced) => synced.$method($($argument),*),
+            Storing::Shadow(shadow) => shadow.$method($($argument),*),
+        }
+    };
+}
+
 impl Pmem for Mapped {
-    #[inline]
-    fn len(&self) -> u64 {
-        self.region.len()
-    }
-    #[inline]
-    fn load(&self, at: u64) -> u64 {
-        self.region.load(at)
-    }
-    #[inline]
-    fn store(&self, at: u64, value: u64) {
-        self.region.store(at, value);
-    }
-    #[inline]
-    fn compare_exchange(&self, at: u64, current: u64, new: u64) -> Result<u64, u64> {
-        self.region.compare_exchange(at, current, new)
-    }
-    #[inline]
-    fn read(&self, at: u64, into: &mut [u8]) {
-        self.region.read(at, into);
-    }
-    #[inline]
-    fn write(&self, at: u64, from: &[u8]) {
-        self.region.write(at, from);
-    }
+    pmem::loads_and_stores_of!(region);
+
     #[inline]
     fn write_nt(&self, at: u64, from: &[u8]) {
-        match &self.synced {
-            Some(synced) => synced.write_nt(at, from),
-            None => self.region.write_nt(at, from),
-        }
+        by_storing!(self, write_nt(at, from));
     }
     #[inline]
     fn zero_nt(&self, at: u64, len: u64) {
-        match &self.synced {
-            Some(synced) => synced.zero_nt(at, len),
-            None => self.region.zero_nt(at, len),
-        }
+        by_storing!(self, zero_nt(at, len));
     }
     #[inline]
     fn copy_nt(&self, from: u64, to: u64, len: u64) {
-        match &self.synced {
-            Some(synced) => synced.copy_nt(from, to, len),
-            None => self.region.copy_nt(from, to, len),
-        }
+        by_storing!(self, copy_nt(from, to, len));
     }
     #[inline]
     fn flush(&self, at: u64, len: u64) {
-        match &self.synced {
-            Some(synced) => synced.flush(at, len),
-            None => self.region.flush(at, len),
-        }
+        by_storing!(self, flush(at, len));
     }
     #[inline]
     fn fence(&self) {
-        match &self.synced {
-            Some(synced) => synced.fence(),
-            None => self.region.fence(),
-        }
+        by_storing!(self, fence());
     }
 }

@@ -11,6 +11,7 @@
 
 pub mod blocks;
 mod machine;
+pub mod power;
 mod process;
 mod terminal;
 

@@ -89,6 +89,7 @@ impl Running {
     /// # Panics
     /// If it has ended.
     pub fn signal(&self, signal: Signal) {
+        // Not reaped before `wait`, so its number stays its own; a signal to one that has ended does nothing.
         kill_process(self.pid(), signal).expect("the process is there");
     }
 
@@ -118,6 +119,19 @@ impl Running {
             assert!(Instant::now() < until, "no {text:?} within 60 s\n--- stdout\n{out}\n--- stderr\n{err}");
             thread::sleep(Duration::from_millis(5));
         }
+    }
+
+    /// Waits until standard output contains `text`; false if it does not in time.
+    #[must_use]
+    pub fn wait_until(&self, text: &str, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while !self.stdout.text().contains(text) {
+            if Instant::now() > until || self.stdout.reader.is_finished() {
+                return self.stdout.text().contains(text);
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        true
     }
 
     /// Waits for the end and for all output, at most so long; then kills.

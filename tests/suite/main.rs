@@ -27,6 +27,7 @@ mod guest_kernel;
 mod kernel_image;
 mod libtwz;
 mod logboi;
+mod power;
 mod programs;
 mod resume;
 mod shell;

@@ -14,6 +14,7 @@ tests_on!(
     former_memory_is_beside_the_fresh,
     what_keeps_failing_is_set_aside,
     threads_begin_in_their_order,
+    what_was_mapped_is_mapped_again,
     what_has_ended_is_not_resumed,
     a_program_runs_beside_what_is_resumed,
     signals_end_it_within_a_second_and_keep_the_list,
@@ -140,6 +141,16 @@ fn threads_begin_in_their_order(place: Place) {
     killed_at(&machine, &with(&CREATE, &["resumes", "order", "5"]), "ready\n");
     let said = alone(&machine);
     assert_eq!(in_order(&said.expect_status(0).stdout), ["0", "1", "2", "3", "4"]);
+}
+
+fn what_was_mapped_is_mapped_again(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    killed_at(&machine, &with(&CREATE, &["resumes", "mapped", "300"]), "ready\n");
+    for _ in 0..2 {
+        // It looks at a word of each.
+        let said = killed_at(&machine, &ALONE, "ready\n");
+        assert!(said.contains("touched "), "{said}");
+    }
 }
 
 /// The threads that said so, in the order in which they were made: time slices may end before a thread has printed.

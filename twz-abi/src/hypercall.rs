@@ -217,5 +217,8 @@ numbered! {
         /// Exchange the vector and floating-point state of this hart. a0: guest-physical address of a page for the state that it has, 0 to drop
         /// it; a1: page with the state that it gets, 0 to keep it. Pages are XSAVE areas in the standard format.
         Vectors = 51,
+        /// A flush or a fence, on a machine for crash tests. a0, a1: context; a2, a3: object; a4: offset; a5: bytes, 0 for a fence; a6: number of the
+        /// thread; a7: line in the source file, whose name of up to 255 bytes stands in data behind a word with its length.
+        PmemTrace = 56,
     }
 }

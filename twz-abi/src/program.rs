@@ -84,7 +84,8 @@ pub const BOOTS_RECORD: &str = "libtwz.boots";
 pub struct ArgsHeader {
     /// Arguments, the program's name first.
     pub count: u64,
-    /// Durability of the pool: 0 none beyond a crash of the guest, 1 after the VMM's sync, 2 stores that are flushed are durable.
+    /// Durability of the pool: 0 none beyond a crash of the guest, 1 after the VMM's sync, 2 stores that are flushed are durable; plus
+    /// [`TRACED`].
     pub durability: u64,
     /// Variables of the environment.
     pub environment_count: u64,
@@ -92,3 +93,6 @@ pub struct ArgsHeader {
     pub boot: u64,
 }
 crate::assert_layout!(ArgsHeader, size = 32, count = 0, durability = 8, environment_count = 16, boot = 24);
+
+/// In [`ArgsHeader::durability`]: the machine must be told of flushes and fences ([`crate::syscall::Syscall::PmemTrace`]).
+pub const TRACED: u64 = 1 << 32;

@@ -108,6 +108,9 @@ numbered! {
         ResumeClear = 0x1051,
         /// This thread, which was resumed, has recovered. Without it the try counts as failed; after three in a row it is set aside.
         ResumeConfirm = 0x1052,
+        /// Tell a machine that runs for crash tests of a flush or a fence. a0: 0 for a flush of a2 bytes at a1, 1 for a fence; a3: address,
+        /// a4: bytes of the name of the source file that did it, a5: its line there. Other machines have no such call.
+        PmemTrace = 0x1060,
     }
 }
 

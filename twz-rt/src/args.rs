@@ -1,7 +1,7 @@
 //! A program's arguments and its environment.
 
 use twz_abi::object::DATA_OFFSET;
-use twz_abi::program::{ARGS_SLOT, ArgsHeader};
+use twz_abi::program::{ARGS_SLOT, ArgsHeader, TRACED};
 use twz_abi::view::SLOT_SIZE;
 
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
@@ -43,10 +43,16 @@ impl Args {
         unsafe { Self::at((ARGS_SLOT * SLOT_SIZE) as *const u8) }
     }
 
-    /// How durable the pool is; see [`ArgsHeader::durability`].
+    /// How durable the pool is, 0 to 2; see [`ArgsHeader::durability`].
     #[must_use]
     pub const fn durability(&self) -> u64 {
-        self.header.durability
+        self.header.durability & !TRACED
+    }
+
+    /// Whether the machine must be told of flushes and fences.
+    #[must_use]
+    pub const fn is_traced(&self) -> bool {
+        self.header.durability & TRACED != 0
     }
 
     /// Number of this boot of the pool; see [`ArgsHeader::boot`].

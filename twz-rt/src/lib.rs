@@ -30,6 +30,7 @@ pub mod sync;
 pub mod syscall;
 pub mod thread;
 pub mod tls;
+pub mod trace;
 pub mod view;
 
 pub use args::Args;

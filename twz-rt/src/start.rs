@@ -27,7 +27,9 @@ pub unsafe fn begin(arguments: *const u8) -> Args {
     // block would be a fault.
     let _ = unsafe { FIRST.0.install() };
     // SAFETY: the caller's promise.
-    unsafe { Args::at(arguments) }
+    let arguments = unsafe { Args::at(arguments) };
+    crate::trace::begin(&arguments);
+    arguments
 }
 
 /// Whether the calling thread is the program's first, whose end is the program's.

@@ -1,6 +1,7 @@
 //! System calls, one typed function each; see [`twz_abi::syscall::Syscall`] for what they do.
 
 use core::arch::asm;
+use pmem::trace::Traced;
 use twz_abi::counters::Counters;
 use twz_abi::fault::FaultFrame;
 use twz_abi::resume::ResumeSpec;
@@ -314,4 +315,17 @@ pub fn resume_clear() -> Result<(), ErrorCode> {
 /// [`ErrorCode::NoThread`] if it is not resumable; [`ErrorCode::Medium`].
 pub fn resume_confirm() -> Result<(), ErrorCode> {
     plain(Syscall::ResumeConfirm, [0; 6]).map(drop)
+}
+
+/// Tells a machine for crash tests of a flush or a fence at a line of a source file.
+///
+/// # Errors
+/// [`ErrorCode::NoSuchCall`] on other machines; [`ErrorCode::BadArgument`]; [`ErrorCode::BadAddress`].
+pub fn pmem_trace(event: Traced, file: &str, line: u32) -> Result<(), ErrorCode> {
+    let (kind, address, bytes) = match event {
+        Traced::Flush { address, bytes } => (0, address, bytes),
+        Traced::Fence => (1, 0, 0),
+    };
+    let site = (file.as_ptr() as u64, file.len() as u64);
+    plain(Syscall::PmemTrace, [kind, address, bytes, site.0, site.1, u64::from(line)]).map(drop)
 }

@@ -4,4 +4,5 @@
 
 pub mod control;
 pub mod machine;
+pub mod power_cut;
 pub mod resume;

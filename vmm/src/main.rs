@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use twz_abi::ObjectId;
 use vmm::control;
 use vmm::machine::{Config, Ending, Machine, check_limits};
+use vmm::power_cut::PowerCut;
 
 /// Exit status of our own errors.
 const OWN_ERROR: u8 = 2;
@@ -150,6 +151,8 @@ struct Run {
     /// A variable of the program's environment; may be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     env: Vec<String>,
+    #[command(flatten)]
+    power_cut: PowerCut,
     /// Say what happens; twice for more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
@@ -323,7 +326,12 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
         image.init = name;
     }
 
-    let pool = open_pool(&path, options.create)?;
+    let mut pool = open_pool(&path, options.create)?;
+    if let Some(plan) = options.power_cut.plan() {
+        // One at a time has the pool.
+        drop(pool);
+        pool = Pool::open_shadowed(&path, plan).with_context(|| format!("pool {}", path.display()))?;
+    }
     tracing::info!("{}: {}", path.display(), pool.durability());
     let config = Config {
         memory,
@@ -333,12 +341,15 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
         environment: options.env,
         coverage: options.coverage,
     };
-    let machine = Machine::build(&config, pool, started)?;
+    let machine = Machine::build(&config, pool.clone(), started)?;
     let control = options.control.as_deref();
     let control =
         control.map(|path| control::Server::start(path, Arc::new(machine.inspector()))).transpose()?;
     let (ending, report) = machine.run(&path)?;
     drop(control);
+    if let Some(shadow) = pool.shadow() {
+        options.power_cut.write_sites(shadow).context("cannot write the sites")?;
+    }
     tracing::info!(?ending, ?report, "the machine has ended");
     if let Some(path) = &options.report {
         let json = serde_json::to_string_pretty(&report)? + "\n";

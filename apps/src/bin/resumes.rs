@@ -5,6 +5,7 @@
 //!     resumes fault         faults in every life: to be set aside
 //!     resumes silent        ends no life by itself and confirms none: to be set aside, too
 //!     resumes order NUMBER  threads that say their number, in the order in which they became resumable
+//!     resumes mapped COUNT  maps objects; in its next lives it says when it began, and when it has read a word of each, in ns since power-on
 //!     resumes exit          was resumable and ends by itself: nothing is resumed
 //!
 //! All but `exit` wait to be killed after they have said "ready".
@@ -16,13 +17,15 @@ extern crate alloc;
 use alloc::boxed::Box;
 use core::hint::black_box;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use pmem::{Native, Pmem};
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::{FORMER_DATA_SLOT, HEAP_SLOT};
 use twz_rt::abi::resume::{ResumeSpec, resume_flags};
+use twz_rt::abi::syscall::CreateSpec;
 use twz_rt::abi::view::SLOT_SIZE;
-use twz_rt::abi::{ErrorCode, ObjectId};
+use twz_rt::abi::{ErrorCode, ObjectId, PAGE_BYTES, Rights};
 use twz_rt::resume::{self, Resumed};
-use twz_rt::{Args, println, syscall, thread};
+use twz_rt::{Args, println, slots, syscall, thread, view};
 
 twz_rt::entry!(main);
 twz_rt::resume_entry!(go_on);
@@ -32,6 +35,8 @@ const FAULT: u64 = 2;
 const SILENT: u64 = 3;
 /// Plus the thread's number.
 const ORDER: u64 = 100;
+/// Plus the number of objects.
+const MAPPED: u64 = 1 << 32;
 
 /// Initialised, so that a fresh copy can be told from the one that was counted up.
 static LIVES: AtomicU64 = AtomicU64::new(40);
@@ -52,6 +57,11 @@ fn main(args: Args) -> Result<u8, ErrorCode> {
         Some("order") => {
             let count: u64 = args.get(2).and_then(|text| text.parse().ok()).unwrap_or(3);
             (0..count).try_for_each(in_turn)?;
+        }
+        Some("mapped") => {
+            let count: u64 = args.get(2).and_then(|text| text.parse().ok()).unwrap_or(1);
+            (0..count).try_for_each(map_one)?;
+            set(MAPPED + count)?;
         }
         Some("exit") => {
             set(FORMER)?;
@@ -91,6 +101,22 @@ fn go_on(_: Args, resumed: Resumed) -> Result<u8, ErrorCode> {
             println!("life {}", resumed.times + 1);
             wait()
         }
+        count if count >= MAPPED => {
+            let (begun, _) = syscall::clock()?;
+            println!("begun {begun} ns");
+            resume::confirm()?;
+            for number in 0..count - MAPPED {
+                let address = (slots::FIRST + number) * SLOT_SIZE + DATA_OFFSET;
+                // SAFETY: the view maps an object in each of these slots, since the first life, which alone stored to them.
+                let word = unsafe { (address as *const u64).read_volatile() };
+                if word != number + 1 {
+                    return Err(ErrorCode::BadAddress);
+                }
+            }
+            println!("touched {} ns", syscall::clock()?.0);
+            println!("ready");
+            wait()
+        }
         number => {
             // The kernel numbers threads as they are made.
             let (serial, _) = syscall::thread_self()?;
@@ -124,6 +150,17 @@ fn in_turn(number: u64) -> Result<(), ErrorCode> {
         syscall::thread_yield();
     }
     if made.load(Ordering::SeqCst) == MADE { Ok(()) } else { Err(ErrorCode::Busy) }
+}
+
+/// Makes an object with a word in it, in the next free slot.
+fn map_one(number: u64) -> Result<(), ErrorCode> {
+    let object = syscall::object_create(&CreateSpec::default())?;
+    let base = view::map_anywhere(object, Rights::READ | Rights::WRITE).ok_or(ErrorCode::NoMemory)?;
+    // SAFETY: the object is mapped there, and nobody else knows it.
+    let memory = unsafe { Native::new(base.wrapping_add(PAGE_BYTES), 8) };
+    memory.store(0, number + 1);
+    memory.persist(0, 8);
+    Ok(())
 }
 
 /// Counts its lives in a register or on the stack, and on the heap.

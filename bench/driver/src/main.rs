@@ -7,6 +7,7 @@ mod guest;
 mod linux;
 mod logger;
 mod peers;
+mod resume;
 
 use anyhow::{Context, Result};
 use bench::compare::{self, Verdict};
@@ -106,6 +107,7 @@ fn run(arguments: &Run) -> Result<()> {
         rows.extend(kernel(&guest, arguments)?);
         rows.extend(logger::rows(&guest, arguments.rounds, arguments.percent)?);
         rows.extend(contexts::rights(&guest, arguments.rounds)?);
+        rows.extend(resume::rows(twzvmm, arguments.rounds)?);
         // Last: it keeps this process on one CPU.
         rows.extend(contexts::switches(&guest, arguments.rounds, arguments.percent)?);
     }

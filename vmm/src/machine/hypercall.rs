@@ -120,9 +120,10 @@ impl Shared {
             }
             Op::ConsoleWrite => {
                 let bytes = self.data(caller, a[0])?;
+                // What a program prints was true then: no failure that is tested comes in between, and nothing is printed after one.
                 if a[1] != 0 {
                     self.console.print_kernel_line(&bytes);
-                } else if !self.console.print(&bytes) {
+                } else if !self.monitor().while_alive(|| self.console.print(&bytes)) {
                     return Err(ErrorCode::WouldBlock);
                 }
                 Ok(none)
@@ -273,6 +274,14 @@ impl Shared {
                 }
                 None => Ok(none),
             },
+            Op::PmemTrace => {
+                let length = u64::read_from_bytes(&self.data(caller, 8)?).unwrap_or(0);
+                let length =
+                    if length <= NAME_MAX as u64 { length } else { return Err(ErrorCode::BadArgument) };
+                let data = self.data(caller, 8 + length)?;
+                let site = format!("{}:{}", String::from_utf8_lossy(&data[8..]), a[7]);
+                self.monitor().pmem_trace(context()?, id(2), (a[4], a[5]), a[6], &site).map(|()| none)
+            }
             Op::Hide => self.monitor().hide(caller.root, a[0]).map(|()| none),
             Op::Vectors => self.exchange_vectors(caller, a[0], a[1]).map(|()| none),
         }

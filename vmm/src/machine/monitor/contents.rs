@@ -7,8 +7,9 @@
 //!   replaced in between. Therefore the pages can go back to the pool at once.
 
 use super::{Monitor, code};
+use twz_abi::object::MAX_SIZE;
 use twz_abi::syscall::CopySpec;
-use twz_abi::{ErrorCode, ObjectId, Rights};
+use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 
 impl Monitor {
     /// Makes a range of an object a copy-on-write copy of a range of another. Needs READ to the source and WRITE to the target.
@@ -69,6 +70,48 @@ impl Monitor {
         }
         let _held = self.permit(context, &[(object, Rights::empty()), (keeper, Rights::WRITE)])?;
         self.pool.tie(object, keeper).map_err(|error| code(&error))
+    }
+}
+
+impl Monitor {
+    /// Lets `effect` happen wholly before a power failure that is being tested, or not at all.
+    pub(in crate::machine) fn while_alive<T>(&self, effect: impl FnOnce() -> T) -> T {
+        let _alive = self.pool.shadow().map(|shadow| shadow.alive());
+        effect()
+    }
+
+    /// A program flushed `bytes` at `offset` of an object, or with 0 bytes fenced, at `site` in its source.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoSuchCall`] on a machine whose pool has no shadow; else as [`Monitor::copy`].
+    pub(in crate::machine) fn pmem_trace(
+        &self,
+        context: ObjectId,
+        object: ObjectId,
+        (offset, bytes): (u64, u64),
+        thread: u64,
+        site: &str,
+    ) -> Result<(), ErrorCode> {
+        let Some(shadow) = self.pool.shadow() else { return Err(ErrorCode::NoSuchCall) };
+        if bytes == 0 {
+            shadow.fenced(thread, site);
+            return Ok(());
+        }
+        let _held = self.permit(context, &[(object, Rights::empty())])?;
+        let opened = self.pool.open_object(object).map_err(|error| code(&error))?;
+        let end = offset.checked_add(bytes).filter(|&end| end <= MAX_SIZE).ok_or(ErrorCode::BadOffset)?;
+        let mut at = offset;
+        while at < end {
+            let Some(extent) = opened.lookup(at).map_err(|error| code(&error))? else {
+                // Never stored to.
+                at = (at + 1).next_multiple_of(PAGE_SIZE);
+                continue;
+            };
+            let length = (extent.object_offset + extent.len).min(end) - at;
+            shadow.flushed(thread, extent.pool_offset + (at - extent.object_offset), length, site);
+            at += length;
+        }
+        Ok(())
     }
 }
 

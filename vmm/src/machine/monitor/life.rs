@@ -3,7 +3,7 @@
 use super::Monitor;
 use pool::{Durability, Error as PoolError, Pool};
 use std::sync::PoisonError;
-use twz_abi::program::BOOTS_RECORD;
+use twz_abi::program::{BOOTS_RECORD, TRACED};
 use twz_abi::syscall::create_flags;
 use twz_abi::{ObjectId, Rights};
 
@@ -45,9 +45,11 @@ fn count_boot(pool: &Pool) -> Result<u64, PoolError> {
 }
 
 fn durability(pool: &Pool) -> u64 {
-    match pool.durability() {
+    let traced = if pool.shadow().is_some() { TRACED } else { 0 };
+    let level = match pool.durability() {
         Durability::Volatile => 0,
         Durability::Disk | Durability::Relaxed => 1,
         Durability::Dax => 2,
-    }
+    };
+    traced | level
 }

@@ -1,0 +1,147 @@
+//! The load of power-cut and kill tests on `libtwz`: transactions, two collections and pointers to other objects.
+//!
+//!     ledger SEED
+//!
+//! The operations are those of `churn`, each of them one transaction that counts itself. A thing is an entry of a tree and of a hash
+//! map, and a pointer through the FOT to one of the notes, objects of their own. It is resumable; when it begins, and when it begins again, it checks that
+//! the three agree and prints what it finds.
+#![no_std]
+#![no_main]
+
+#[path = "churn/plan.rs"]
+mod plan;
+
+use libtwz::collections::{BTreeMap, HashMap};
+use libtwz::prelude::*;
+use libtwz::resume::{self, Resumed};
+use plan::{ACCOUNTS, BALANCE, Operation, THINGS};
+
+/// Notes that things may point to.
+const NOTES: u64 = 32;
+/// Exit status when something that was stored is not what it was.
+const TORN: u8 = 99;
+
+/// An object that a thing points to.
+#[derive(Invariant)]
+#[repr(C)]
+struct Note {
+    number: PCell<u64>,
+}
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Ledger {
+    seed: PCell<u64>,
+    done: PCell<u64>,
+    accounts: [PCell<u64>; place(ACCOUNTS)],
+    tree: BTreeMap<u64, u64>,
+    hash: HashMap<u64, u64>,
+    things: [InvPtr<Note>; place(THINGS)],
+    notes: [InvPtr<Note>; place(NOTES)],
+}
+
+#[libtwz::main]
+fn main() -> Result<u8> {
+    let seed = libtwz::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1);
+    let ledger = Object::<Ledger>::named("ledger", || Ledger {
+        seed: PCell::new(seed),
+        done: PCell::new(0),
+        accounts: [const { PCell::new(BALANCE) }; place(ACCOUNTS)],
+        tree: BTreeMap::new(),
+        hash: HashMap::new(),
+        things: [const { InvPtr::null() }; place(THINGS)],
+        notes: [const { InvPtr::null() }; place(NOTES)],
+    })?;
+    resume::set(ledger.id(), 0)?;
+    work(&ledger, true)
+}
+
+#[libtwz::resume]
+fn go_on(resumed: Resumed) -> Result<u8> {
+    work(&Object::<Ledger>::open(resumed.state)?, false)
+}
+
+fn work(ledger: &Object<Ledger>, is_first: bool) -> Result<u8> {
+    println!("ledger: found {}", ledger.done.get());
+    for (account, amount) in ledger.accounts.iter().enumerate() {
+        println!("ledger: account {account} {}", amount.get());
+    }
+    for thing in 0..THINGS {
+        match look(ledger, thing)? {
+            Ok(Some(version)) => println!("ledger: thing {thing} {version}"),
+            Ok(None) => {}
+            Err(what) => {
+                println!("ledger: TORN thing {thing}: {what}");
+                return Ok(TORN);
+            }
+        }
+    }
+    println!("ledger: that is all");
+    if !is_first {
+        resume::confirm()?;
+    }
+    loop {
+        let done = ledger.done.get();
+        let operation = plan::operation(ledger.seed.get(), done);
+        // An object cannot be made within a transaction: one that no transaction points to is made again.
+        if let Operation::Make { .. } = operation {
+            provide(ledger, done % NOTES)?;
+        }
+        ledger.tx(|tx| {
+            change(ledger, tx, operation, done)?;
+            tx.set(&ledger.done, done + 1)
+        })?;
+        println!("ledger: done {}", done + 1);
+    }
+}
+
+/// The version of a thing, if the three places agree on it.
+fn look(ledger: &Object<Ledger>, thing: u64) -> Result<core::result::Result<Option<u64>, &'static str>> {
+    let version = ledger.tree.get(&thing)?;
+    if ledger.hash.get(&thing)? != version {
+        return Ok(Err("tree and hash map differ"));
+    }
+    let note = ledger.things[place(thing)].get()?;
+    Ok(match (version, note) {
+        (None, None) => Ok(None),
+        (Some(version), Some(note)) if note.number.get() == version % NOTES => Ok(Some(version)),
+        _ => Err("its pointer is another's"),
+    })
+}
+
+/// Makes a note, if there is none yet.
+fn provide(ledger: &Object<Ledger>, number: u64) -> Result<()> {
+    let place = &ledger.notes[place(number)];
+    if !place.is_null() {
+        return Ok(());
+    }
+    let note = ObjectBuilder::new().data_bytes(4096).build(Note { number: PCell::new(number) })?;
+    ledger.tx(|tx| tx.point(place, Some(note.base())))
+}
+
+fn change(ledger: &Object<Ledger>, tx: &Tx, operation: Operation, done: u64) -> Result<()> {
+    let (thing, version) = match operation {
+        Operation::Transfer { from, to, amount } => {
+            let (from, to) = (&ledger.accounts[place(from)], &ledger.accounts[place(to)]);
+            tx.set(from, from.get() - amount)?;
+            return tx.set(to, to.get() + amount);
+        }
+        Operation::Make { thing } => (thing, Some(done)),
+        Operation::Copy { thing, source } => (thing, ledger.tree.get(&source)?),
+        Operation::Remove { thing } => (thing, None),
+    };
+    let pointer = &ledger.things[place(thing)];
+    let Some(version) = version else {
+        ledger.tree.remove_in(tx, &thing)?;
+        ledger.hash.remove_in(tx, &thing)?;
+        return tx.point(pointer, None);
+    };
+    ledger.tree.insert_in(tx, thing, version)?;
+    ledger.hash.insert_in(tx, thing, version)?;
+    tx.point(pointer, Some(ledger.notes[place(version % NOTES)].resolve()?))
+}
+
+#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
+const fn place(number: u64) -> usize {
+    number as usize
+}

@@ -1,0 +1,86 @@
+//! The full run of power-cut and kill tests, as `make test-power` starts it:
+//!
+//!     twz-power [--cuts N] [--kills N] [--boots N] [--seed S]
+//!
+//! Boots are in the testbed, on `/dev/dax0.0`, with four cuts each that lose lines, and a cut of the machine's own power.
+//!
+//! Prints what was done and checked; the exit status is 1 if anything was lost, torn or damaged, or a seeded fault was not found.
+
+use std::process::ExitCode;
+use std::time::Instant;
+use tests::power::{Campaign, Load, SEEDED_FAULTS, Tally, boots, cuts, find_fault, kills};
+
+fn main() -> ExitCode {
+    let (mut number_of_cuts, mut number_of_kills, mut number_of_boots, mut seed) = (500, 1000, 0, 1);
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    for pair in words.chunks(2) {
+        let number = pair.get(1).and_then(|word| word.parse().ok());
+        match (pair[0].as_str(), number) {
+            ("--cuts", Some(number)) => number_of_cuts = number,
+            ("--kills", Some(number)) => number_of_kills = number,
+            ("--boots", Some(number)) => number_of_boots = number,
+            ("--seed", Some(number)) => seed = number,
+            _ => {
+                eprintln!("usage: twz-power [--cuts N] [--kills N] [--boots N] [--seed S]");
+                return ExitCode::from(2);
+            }
+        }
+    }
+    let began = Instant::now();
+    let mut has_failed = false;
+    let mut tell = |what: &str, campaign: &Campaign, result: Result<(), String>| {
+        let seconds = began.elapsed().as_secs();
+        match result {
+            Ok(()) => println!("{seconds:>5} s  {what}: {}", campaign.tally),
+            Err(error) => {
+                has_failed = true;
+                println!("{seconds:>5} s  {what}: FAILED after {}\n{error}", Seen(campaign.tally));
+            }
+        }
+    };
+    for (load, share) in [(Load::Churn, 0), (Load::Vault, 1)] {
+        // Half to each.
+        let part = |number: u64| number.div_ceil(2);
+        let name = load.name();
+        if number_of_cuts > 0 {
+            let mut campaign = Campaign::new(load, seed + share, &[]);
+            let result = cuts(&mut campaign, part(number_of_cuts));
+            tell(&format!("{name}, power cuts that lose unflushed lines"), &campaign, result);
+        }
+        if number_of_kills > 0 {
+            let mut campaign = Campaign::new(load, seed + share + 10, &[]);
+            let result = kills(&mut campaign, part(number_of_kills));
+            tell(&format!("{name}, kills"), &campaign, result);
+        }
+        if number_of_boots > 0 {
+            let mut campaign = Campaign::new(load, seed + share + 20, &[]);
+            let result = boots(&mut campaign, part(number_of_boots), 4);
+            tell(&format!("{name}, power cuts in the testbed"), &campaign, result);
+        }
+    }
+    // Part of the runs that lose lines.
+    let faults = if number_of_cuts > 0 { SEEDED_FAULTS } else { &[] };
+    for &(name, load, sites) in faults {
+        let found = find_fault(seed + 20, load, sites);
+        let seconds = began.elapsed().as_secs();
+        match found {
+            Some((cuts, how)) => {
+                println!("{seconds:>5} s  seeded fault, {name}: found after {cuts} cuts: {how}")
+            }
+            None => {
+                has_failed = true;
+                println!("{seconds:>5} s  seeded fault, {name}: NOT FOUND");
+            }
+        }
+    }
+    if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// A tally without its verdict.
+struct Seen(Tally);
+
+impl std::fmt::Display for Seen {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} power cuts and {} kills", self.0.cuts, self.0.kills)
+    }
+}

@@ -1,0 +1,503 @@
+//! Power cuts and kills of a machine under load, with a model of what it acknowledged.
+//!
+//! # Contract
+//! - One [`Campaign`] is one pool in one folder. Each [`Campaign::round`] starts a machine on it, which resumes its [`Load`] (or starts it, the first time), ends it in
+//!   some [`End`], and checks: the pool with `fsck`, and in the next life everything that it finds against the model.
+//! - A round fails with words that say what was lost, torn or damaged; nothing is repaired in between.
+
+mod model;
+#[path = "../../../apps/src/bin/churn/plan.rs"]
+mod plan;
+mod testbed;
+
+pub use testbed::boots;
+
+use crate::{Output, Running, binary, start};
+use model::{Model, Said};
+use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
+use std::fmt;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread::sleep;
+use std::time::Duration;
+
+/// Size of the pool.
+const POOL: &str = "16M";
+/// How long a machine may take for what takes milliseconds.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// From when a time counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum From {
+    /// The start of the machine.
+    Start,
+    /// The first operation that the load announces.
+    Load,
+}
+
+/// How a machine ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// Power failure after so many flushes and fences: unflushed lines are lost.
+    PowerCut {
+        /// Events.
+        events: u64,
+    },
+    /// SIGKILL.
+    Kill(Moment),
+    /// SIGKILL of a machine on a shadow: all that was not durable is lost.
+    KillShadowed(Moment),
+    /// SIGSTOP, SIGCONT after 2 ms, and SIGKILL as long after that as it took before.
+    Stop(Moment),
+    /// No more memory from the host, and SIGKILL 20 ms later.
+    NoMemory(Moment),
+    /// SIGTERM.
+    Terminate(Moment),
+}
+
+/// When something happens to a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// From when on.
+    pub from: From,
+    /// Microseconds later.
+    pub after_us: u64,
+}
+
+/// The program that runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// System calls: objects made, copied and deleted, names; a log of its own.
+    Churn,
+    /// `libtwz`: transactions, collections, pointers through FOTs.
+    Ledger,
+}
+
+impl Load {
+    /// The program's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Churn => "churn",
+            Self::Ledger => "ledger",
+        }
+    }
+}
+
+/// What was seen in all rounds so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tally {
+    /// Power cuts that lose lines.
+    pub cuts: u64,
+    /// Kills and stops.
+    pub kills: u64,
+    /// Lives in which `churn` came so far as to tell what it found: states that were checked.
+    pub states: u64,
+    /// Operations that had been acknowledged when they were checked.
+    pub acknowledged: u64,
+    /// Threads that were set aside because three cuts in a row came before they had recovered.
+    pub set_aside: u64,
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Tally { cuts, kills, states, acknowledged, set_aside } = self;
+        write!(
+            f,
+            "{cuts} power cuts, {kills} kills, {states} states checked, {acknowledged} acknowledged operations checked, \
+             set aside and retried {set_aside} times: 0 lost, 0 torn"
+        )
+    }
+}
+
+/// A pool under load, through many failures.
+#[derive(Debug)]
+pub struct Campaign {
+    folder: tempfile::TempDir,
+    load: Load,
+    model: Model,
+    seed: u64,
+    /// Source lines whose flushes are dropped.
+    deaf_to: Vec<String>,
+    announced: u64,
+    /// `churn` is on the resume list, as far as we know.
+    is_running: bool,
+    random: u64,
+    /// So far.
+    pub tally: Tally,
+}
+
+impl Campaign {
+    /// A new pool, in memory if the host has a place for that.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    #[must_use]
+    pub fn new(load: Load, seed: u64, deaf_to: &[&str]) -> Self {
+        let memory = PathBuf::from("/dev/shm");
+        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        Self {
+            folder: folder.expect("room for a pool"),
+            load,
+            model: Model::new(seed),
+            seed,
+            deaf_to: deaf_to.iter().map(|&site| site.to_owned()).collect(),
+            announced: 0,
+            is_running: false,
+            random: seed,
+            tally: Tally::default(),
+        }
+    }
+
+    /// How a line of the load's begins.
+    fn line(&self, word: &str) -> String {
+        format!("{}: {word}", self.load.name())
+    }
+
+    /// Where the pool is.
+    #[must_use]
+    pub fn pool(&self) -> PathBuf {
+        self.folder.path().join("pool.img")
+    }
+
+    /// The next random number below `bound`.
+    pub fn lot(&mut self, bound: u64) -> u64 {
+        // A step of splitmix64.
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut x = self.random;
+        x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (x ^ x >> 31) % bound
+    }
+
+    fn start(&mut self, shadow: Option<Option<u64>>) -> Running {
+        let mut command = Command::new(binary("twzvmm"));
+        command.arg("--pmem").arg(self.pool()).args(["--create", POOL, "--mem", "32M"]);
+        if let Some(events) = shadow {
+            let seed = self.lot(u64::MAX);
+            let cut = events.map_or(format!("{seed}"), |events| format!("{seed}:{events}"));
+            command.args(["--power-cut", &cut]);
+            for site in &self.deaf_to {
+                command.args(["--power-cut-deaf", site]);
+            }
+        }
+        if !self.is_running {
+            command.args(["--", self.load.name(), &self.seed.to_string()]);
+            // It may be resumable by the time of its end, and must not run twice: the next start tells.
+            self.is_running = true;
+        }
+        start(command)
+    }
+
+    /// One life of the machine.
+    ///
+    /// # Errors
+    /// What was lost, torn or damaged, in words.
+    pub fn round(&mut self, end: End) -> Result<(), String> {
+        let shadow = match end {
+            End::PowerCut { events } => Some(Some(events)),
+            End::KillShadowed(_) => Some(None),
+            _ => None,
+        };
+        let running = self.start(shadow);
+        let output = ended(running, end, &self.line("done"));
+        match end {
+            End::PowerCut { .. } => self.tally.cuts += 1,
+            End::KillShadowed(_) => {
+                (self.tally.cuts, self.tally.kills) = (self.tally.cuts + 1, self.tally.kills + 1)
+            }
+            _ => self.tally.kills += 1,
+        }
+        let judged = self.judge(&output, end).and_then(|()| self.check_pool());
+        judged.map_err(|what| {
+            format!(
+                "{end:?}: {what}\n--- status {}\n{}--- stderr\n{}",
+                output.status,
+                tail(&output.stdout),
+                output.stderr
+            )
+        })
+    }
+
+    fn judge(&mut self, output: &Output, end: End) -> Result<(), String> {
+        let expected: &[i32] = match end {
+            End::PowerCut { .. } | End::Kill(_) | End::KillShadowed(_) | End::Stop(_) => &[137],
+            End::Terminate(_) => &[143],
+            // It notices, or is killed, or a thread gets no page: fault 5.
+            End::NoMemory(_) => &[137, 2, 133, 134],
+        };
+        if output.stderr.contains("was set aside") {
+            self.tally.set_aside += 1;
+            if self.pool().exists() {
+                self.retry()?;
+            }
+            return Ok(());
+        }
+        if output.stderr.contains("no thread is to be resumed") {
+            // The last cut came before it was resumable.
+            self.is_running = false;
+            return Ok(());
+        }
+        let Said { found, announced, complaint } = model::read(self.load.name(), &output.stdout);
+        if let Some(complaint) = complaint.filter(|_| !matches!(end, End::NoMemory(_))) {
+            return Err(complaint);
+        }
+        if !expected.contains(&output.status) {
+            return Err(format!("unexpected end, status {}", output.status));
+        }
+        if matches!(end, End::NoMemory(_)) && output.status != 137 && output.stderr.trim().is_empty() {
+            return Err("it ended without a word".into());
+        }
+        if let Some(found) = found {
+            self.tally.states += 1;
+            self.tally.acknowledged += self.announced;
+            self.model.follow(self.announced, &found)?;
+            // What the next life finds begins there.
+            self.announced = found.done;
+        }
+        if let Some(announced) = announced {
+            self.announced = announced;
+        }
+        Ok(())
+    }
+
+    /// Fills the pool, lets `churn` meet that, and makes room again.
+    ///
+    /// # Errors
+    /// As [`Campaign::round`].
+    pub fn fill(&mut self) -> Result<(), String> {
+        let pool = self.pool();
+        let mut command = Command::new(binary("twzvmm"));
+        command.arg("--pmem").arg(&pool).args(["--mem", "32M", "--", "churn", "fill"]);
+        // 128 + the fault: out of space.
+        let filled = start(command).wait(LIMIT);
+        if filled.status != 133 || !filled.stderr.contains("out of space") {
+            return Err(format!("filling ended with {}: {}", filled.status, filled.stderr));
+        }
+        // The other `churn` may have met the full pool in that life.
+        self.judge_full(&filled)?;
+        let running = self.start(None);
+        sleep(Duration::from_millis(300));
+        if running.wait_until("churn: the pool is full", Duration::from_secs(5)) {
+            sleep(Duration::from_millis(50));
+        }
+        running.signal(Signal::KILL);
+        let output = running.wait(LIMIT);
+        self.judge_full(&output)?;
+        self.check_pool()?;
+        let mut command = Command::new(binary("twzvmm"));
+        command.args(["pool", "rm"]).arg(&pool).arg("churn/fill");
+        let removed = start(command).wait(LIMIT);
+        if removed.status != 0 {
+            return Err(format!("making room: {}", removed.stderr));
+        }
+        self.settle()
+    }
+
+    /// A life in which the pool was full.
+    fn judge_full(&mut self, output: &Output) -> Result<(), String> {
+        let mut said = output.clone();
+        said.status = 137;
+        let ended_by_itself = said.stdout.contains("churn: the pool is full");
+        said.stdout = said
+            .stdout
+            .lines()
+            .filter(|line| !line.contains("the pool is full"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        self.judge(&said, AT_ONCE)?;
+        // One that ends by itself is not resumed.
+        self.is_running &= !ended_by_itself;
+        Ok(())
+    }
+
+    /// Truncates the pool's file under the machine: it must say so and end, and so must the next one; with the file as it was before, all goes on.
+    ///
+    /// # Errors
+    /// As [`Campaign::round`].
+    pub fn truncate(&mut self) -> Result<(), String> {
+        let (pool, copy) = (self.pool(), self.folder.path().join("copy.img"));
+        let io = |error: std::io::Error| error.to_string();
+        std::fs::copy(&pool, &copy).map_err(io)?;
+        let running = self.start(None);
+        if !running.wait_until(&self.line("done"), LIMIT) {
+            return Err("it does not begin".into());
+        }
+        let file = std::fs::File::options().write(true).open(&pool).map_err(io)?;
+        file.set_len(2 << 20).map_err(io)?;
+        let output = running.wait(LIMIT);
+        // An error of twzvmm, or the fault of the thread: the medium failed.
+        if ![2, 142].contains(&output.status)
+            || !(output.stderr.contains("truncated") || output.stderr.contains("medium"))
+        {
+            return Err(format!("a truncated file: status {}, {:?}", output.status, output.stderr));
+        }
+        let mut command = Command::new(binary("twzvmm"));
+        command.arg("--pmem").arg(&pool).args(["--", "counter"]);
+        let again = start(command).wait(LIMIT);
+        if again.status != 2 || !again.stderr.contains("truncated") {
+            return Err(format!("a start on a truncated file: status {}, {:?}", again.status, again.stderr));
+        }
+        std::fs::rename(&copy, &pool).map_err(io)?;
+        self.settle()
+    }
+
+    fn check_pool(&self) -> Result<(), String> {
+        // A process that was killed holds the pool until it is gone.
+        let mut command = Command::new(binary("twzvmm"));
+        command.args(["pool", "fsck"]).arg(self.pool());
+        let output = start(command).wait(LIMIT);
+        let none_yet = output.stderr.contains("No such file");
+        if output.status == 0 || none_yet {
+            Ok(())
+        } else {
+            Err(format!("fsck: {}{}", output.stdout, output.stderr))
+        }
+    }
+
+    fn retry(&self) -> Result<(), String> {
+        let mut command = Command::new(binary("twzvmm"));
+        command.args(["resume", "retry", "--pmem"]).arg(self.pool()).arg("1");
+        let output = start(command).wait(LIMIT);
+        if output.status == 0 { Ok(()) } else { Err(format!("retry: {}", output.stderr)) }
+    }
+
+    /// Lets `churn` come up once more, undisturbed, and checks what it finds.
+    ///
+    /// # Errors
+    /// As [`Campaign::round`].
+    pub fn settle(&mut self) -> Result<(), String> {
+        for _ in 0..3 {
+            let states = self.tally.states;
+            let running = self.start(None);
+            if running.wait_until(&self.line("done"), LIMIT) {
+                running.signal(Signal::KILL);
+            }
+            let output = running.wait(LIMIT);
+            self.judge(&output, AT_ONCE)
+                .map_err(|what| format!("at last: {what}\n{}{}", tail(&output.stdout), output.stderr))?;
+            if self.tally.states > states {
+                return self.check_pool();
+            }
+        }
+        Err("it does not come up any more".into())
+    }
+}
+
+/// The end of a life that was ended when it had done what it was for.
+const AT_ONCE: End = End::Kill(Moment { from: From::Load, after_us: 0 });
+
+/// Brings a machine to its end; `works` is what the load prints when it works.
+fn ended(running: Running, end: End, works: &str) -> Output {
+    let pause = |us: u64| sleep(Duration::from_micros(us));
+    let wait = |moment: Moment| {
+        // One that does not come so far ends by itself.
+        let _ = moment.from == From::Start || running.wait_until(works, LIMIT);
+        pause(moment.after_us);
+    };
+    match end {
+        End::PowerCut { .. } => {}
+        End::Kill(moment) | End::KillShadowed(moment) => {
+            wait(moment);
+            running.signal(Signal::KILL);
+        }
+        End::Stop(moment) => {
+            wait(moment);
+            running.signal(Signal::STOP);
+            pause(2000);
+            running.signal(Signal::CONT);
+            pause(moment.after_us);
+            running.signal(Signal::KILL);
+        }
+        End::NoMemory(moment) => {
+            wait(moment);
+            let none = Rlimit { current: Some(1 << 20), maximum: None };
+            let id = i32::try_from(running.id()).ok().and_then(Pid::from_raw);
+            // Fails if it has ended, which its status tells.
+            let _ = prlimit(id, Resource::As, none);
+            pause(20_000);
+            running.signal(Signal::KILL);
+        }
+        End::Terminate(moment) => {
+            wait(moment);
+            running.signal(Signal::TERM);
+        }
+    }
+    running.wait(LIMIT)
+}
+
+fn tail(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let from = lines.len().saturating_sub(40);
+    lines[from..].iter().map(|line| format!("{line}\n")).collect()
+}
+
+/// A moment: one in eight in the start of the machine, else under load.
+fn moment(campaign: &mut Campaign) -> Moment {
+    let after_us = campaign.lot(60_000);
+    let from = if campaign.lot(8) == 0 { From::Start } else { From::Load };
+    Moment { from, after_us }
+}
+
+/// Power cuts at random moments: most by the count of events, some by killing a machine on a shadow.
+///
+/// # Errors
+/// As [`Campaign::round`].
+pub fn cuts(campaign: &mut Campaign, count: u64) -> Result<(), String> {
+    for _ in 0..count {
+        let end = match campaign.lot(8) {
+            0 => End::KillShadowed(moment(campaign)),
+            // Now and then early, in the start of the machine.
+            1 => End::PowerCut { events: campaign.lot(60) },
+            _ => End::PowerCut { events: campaign.lot(1500) },
+        };
+        campaign.round(end)?;
+    }
+    campaign.settle()
+}
+
+/// Kills of all sorts at random moments.
+///
+/// # Errors
+/// As [`Campaign::round`].
+pub fn kills(campaign: &mut Campaign, count: u64) -> Result<(), String> {
+    for _ in 0..count {
+        let moment = moment(campaign);
+        let end = match campaign.lot(10) {
+            0 => End::Stop(moment),
+            1 => End::NoMemory(moment),
+            2 => End::Terminate(Moment { from: From::Load, ..moment }),
+            _ => End::Kill(moment),
+        };
+        campaign.round(end)?;
+    }
+    campaign.settle()
+}
+
+/// Programs with a forgotten flush or fence: what it is, who runs, and the source lines that are not heard.
+pub const SEEDED_FAULTS: &[(&str, Load, &[&str])] = &[
+    ("no flush in the program's own log", Load::Churn, &["churn/main.rs"]),
+    ("no flush of the pool's records", Load::Churn, &["pool/src/format/records.rs"]),
+    ("no flush of what the monitor writes", Load::Churn, &["pool/src/object.rs"]),
+    ("no flush of the transactions' log", Load::Ledger, &["libtwz/src/tx/log.rs"]),
+    (
+        "no flush of what transactions changed",
+        Load::Ledger,
+        &["libtwz/src/tx/mod.rs", "libtwz/src/tx/part.rs"],
+    ),
+];
+
+/// Cuts the power of a machine with a forgotten flush until that shows; after how many cuts, and how.
+#[must_use]
+pub fn find_fault(seed: u64, load: Load, sites: &[&str]) -> Option<(u64, String)> {
+    const CUTS_MAX: u64 = 200;
+    let mut campaign = Campaign::new(load, seed, sites);
+    for _ in 0..CUTS_MAX {
+        let events = 200 + campaign.lot(1200);
+        if let Err(error) = campaign.round(End::PowerCut { events }) {
+            let how = error.lines().next().unwrap_or_default().to_owned();
+            return Some((campaign.tally.cuts, how));
+        }
+    }
+    None
+}

@@ -1,0 +1,72 @@
+//! A few of what `make test-power` does by the hundred: power cuts that lose unflushed lines, kills, a full pool, a truncated file.
+
+use tests::power::{Campaign, Load, SEEDED_FAULTS, boots, cuts, find_fault, kills};
+use tests::{Facility, available};
+
+/// The seed of these tests; `twz-power --seed` tries others.
+const SEED: u64 = 20_261_120;
+
+mod local {
+    use super::*;
+
+    /// A campaign, unless this host has no KVM.
+    fn campaign(load: Load, seed: u64) -> Option<Campaign> {
+        available(Facility::Kvm).then(|| Campaign::new(load, seed, &[]))
+    }
+
+    #[test]
+    fn power_cuts_lose_nothing_that_was_acknowledged() {
+        for load in [Load::Churn, Load::Vault] {
+            let Some(mut campaign) = campaign(load, SEED) else { return };
+            cuts(&mut campaign, 15).unwrap_or_else(|error| panic!("{error}"));
+            assert!(campaign.tally.states > 3, "{}", campaign.tally);
+        }
+    }
+
+    #[test]
+    fn kills_lose_nothing_that_was_acknowledged() {
+        for load in [Load::Churn, Load::Vault] {
+            let Some(mut campaign) = campaign(load, SEED + 1) else { return };
+            kills(&mut campaign, 20).unwrap_or_else(|error| panic!("{error}"));
+            assert!(campaign.tally.acknowledged > 0, "{}", campaign.tally);
+        }
+    }
+
+    #[test]
+    fn forgotten_flushes_are_found() {
+        if !available(Facility::Kvm) {
+            return;
+        }
+        for &(name, load, sites) in SEEDED_FAULTS {
+            assert!(find_fault(SEED + 2, load, sites).is_some(), "{name}: not found");
+        }
+    }
+
+    #[test]
+    fn a_full_pool_is_said_and_survived() {
+        let Some(mut campaign) = campaign(Load::Churn, SEED + 3) else { return };
+        kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
+        campaign.fill().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[test]
+    fn a_truncated_file_is_said() {
+        let Some(mut campaign) = campaign(Load::Churn, SEED + 4) else { return };
+        campaign.settle().unwrap_or_else(|error| panic!("{error}"));
+        campaign.truncate().unwrap_or_else(|error| panic!("{error}"));
+    }
+}
+
+mod testbed {
+    use super::*;
+
+    #[test]
+    fn power_cuts_on_a_dax_device_lose_nothing_that_was_acknowledged() {
+        if !available(Facility::Testbed) {
+            return;
+        }
+        let mut campaign = Campaign::new(Load::Churn, SEED + 5, &[]);
+        boots(&mut campaign, 1, 3).unwrap_or_else(|error| panic!("{error}"));
+        assert!(campaign.tally.states > 0, "{}", campaign.tally);
+    }
+}
