@@ -405,7 +405,7 @@ impl Index {
         let pointer = self.pointer_to(0)?;
         let segment: &'static Segment = at(self.window, pointer)?;
         segment.depth.set_without_log(0);
-        for place in segment.buckets.iter().flatten() {
+        for place in segment.buckets.iter().flatten().filter(|place| place.get() != 0) {
             segment.change(place, Slot::EMPTY);
         }
         self.window.store(self.word_at(0), pointer.0);

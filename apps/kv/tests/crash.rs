@@ -123,10 +123,10 @@ type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 /// One operation on a store and on the model of it.
 fn operate(step: u64, store: Option<&Store>, model: &mut Pairs) {
     let mut key = vec![b'k'; usize::try_from(step % 5).unwrap() + 1];
-    let mut size = [10, 40, 0, 200, 300, 70][usize::try_from(step % 6).unwrap()];
-    let stays = step % 9 == 8; // so that one object is not enough
+    let mut size = [10, 40, 0, 100, 20, 70][usize::try_from(step % 6).unwrap()];
+    let stays = step % 5 == 4; // something that is never deleted
     if stays {
-        (key, size) = (step.to_le_bytes().to_vec(), 5000);
+        (key, size) = (step.to_le_bytes().to_vec(), 150);
     }
     let value = vec![u8::try_from(step % 251).unwrap() + 1; size];
     if step % 4 == 3 && !stays {
@@ -142,9 +142,9 @@ fn operate(step: u64, store: Option<&Store>, model: &mut Pairs) {
     }
 }
 
-/// What is there before the run: it leaves little room in the first object.
+/// What is there before the run: it fills the first object, so that the run begins with making another.
 fn filling() -> (Vec<u8>, Vec<u8>) {
-    (b"filling".to_vec(), vec![9; 57_000])
+    (b"filling".to_vec(), vec![9; 64_000])
 }
 
 fn model_after(operations: u64) -> Pairs {
@@ -204,10 +204,10 @@ fn what_was_acknowledged_survives() {
         world.sim.fence();
         world.sim.start_recording();
         let mut store = Store::open(id).unwrap();
-        for step in 0..24 {
+        for step in 0..9 {
             world.sim.mark(step);
             operate(step, Some(&store), &mut Pairs::new());
-            if step == 12 {
+            if step == 4 {
                 store.close().unwrap();
                 store = Store::open(id).unwrap();
             }
@@ -216,6 +216,7 @@ fn what_was_acknowledged_survives() {
         store.close().unwrap();
         (world.sim.take_trace(), id)
     });
+    println!("{} events", trace.len());
     world.sim.rewind(&trace);
     let accept = &mut |_: &Sim, crash: Crash| {
         world.load();
@@ -236,20 +237,21 @@ fn what_was_acknowledged_survives() {
     let mut report =
         explore(&world.sim, &trace, &config, accept).unwrap_or_else(|failure| panic!("{failure}"));
     let nested =
-        Config { exhaustive: 2, samples: 1, depth: 2, from: trace.len().saturating_sub(60), ..config };
+        Config { exhaustive: 2, samples: 1, depth: 2, from: trace.len().saturating_sub(8), ..config };
     report.add(&explore(&world.sim, &trace, &nested, accept).unwrap_or_else(|failure| panic!("{failure}")));
     let (mut killed, mut made) = (0, 0);
     let mut wrong: Vec<_> = mutants(&trace, |_| true).into_iter().filter(|m| !m.equivalent).collect();
-    let stride = (wrong.len() / (20 * usize::try_from(effort).unwrap())).max(1);
+    let stride = (wrong.len() / (8 * usize::try_from(effort).unwrap())).max(1);
     for mutant in wrong.iter_mut().step_by(stride) {
-        mutant.trace.truncate(mutant.event + 90);
-        let near = Config { exhaustive: 8, samples: 8, from: mutant.event.saturating_sub(2), ..config };
+        mutant.trace.truncate(mutant.event + 40);
+        let near = Config { exhaustive: 4, samples: 2, from: mutant.event.saturating_sub(2), ..config };
         made += 1;
         killed += usize::from(explore(&world.sim, &mutant.trace, &near, accept).is_err());
     }
     println!(
-        "{} events, {} states, {} recovered and checked, {} after a cut-off recovery; {killed} of {made} mutants killed",
+        "{} events, {} points, {} states, {} recovered and checked, {} after a cut-off recovery; {killed} of {made} mutants killed",
         trace.len(),
+        report.points,
         report.states,
         report.checked,
         report.nested_states

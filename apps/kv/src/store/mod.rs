@@ -127,13 +127,12 @@ impl Store {
     /// # Errors
     /// What making objects says.
     pub fn create(options: &Options) -> Result<Self> {
-        let mut seed = [0; 8];
-        libtwz::thread::random(&mut seed);
+        let seed = libtwz::random::number();
         let root = ObjectBuilder::new().default_rights(options.index_rights).build(StoreRoot::new())?;
         let segments = options.index_segments.clamp(1, 30_000);
         root.tx(|tx| {
             tx.put(&root.data_chunks, (options.data_bytes / (64 << 10)).clamp(1, CHUNKS_MAX))?;
-            root.index.lay_out(tx, root.window(), u64::from_le_bytes(seed), segments, 20)
+            root.index.lay_out(tx, root.window(), seed, segments, 20)
         })?;
         let store = Self::handle(root)?;
         store.index.clear()?;
