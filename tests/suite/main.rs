@@ -26,6 +26,7 @@ mod guest_docs;
 mod guest_kernel;
 mod kernel_image;
 mod libtwz;
+mod kv;
 mod logboi;
 mod power;
 mod programs;

@@ -307,9 +307,13 @@ impl Tx {
         Ok(unsafe { &*(address as *const T) })
     }
 
-    /// A block of `bytes` with whatever is in it, to be filled by puts; its address.
+    /// A block of `bytes` with whatever is in it; its address. The commit flushes nothing of it: it is filled by puts, or by a
+    /// program that orders its own stores with [`crate::persist`].
+    ///
+    /// # Errors
+    /// As [`Tx::alloc`].
     #[inline]
-    pub(crate) fn alloc_unfilled(&self, window: Window, bytes: usize, align: usize) -> Result<usize> {
+    pub fn alloc_unfilled(&self, window: Window, bytes: usize, align: usize) -> Result<usize> {
         self.guarded(|inner| inner.alloc(window, bytes, align, |part| part.alloc_for_put(bytes, align)))
     }
 

@@ -1,0 +1,154 @@
+//! §5.4 of the paper: one red-black tree with three kinds of pointers, and a tree on PMDK's 16-byte ones.
+
+use crate::keys::{key, order, timed};
+use crate::peer::Peer;
+use anyhow::{Context, Result};
+use bench::row::{Row, Where};
+use libtwz::collections::RbTree;
+use libtwz::prelude::ObjectBuilder;
+use rbt::{Counted, Pointers, Ram, Tree, Twz, Unix};
+use std::path::Path;
+
+const GROUP: &str = "rbt (§5.4)";
+
+/// Inserts and looks up, in nanoseconds an operation.
+fn round<P: Pointers>(pointers: P, count: u64) -> Result<(f64, f64)> {
+    let tree = Tree::new(pointers);
+    let insert =
+        timed(count, || (0..count).try_for_each(|number| tree.insert(key(number).into(), number).map(drop)))?;
+    let lookup = timed(count, || -> Result<()> {
+        for number in order(count).take(usize::try_from(count)?) {
+            anyhow::ensure!(tree.get(key(number).into())? == Some(number), "a wrong value");
+        }
+        Ok(())
+    })?;
+    Ok((insert, lookup))
+}
+
+/// Links followed and stored, an operation.
+fn conversions<P: Pointers>(pointers: P, count: u64) -> Result<[f64; 3]> {
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let each = |number: u64| number as f64 / count as f64;
+    let tree = Tree::new(Counted::new(pointers));
+    (0..count).try_for_each(|number| tree.insert(key(number).into(), number).map(drop))?;
+    let (followed, stored) = tree.pointers().take();
+    (0..count).try_for_each(|number| tree.get(key(number).into()).map(drop))?;
+    Ok([each(followed), each(stored), each(tree.pointers().take().0)])
+}
+
+/// Lines of a source that are neither blank nor comment.
+fn lines(source: &str) -> f64 {
+    let code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+    f64::from(u32::try_from(source.lines().filter(code).count()).unwrap_or(u32::MAX))
+}
+
+/// All rows of the trees.
+pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let nodes = usize::try_from(count)?;
+    for (several, what) in [(1, "1 object"), (4, "4 objects")] {
+        let mut samples: [[Vec<f64>; 3]; 2] = Default::default();
+        for run in 0..=rounds {
+            let unix = tempfile::tempdir_in(data)?;
+            let bytes = (nodes * 48 / several + (1 << 20)).next_multiple_of(4096);
+            let all = [
+                round(Twz::create(several, nodes / several + 1)?, count)?,
+                round(Unix::open(unix.path(), several, bytes)?, count)?,
+                round(Ram::default(), count)?,
+            ];
+            for (kind, (insert, lookup)) in all.into_iter().enumerate().filter(|_| run > 0) {
+                samples[0][kind].push(insert);
+                samples[1][kind].push(lookup);
+            }
+        }
+        for (number, (operation, limit)) in [("insert", 1.05), ("lookup", 1.10)].into_iter().enumerate() {
+            let [twz, unix, ram] = &samples[number];
+            let row = |kind: &str, samples: &[f64]| {
+                Row::new(GROUP, &format!("{operation}, {what}: {kind}"), Where::Hosted, "ns", samples)
+            };
+            rows.push(row("twzrbt", twz).beside("unixrbt", unix).ratio_at_most(limit));
+            rows.push(row("unixrbt", unix));
+            rows.push(row("ramrbt", ram));
+        }
+    }
+    rows.extend(on_pmdk(folder, data, count, rounds)?);
+    let unix = tempfile::tempdir_in(data)?;
+    let counted = [
+        ("twzrbt", conversions(Twz::create(1, nodes)?, count)?, include_str!("../../../apps/rbt/src/twz.rs")),
+        (
+            "unixrbt",
+            conversions(Unix::open(unix.path(), 1, nodes * 48 + (1 << 20))?, count)?,
+            concat!(
+                include_str!("../../../apps/rbt/src/unix.rs"),
+                include_str!("../../../apps/unixkv/src/mapping.rs")
+            ),
+        ),
+        ("ramrbt", conversions(Ram::default(), count)?, include_str!("../../../apps/rbt/src/ram.rs")),
+    ];
+    for (kind, [followed, stored, looked_up], source) in counted {
+        let row = |what: &str, unit: &str, count| {
+            Row::count("rbt, counted", &format!("{kind}: {what}"), Where::Hosted, unit, count)
+        };
+        rows.push(row("pointers followed an insert", "pointers", followed));
+        rows.push(row("pointers stored an insert", "pointers", stored));
+        rows.push(row("pointers followed a lookup", "pointers", looked_up));
+        rows.push(row("lines that know what a pointer is", "lines", lines(source)));
+    }
+    Ok(rows)
+}
+
+/// Beside PMDK's tree: look-ups, and durable inserts of libtwz's tree.
+fn on_pmdk(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+    let mut pmdk = Peer::pmdk(folder, data).context("libpmemobj-dev is needed")?;
+    let count = (count / 4).max(1000);
+    let tree = Tree::new(Twz::create(1, usize::try_from(count)?)?);
+    (0..count).try_for_each(|number| tree.insert(key(number).into(), number).map(drop))?;
+    pmdk.measure("tree_insert", count)?;
+    let durable = ObjectBuilder::new().build(RbTree::<u64, [u64; 2]>::new())?;
+    let few = (count / 20).max(1);
+    (0..count).try_for_each(|number| durable.insert(key(number).into(), [number; 2]).map(drop))?;
+    let mut samples: [Vec<f64>; 4] = Default::default();
+    let mut next = count;
+    for _ in 0..rounds {
+        samples[0].push(timed(count, || -> Result<()> {
+            for number in order(count).take(usize::try_from(count)?) {
+                anyhow::ensure!(tree.get(key(number).into())? == Some(number), "a wrong value");
+            }
+            Ok(())
+        })?);
+        samples[1].push(pmdk.measure("tree_get", count)?);
+        samples[2].push(timed(few, || {
+            (next..next + few)
+                .try_for_each(|number| durable.insert(key(number).into(), [number; 2]).map(drop))
+        })?);
+        samples[3].push(pmdk.measure("tree_insert", few)?);
+        next += few;
+    }
+    let row = |name, ours: &[f64], theirs: &[f64]| {
+        Row::new(GROUP, name, Where::Hosted, "ns", ours)
+            .beside("PMDK rbtree_map (PMEMoid)", theirs)
+            .ratio_at_most(0.5)
+    };
+    Ok(vec![
+        row("lookup, against PMEMoid", &samples[0], &samples[1]),
+        row("durable insert of libtwz's tree, against PMEMoid", &samples[2], &samples[3]),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn code_lines_are_counted() {
+        assert_eq!(lines("//! doc\n\nfn a() {\n    // why\n    b();\n}\n"), 3.0);
+    }
+
+    #[test]
+    fn all_kinds_do_the_same_work() {
+        let folder = tempfile::tempdir().unwrap();
+        let a = conversions(Twz::create(2, 600).unwrap(), 1000).unwrap();
+        let b = conversions(Unix::open(folder.path(), 2, 1 << 20).unwrap(), 1000).unwrap();
+        assert_eq!((a, b), (conversions(Ram::default(), 1000).unwrap(), a));
+    }
+}
