@@ -7,7 +7,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// Files of `libtwz/tests` that need nothing but `libtwz`.
-const TESTS: [&str; 6] = ["collections", "io", "names", "objects", "sync", "transactions"];
+const TESTS: [&str; 7] = ["collections", "io", "names", "objects", "runtime", "sync", "transactions"];
 
 fn main() {
     twz_build::program();

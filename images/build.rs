@@ -50,6 +50,8 @@ fn main() {
         "sec",
         "libtwz",
         "libtwz-derive",
+        "bench/libtwz/src/ours.rs",
+        "bench/libtwz/src/plans.rs",
         "Cargo.toml",
     ] {
         println!("cargo:rerun-if-changed={}", workspace.join(watched).display());

@@ -327,6 +327,11 @@ impl Mailbox {
         self.call(Op::NameRemove, &[context.lo, context.hi, length as u64]).map(drop)
     }
 
+    /// Raises the word that all programs compare their translations with.
+    pub(crate) fn translations_changed(mut self, context: ObjectId) -> Result<(), ErrorCode> {
+        self.call(Op::TranslationsChanged, &[context.lo, context.hi]).map(drop)
+    }
+
     /// Puts the first name behind that in the first `length` bytes of the data area in its place; returns its bytes.
     pub(crate) fn name_next(mut self, context: ObjectId, length: usize) -> Result<usize, ErrorCode> {
         let rets = self.call(Op::NameNext, &[context.lo, context.hi, length as u64])?;

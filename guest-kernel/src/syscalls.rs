@@ -207,6 +207,7 @@ impl Kernel {
                 .name(caller, a[2], a[3])
                 .and_then(|length| mailbox.name_set(context, object(0), length))
                 .into(),
+            Syscall::TranslationsChanged => mailbox.translations_changed(context).map(|()| (0, 0)).into(),
             Syscall::NameNext => self.name_next(caller, [a[0], a[1], a[2]]).into(),
             Syscall::CallerRights => self.caller_rights(mailbox, thread, object(0)).into(),
             Syscall::NameRemove => {

@@ -18,6 +18,7 @@ tests_on!(
     no_program_sees_a_stale_translation,
     data_survives_restarts,
     locks_and_transactions_end_with_a_kill,
+    arguments_and_environment_arrive,
     errors_end_with_a_line_and_a_status,
 );
 tests_on!(
@@ -32,7 +33,8 @@ tests_on!(
 tests_on!(testbed_2m, super::LARGE, hello_counts_its_starts, locks_and_transactions_end_with_the_power);
 
 /// Tests in which threads meet, by parts of their names.
-const THREADS: [&str; 6] = ["sync::", "io::", "racing", "no_thread", "threads_take_turns", "while_writers"];
+const THREADS: [&str; 7] =
+    ["runtime::", "sync::", "io::", "racing", "no_thread", "threads_take_turns", "while_writers"];
 /// What takes longest: left out where everything takes ten times longer.
 const LONG: [&str; 9] = [
     "damage_is_an_error",
@@ -170,6 +172,28 @@ fn locks_and_transactions_end_with_the_power(place: Place) {
         machine.run_until_power_cut(&script, &format!("libtest: round {number} done"));
     }
     machine.run(&["twzvmm", "--pmem", &pool, "--", "libtest", "restart", "2"]).expect_status(0);
+}
+
+fn arguments_and_environment_arrive(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let words = [
+        "--env",
+        "NAME=a value",
+        "--env",
+        "EQUAL=x=y",
+        "--env",
+        "EMPTY=",
+        "--",
+        "libtest",
+        "env",
+        "ü",
+        "",
+        "two words",
+    ];
+    let output = machine.run(&[&["twzvmm", "--pmem", &pool, "--create", "64M"][..], &words].concat());
+    let said = "[\"ü\", \"\", \"two words\"]\nNAME: a value\nEQUAL: x=y\nEMPTY: \n";
+    assert_eq!(output.expect_status(0).stdout, said);
 }
 
 fn errors_end_with_a_line_and_a_status(place: Place) {

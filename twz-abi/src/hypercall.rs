@@ -188,6 +188,8 @@ numbered! {
         /// The first name behind another. a0, a1: context; data: that other, a2 bytes (0: the first of all). r0: bytes of the name, which
         /// then stands in data.
         NameNext = 28,
+        /// Raise the word in [`crate::program::SHARED_SLOT`]. a0, a1: context.
+        TranslationsChanged = 29,
         /// Make a context usable. a0, a1: the context of the thread that asks; a2, a3: the one to enter, to which the former must have
         /// [`crate::Rights::USE`], unless they are the same. r0: the context's number; r1: the number of its root; r2: its
         /// [`crate::sec::context_flags`].

@@ -21,8 +21,8 @@ pub const STACK_SLOT: u64 = 3;
 pub const ARGS_SLOT: u64 = 4;
 /// Slot of the heap.
 pub const HEAP_SLOT: u64 = 5;
-/// Slot of the object that all programs of the machine share: a word at offset 0x1000 that grows whenever a program changed an FOT entry
-/// or a name that others may have translated.
+/// Slot of the object that all programs of the machine share, read-only: a word at offset 0x1000 that grows whenever a program said
+/// ([`crate::syscall::Syscall::TranslationsChanged`]) that it changed an FOT entry or a name that others may have translated.
 pub const SHARED_SLOT: u64 = 6;
 /// Offset in the heap object at which the heap ends; `libtwz` keeps its volatile tables above.
 pub const HEAP_END: u64 = 0x3000_0000;

@@ -75,6 +75,9 @@ numbered! {
         /// The first name behind another in the order of bytes. a0: address, a1: bytes of that other (0: begin with the first of all); a2:
         /// address of [`NAME_MAX`] bytes for the name. v0: its bytes. Names are no secrets: whoever has the ID has no right by it.
         NameNext = 0x1033,
+        /// Tell all programs that an FOT entry or a name was changed, which they may have translated: raises the machine's shared word
+        /// ([`crate::program::SHARED_SLOT`]).
+        TranslationsChanged = 0x1034,
         /// Let this thread hold a security context. a0, a1: its ID. Needs [`Rights::USE`] to it. v0: its
         /// [`context_flags`](crate::sec::context_flags).
         ContextAttach = 0x1040,

@@ -169,7 +169,7 @@ impl<'a> Command<'a> {
             (STACK_SLOT, stack.object, READ_WRITE),
             (ARGS_SLOT, args.object, Rights::READ),
             (HEAP_SLOT, heap.object, READ_WRITE),
-            (SHARED_SLOT, shared, READ_WRITE),
+            (SHARED_SLOT, shared, Rights::READ),
             (VIEW_SLOT, view.object, READ_WRITE),
         ] {
             // These slots exist.

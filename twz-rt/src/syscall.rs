@@ -284,6 +284,14 @@ pub fn name_next(after: &str, name: &mut [u8; NAME_MAX]) -> Result<usize, ErrorC
     Ok(usize::try_from(length).unwrap_or(NAME_MAX).min(NAME_MAX))
 }
 
+/// Tells all programs that translations of theirs may be stale; returns when the next load of the shared word by anybody sees it.
+///
+/// # Errors
+/// [`ErrorCode::Medium`].
+pub fn translations_changed() -> Result<(), ErrorCode> {
+    plain(Syscall::TranslationsChanged, [0; 6]).map(drop)
+}
+
 /// Takes a name away.
 ///
 /// # Errors

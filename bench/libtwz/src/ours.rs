@@ -1,5 +1,6 @@
 //! The libtwz side of each measurement; the loops are those of `peers/pmdk.c`.
 
+use crate::stopwatch::Stopwatch;
 use libtwz::collections::{BTreeMap, HashMap, RbTree};
 use libtwz::prelude::*;
 use libtwz::{Cursor, PersistentPtr, Window, fot, persist, sys, translate};
@@ -9,26 +10,6 @@ use std::time::Duration;
 
 const CHASE_NODES: usize = 512;
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
-
-/// Time of this thread on a CPU: other programs on a busy machine do not count. The peers measure the same.
-struct Stopwatch(Duration);
-
-impl Stopwatch {
-    fn now() -> Duration {
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: `time` is a live timespec.
-        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
-        Duration::new(time.tv_sec.cast_unsigned(), u32::try_from(time.tv_nsec).unwrap_or(0))
-    }
-
-    fn start() -> Self {
-        Self(Self::now())
-    }
-
-    fn elapsed(&self) -> Duration {
-        Self::now().saturating_sub(self.0)
-    }
-}
 
 /// A node of the chased ring.
 #[derive(Invariant)]

@@ -236,6 +236,9 @@ impl Shared {
                 let name = self.name(caller, a[2])?;
                 context().and_then(|_| self.monitor().name_remove(&name)).map(|()| none)
             }
+            Op::TranslationsChanged => {
+                context().and_then(|_| self.monitor().translations_changed()).map(|()| none)
+            }
             Op::Enter => self.monitor().enter(context()?, id(2)).map(entered_words),
             Op::Leave => self.monitor().leave(a[0]).map(|()| none),
             // Served before: it ends elsewhere.

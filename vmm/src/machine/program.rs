@@ -123,7 +123,7 @@ pub(super) fn prepare(
     environment: &[String],
 ) -> Result<ThreadStart, ProgramError> {
     let text = import(pool, program)?;
-    let life = monitor.life(context)?;
+    let life = monitor.life()?;
     let read_write = Rights::READ | Rights::WRITE;
     // The creator's alone: nobody has default rights to them.
     let make = || monitor.make(context, ObjectId::NULL, Rights::empty(), create_flags::VOLATILE, None);
@@ -143,7 +143,7 @@ pub(super) fn prepare(
         (STACK_SLOT, make()?, read_write),
         (ARGS_SLOT, args, Rights::READ),
         (HEAP_SLOT, make()?, read_write),
-        (SHARED_SLOT, life.shared, read_write),
+        (SHARED_SLOT, life.shared, Rights::READ),
         (VIEW_SLOT, view, read_write),
     ];
     let opened = pool.open_object(view)?;

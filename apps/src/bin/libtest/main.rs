@@ -2,7 +2,7 @@
 //!
 //! Each test runs in a thread of its own, so that one that panics is told and the others go on. `libtest --list` prints the names;
 //! `libtest restart NUMBER [hold]` is what must hold over restarts, see [`restart`];
-//! `libtest others` needs the guest: two programs.
+//! `libtest others` needs the guest: two programs. `libtest env ARGUMENTS` prints these and the environment.
 #![no_std]
 #![no_main]
 
@@ -11,7 +11,7 @@ extern crate alloc;
 extern crate self as std;
 
 pub use alloc::{collections, vec};
-pub use core::{iter, mem};
+pub use core::{cell, iter, mem};
 pub use libtwz::{thread, time};
 
 /// As `std::sync`.
@@ -42,6 +42,11 @@ fn main() -> core::result::Result<u8, Error> {
         Some("restart") => {
             let round = arguments.get(1).and_then(|round| round.parse().ok()).unwrap_or(0);
             restart::run(round, arguments.get(2).is_some_and(|word| word == "hold")).map(|()| 0)
+        }
+        Some("env") => {
+            println!("{:?}", &arguments[1..]);
+            libtwz::env::vars().for_each(|(name, value)| println!("{name}: {value}"));
+            Ok(0)
         }
         #[cfg(feature = "guest")]
         Some("others") => match twz_rt::process::current_program() {

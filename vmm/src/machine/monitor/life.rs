@@ -1,11 +1,12 @@
 //! What all programs of one run of the machine are told alike.
 
-use super::Monitor;
+use super::{Monitor, code};
 use pool::{Durability, Error as PoolError, Pool};
 use std::sync::PoisonError;
+use twz_abi::object::DATA_OFFSET;
 use twz_abi::program::{BOOTS_RECORD, TRACED};
 use twz_abi::syscall::create_flags;
-use twz_abi::{ObjectId, Rights};
+use twz_abi::{ErrorCode, ObjectId, Rights};
 
 /// One run of the machine, as its programs know it.
 #[derive(Clone, Copy, Debug)]
@@ -19,21 +20,36 @@ pub(in crate::machine) struct Life {
 }
 
 impl Monitor {
-    /// This run's; counts the boot the first time. `context` then creates the shared object, which all may read and write: a program that
-    /// does so for no reason costs others time.
+    /// This run's; counts the boot the first time and makes the shared object, which all may read and nobody may write.
     ///
     /// # Errors
     /// The pool's.
-    pub(in crate::machine) fn life(&self, context: ObjectId) -> Result<Life, PoolError> {
+    pub(in crate::machine) fn life(&self) -> Result<Life, PoolError> {
         let mut life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(life) = *life {
             return Ok(life);
         }
-        let read_write = Rights::READ | Rights::WRITE;
-        let shared = self.make(context, ObjectId::NULL, read_write, create_flags::VOLATILE, None)?;
+        let nobody = ObjectId::NULL;
+        let shared = self.make(nobody, ObjectId::NULL, Rights::READ, create_flags::VOLATILE, None)?;
+        // Stored before anybody maps it, so that the page is the object's own when it is first shown.
+        self.pool.open_object(shared)?.write(DATA_OFFSET, &1_u64.to_le_bytes())?;
         let begun = Life { durability: durability(&self.pool), boot: count_boot(&self.pool)?, shared };
         *life = Some(begun);
         Ok(begun)
+    }
+
+    /// Raises the shared word. A reader that sees half of it sees another value than before and after, and looks again.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NoObject`] when there is no run; [`ErrorCode::Medium`].
+    pub(in crate::machine) fn translations_changed(&self) -> Result<(), ErrorCode> {
+        let life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
+        let shared = life.as_ref().ok_or(ErrorCode::NoObject)?.shared;
+        let object = self.pool.open_object(shared).map_err(|error| code(&error))?;
+        let mut word = [0; 8];
+        object.read(DATA_OFFSET, &mut word).map_err(|error| code(&error))?;
+        let raised = u64::from_le_bytes(word).wrapping_add(1);
+        object.write(DATA_OFFSET, &raised.to_le_bytes()).map_err(|error| code(&error))
     }
 }
 

@@ -294,8 +294,8 @@ impl Monitor {
         context: ObjectId,
         edit: &ViewEdit<'_>,
     ) -> Result<(), PoolError> {
-        let life = self.life(context)?;
-        edit.set(SHARED_SLOT, life.shared, READ_WRITE)?;
+        let life = self.life()?;
+        edit.set(SHARED_SLOT, life.shared, Rights::READ)?;
         let arguments = edit.get(ARGS_SLOT)?.target;
         let granted = self.rights(authority, context, arguments);
         if granted.is_ok_and(|rights| rights.contains(Rights::WRITE)) {
