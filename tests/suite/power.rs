@@ -16,7 +16,7 @@ mod local {
 
     #[test]
     fn power_cuts_lose_nothing_that_was_acknowledged() {
-        for load in [Load::Churn, Load::Vault] {
+        for load in [Load::Churn, Load::Ledger] {
             let Some(mut campaign) = campaign(load, SEED) else { return };
             cuts(&mut campaign, 15).unwrap_or_else(|error| panic!("{error}"));
             assert!(campaign.tally.states > 3, "{}", campaign.tally);
@@ -25,7 +25,7 @@ mod local {
 
     #[test]
     fn kills_lose_nothing_that_was_acknowledged() {
-        for load in [Load::Churn, Load::Vault] {
+        for load in [Load::Churn, Load::Ledger] {
             let Some(mut campaign) = campaign(load, SEED + 1) else { return };
             kills(&mut campaign, 20).unwrap_or_else(|error| panic!("{error}"));
             assert!(campaign.tally.acknowledged > 0, "{}", campaign.tally);

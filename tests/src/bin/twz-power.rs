@@ -38,7 +38,7 @@ fn main() -> ExitCode {
             }
         }
     };
-    for (load, share) in [(Load::Churn, 0), (Load::Vault, 1)] {
+    for (load, share) in [(Load::Churn, 0), (Load::Ledger, 1)] {
         // Half to each.
         let part = |number: u64| number.div_ceil(2);
         let name = load.name();
