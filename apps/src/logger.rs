@@ -105,10 +105,6 @@ impl Logger {
         let (lo, hi) = gate_call(service, gates::KEY, [0; 3])?;
         let shared = volatile_object(ObjectId { lo, hi })?;
         let bytes = Mapped::of(shared)?;
-        // There must be memory before another context is asked to touch it.
-        for page in (DATA_OFFSET..ENTRIES + u64::from(SLOTS) * SLOT_BYTES).step_by(0x1000) {
-            bytes.set_word(page, 0);
-        }
         let number = answer(gate_call(service, gates::CONNECT, [shared.lo, shared.hi, 0]))?;
         Ok(Self { service, number, shared, bytes })
     }
