@@ -21,7 +21,7 @@ const ATTEMPTS: usize = 19;
 
 fn script(machine: &Machine, lines: &[&str]) -> Output {
     let text = lines.join("\n");
-    let command = format!("echo '{text}' | twzvmm --pmem {} --create 128M --harts 2 -- twsh", machine.pool());
+    let command = format!("echo '{text}' | twzvmm --pmem {} --create 256M --harts 2 -- twsh", machine.pool());
     run(machine, &["sh", "-c", &command])
 }
 
@@ -94,7 +94,7 @@ fn what_was_acknowledged_survives_kill_9(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     let mut logged = 0;
     for last in [1, 4, 8] {
-        let words = ["twzvmm", "--pmem", "pool.img", "--create", "128M", "--harts", "2", "--", "twsh"];
+        let words = ["twzvmm", "--pmem", "pool.img", "--create", "256M", "--harts", "2", "--", "twsh"];
         let mut running = start_typing(machine.local_command(&words).expect("a local machine"));
         for number in 1..=40 {
             running.type_in(&format!("log line {number}\nstat done-{number}\n"));
@@ -122,7 +122,7 @@ fn calls_in_the_shared_root_switch_no_root(place: Place) {
     let pool = machine.pool();
     let bench = |options: &[&str]| {
         let words =
-            ["twzvmm", "--pmem", &pool, "--create", "128M", "--harts", "2", "--", "logboi", "--bench", "5"];
+            ["twzvmm", "--pmem", &pool, "--create", "256M", "--harts", "2", "--", "logboi", "--bench", "5"];
         let output = run(&machine, &[&words[..], options].concat());
         let text = output.expect_status(0).stdout.clone();
         let line = text.lines().find(|line| line.contains("\"log_sync\"")).expect("a row").to_owned();

@@ -25,7 +25,7 @@ const MARK: &str = "twsh> ";
 fn script(machine: &Machine, lines: &[&str]) -> Output {
     let text = lines.join("\n") + "\n";
     let command = format!(
-        "printf '%s' '{}' | twzvmm --pmem {} --create 64M -- twsh",
+        "printf '%s' '{}' | twzvmm --pmem {} --create 256M -- twsh",
         text.replace('\'', r"'\''"),
         machine.pool()
     );
@@ -128,7 +128,7 @@ fn a_program_takes_the_input_that_follows(place: Place) {
 }
 
 fn at_terminal(machine: &Machine) -> AtTerminal {
-    let words = ["twzvmm", "--pmem", "pool.img", "--create", "64M", "--", "twsh"];
+    let words = ["twzvmm", "--pmem", "pool.img", "--create", "256M", "--", "twsh"];
     start_at_terminal(&machine.local_command(&words).expect("a local machine"), 60)
 }
 

@@ -30,7 +30,7 @@ fn the_second_tour_finds_what_the_first_one_left(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     let pool = machine.pool();
     let outputs = machine.run_all(&[
-        Job::new(&["twzvmm", "--pmem", &pool, "--create", "128M", "--", "tour"]),
+        Job::new(&["twzvmm", "--pmem", &pool, "--create", "256M", "--", "tour"]),
         Job::new(&["twzvmm", "--pmem", &pool, "--", "tour"]),
         Job::new(&["twzvmm", "--pmem", &pool, "--", "tour", "--stay"]),
         Job::new(&["twzvmm", "--pmem", &pool, "--", "tour", "--leave"]),
