@@ -2,6 +2,7 @@
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use apps::context_object::ContextObject;
 use apps::keys;
 use apps::launch::{self, Home};
 use apps::logger::{Logger, SERVICE, gates};
@@ -18,14 +19,15 @@ const PATIENCE: u64 = 20_000_000_000;
 /// # Errors
 /// [`ErrorCode::TimedOut`] if it does not come up; what launching and connecting say.
 pub(crate) fn connect(shared: bool, ours: Args) -> Result<Logger, ErrorCode> {
-    match Logger::connect() {
-        Ok(logger) => return Ok(logger),
-        // There is none, or there was one before this machine was started: its gates lead nowhere.
-        Err(error) if keys::pair("owner").is_err() => return Err(error),
-        Err(_) => {}
+    if keys::pair("owner").is_err() {
+        // Not ours to start.
+        return Logger::connect();
     }
     let home = Home::named(SERVICE, shared)?;
     let Home::Own { owner, context } = &home else { return Err(ErrorCode::NotPermitted) };
+    if runs(context) {
+        return Logger::connect();
+    }
     context.close_gates()?;
     context.place(shared)?;
     // To set its gates and to put clients' capabilities into its table.
@@ -44,6 +46,14 @@ pub(crate) fn connect(shared: bool, ours: Args) -> Result<Logger, ErrorCode> {
         let _ = Home::named(&name, false).and_then(|home| home.may_log());
     }
     Logger::connect()
+}
+
+/// Whether the gates lead somewhere. Those of an earlier machine do not: their view went with it. They must not even be called, which would
+/// enter the context where it was, and keep it there.
+fn runs(context: &ContextObject) -> bool {
+    let gate =
+        context.read().and_then(|read| read.gate(&context.bytes, 0).map_err(|_| ErrorCode::BadContext));
+    gate.is_ok_and(|gate| gate.view.is_some_and(|view| syscall::object_stat(view).is_ok()))
 }
 
 /// Prints every record.
