@@ -86,7 +86,7 @@ fn all_tests_pass_on_two_harts(place: Place) {
     let names = listed(&machine, &pool);
     assert!(names.len() > 40, "{names:?}");
     let job = Job::new(&["twzvmm", "--pmem", &pool, "--harts", "2", "--", "libtest"]);
-    let outputs = machine.run_all(&[slow(job, 400)]);
+    let outputs = machine.run_all(&[slow(job, 900)]);
     assert_eq!(passed(&outputs[0]), names);
 }
 
@@ -99,7 +99,7 @@ fn threads_meet_on_one_and_on_four_harts(place: Place) {
     for harts in ["1", "4"] {
         let mut words = vec!["twzvmm", "--pmem", &pool, "--harts", harts, "--", "libtest"];
         words.extend(THREADS);
-        let outputs = machine.run_all(&[slow(Job::new(&words), 200)]);
+        let outputs = machine.run_all(&[slow(Job::new(&words), 400)]);
         assert_eq!(passed(&outputs[0]), names, "{harts} harts");
     }
 }
@@ -140,7 +140,10 @@ fn data_survives_restarts(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     let pool = machine.pool();
     let round = |number: &str| {
-        Job::new(&["twzvmm", "--pmem", &pool, "--create", "64M", "--", "libtest", "restart", number])
+        slow(
+            Job::new(&["twzvmm", "--pmem", &pool, "--create", "64M", "--", "libtest", "restart", number]),
+            60,
+        )
     };
     let outputs = machine.run_all(&[round("0"), round("1"), round("2"), round("1")]);
     for (number, output) in outputs[..3].iter().enumerate() {
