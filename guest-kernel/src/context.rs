@@ -170,6 +170,7 @@ impl Kernel {
     /// The window of a context is full: forgets what is in it and empties it.
     pub(crate) fn empty_window(&mut self, mailbox: Mailbox, context: u32) -> Result<(), ErrorCode> {
         let (id, number) = (self.contexts[context].id, self.contexts[context].number);
+        mailbox.log_info(format_args!("the window of context {id} is full: emptied"));
         self.forget_pages(mailbox, id);
         mailbox.hide(number)
     }

@@ -9,7 +9,7 @@ use crate::counters::CounterPage;
 use crate::fault;
 use crate::gate::{Call, Gate};
 use crate::lock::{Guard, Lock};
-use crate::mailbox::Mailbox;
+use crate::mailbox::{self, Mailbox};
 use crate::memory::frames::Frames;
 use crate::memory::slab::Slab;
 use crate::memory::table::{Table, bits};
@@ -20,6 +20,7 @@ use crate::sync::{WAIT_BUCKETS, Wait, WaitBucket};
 use crate::thread::Thread;
 use crate::tlb::{self, PcidCache};
 use core::sync::atomic::{AtomicBool, Ordering};
+use twz_abi::boot::boot_flags;
 use twz_abi::boot::{
     BOOT_INFO_GPA, BOOT_MAGIC, BootInfo, DIRECT_MAP, KernelStamp, MAX_HARTS, STAMP_MAGIC, ThreadStart,
 };
@@ -167,6 +168,10 @@ extern "C" fn hart_main(hart: u32) -> ! {
     tables::load_idt();
     cpu::init(boot, tables);
     let counters = kernel.counter_page.map_or(0, CounterPage::address);
+    if boot.flags & boot_flags::VERBOSE != 0 {
+        mailbox::be_verbose();
+    }
+    mailbox.log_info(format_args!("hart {hart} runs: {}", cpu::Features));
     mailbox.ready(context::entry_address(), usercopy::fixup_addresses(), counters);
     if hart == 0 {
         kernel.begin(mailbox, &boot.init);

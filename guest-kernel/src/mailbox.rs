@@ -4,8 +4,9 @@ use crate::arch::entry;
 use core::arch::asm;
 use core::fmt::{self, Write};
 use core::panic::PanicInfo;
+use core::sync::atomic::{AtomicBool, Ordering};
 use twz_abi::boot::{DIRECT_MAP, MAILBOX_GPA};
-use twz_abi::hypercall::{DATA_SIZE, EVENTS, Happening, KernelEvent, Mailbox as Page, Op, PORT};
+use twz_abi::hypercall::{DATA_SIZE, EVENTS, Happening, KernelEvent, LogLevel, Mailbox as Page, Op, PORT};
 use twz_abi::resume::{ResumeNote, ResumeStart};
 use twz_abi::sec::GateEntry;
 use twz_abi::syscall::{NAME_MAX, ObjectStat};
@@ -47,6 +48,14 @@ impl Entered {
     const fn of(rets: [u64; 4]) -> Self {
         Self { number: rets[0], root: rets[1], flags: rets[2] }
     }
+}
+
+/// Lines of level info are wanted.
+static IS_VERBOSE: AtomicBool = AtomicBool::new(false);
+
+/// From now on lines of level info are printed.
+pub(crate) fn be_verbose() {
+    IS_VERBOSE.store(true, Ordering::Relaxed);
 }
 
 impl Mailbox {
@@ -163,10 +172,21 @@ impl Mailbox {
         self.call(Op::ConsoleWrite, &[length as u64, 0]).map(drop)
     }
 
-    /// Prints a line of the kernel's own.
-    pub(crate) fn log(mut self, line: fmt::Arguments<'_>) {
+    /// Prints a line about something that was lost.
+    pub(crate) fn log(self, line: fmt::Arguments<'_>) {
+        self.log_at(LogLevel::Error, line);
+    }
+
+    /// Prints a line about what the kernel found and chose, if somebody wants it. Formatting is dear where ring 0 is interpreted.
+    pub(crate) fn log_info(self, line: fmt::Arguments<'_>) {
+        if IS_VERBOSE.load(Ordering::Relaxed) {
+            self.log_at(LogLevel::Info, line);
+        }
+    }
+
+    fn log_at(mut self, level: LogLevel, line: fmt::Arguments<'_>) {
         let length = self.format(line);
-        self.tell(Op::ConsoleWrite, &[length, 1]);
+        self.tell(Op::ConsoleWrite, &[length, level as u64]);
     }
 
     /// Takes up to `room` typed bytes into the data area; `None` if there are none yet, 0 at the end of the input.

@@ -13,6 +13,7 @@ tests_on!(
     every_fault_ends_in_its_own_status,
     harts_come_up,
     options_come_from_files,
+    the_kernel_says_more_when_asked,
     counting_goes_on_after_kill_9,
 );
 tests_on!(
@@ -147,6 +148,20 @@ fn harts_come_up(place: Place) {
     ]);
     let said: Vec<&str> = outputs.iter().map(counted).collect();
     assert_eq!(said, ["counter: 0", "counter: 1"]);
+}
+
+fn the_kernel_says_more_when_asked(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let options = ["twzvmm", "--pmem", "pool.img", "--create", "16M", "--harts", "2"];
+    let outputs = machine.run_all(&[
+        Job::new(&[&options[..], &["--", "counter"]].concat()),
+        Job::new(&[&options[..], &["-v", "--", "counter"]].concat()),
+    ]);
+    let lines = |output: &Output| {
+        output.expect_status(0).stderr.lines().filter(|line| line.starts_with("kernel: hart ")).count()
+    };
+    // The second hart may come up when the program has ended.
+    assert!(lines(&outputs[0]) == 0 && lines(&outputs[1]) >= 1, "{outputs:?}");
 }
 
 fn options_come_from_files(place: Place) {

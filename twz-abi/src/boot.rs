@@ -62,6 +62,8 @@ pub mod boot_flags {
     /// Ring 0 cannot execute XSAVE, but programs have vector registers that FXSAVE does not know: the kernel exchanges them by
     /// [`Op::Vectors`](crate::hypercall::Op::Vectors). CR4.OSXSAVE and XCR0 are set already.
     pub const VECTORS_BY_CALL: u32 = 1 << 1;
+    /// Somebody wants to read the kernel's lines of level [`LogLevel::Info`](crate::hypercall::LogLevel::Info).
+    pub const VERBOSE: u32 = 1 << 2;
 }
 
 /// The kernel's view of the machine; written once by `twzvmm`, trusted by the kernel.

@@ -100,6 +100,16 @@ macro_rules! numbered {
 pub(crate) use numbered;
 
 numbered! {
+    /// How much a line of the kernel's own matters.
+    pub enum LogLevel: u64 {
+        /// A thread, or more, was lost.
+        Error = 1,
+        /// What the kernel found and chose; only if [`crate::boot::boot_flags::VERBOSE`] asks for it.
+        Info = 2,
+    }
+}
+
+numbered! {
     /// What [`KernelEvent`]s are about.
     pub enum Happening: u32 {
         /// A thread was started. detail: its priority; first: its first instruction.
@@ -140,7 +150,7 @@ numbered! {
         Shutdown = 3,
         /// The kernel cannot go on. data: the reason, a0 bytes.
         Panic = 4,
-        /// Print. data: a0 bytes; a1: 0 a program's output, 1 the kernel's own line. The former fails with
+        /// Print. data: a0 bytes; a1: 0 a program's output, a [`LogLevel`] for the kernel's own line. The former fails with
         /// [`WouldBlock`](crate::ErrorCode::WouldBlock) when its reader is slow; all harts are kicked when there is room again.
         ConsoleWrite = 5,
         /// Take up to a0 typed bytes. r0: how many stand in data; 0 and r1 = 1 when the input has ended.

@@ -3,6 +3,7 @@
 use super::{entry, fpu, tables};
 use core::arch::asm;
 use core::arch::x86_64::__cpuid_count;
+use core::fmt;
 use core::sync::atomic::{AtomicBool, Ordering};
 use twz_abi::boot::{BootInfo, boot_flags};
 
@@ -96,6 +97,19 @@ pub(crate) fn init(boot: &BootInfo, tables: &tables::HartTables) {
     for (register, value) in registers {
         // SAFETY: all exist on every 64-bit CPU; SYSCALL leads to its entry with interrupts off, which is what that entry expects.
         unsafe { write_msr(register, value) };
+    }
+}
+
+/// What was chosen at boot, for the log.
+pub(crate) struct Features;
+
+impl fmt::Display for Features {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let features = [(&PCID, "PCID"), (&SMAP, "SMAP"), (&FSGSBASE, "FSGSBASE")];
+        for (_, name) in features.iter().filter(|(is_on, _)| is_on.load(Ordering::Relaxed)) {
+            write!(f, "{name}, ")?;
+        }
+        write!(f, "vector state by {}", fpu::method())
     }
 }
 

@@ -144,6 +144,15 @@ fn low(mask: u64) -> u32 {
     mask as u32
 }
 
+/// How state is saved, for the log.
+pub(crate) fn method() -> &'static str {
+    match (BY_CALL.load(Ordering::Relaxed), XSAVE_MASK.load(Ordering::Relaxed)) {
+        (true, _) => "hypercall",
+        (false, 0) => "FXSAVE",
+        (false, _) => "XSAVE",
+    }
+}
+
 /// From now on `twzvmm` exchanges the state.
 pub(crate) fn use_calls() {
     BY_CALL.store(true, Ordering::Relaxed);

@@ -347,7 +347,8 @@ impl Machine {
         let by_call = !ring0_native && vcpu::has_more_than_fxsave();
         let components = vcpu::exchanged_components(&cpuid).filter(|_| by_call);
         let flags = if ring0_native { boot_flags::RING0_NATIVE } else { 0 }
-            | if by_call { boot_flags::VECTORS_BY_CALL } else { 0 };
+            | if by_call { boot_flags::VECTORS_BY_CALL } else { 0 }
+            | if tracing::enabled!(tracing::Level::INFO) { boot_flags::VERBOSE } else { 0 };
         let facts = Facts { hart_count: config.harts, flags, window_base, window_bytes, init };
         let laid_out = layout::lay_out(&memory, config.image.kernel, &facts)?;
         let text: Vec<_> = laid_out.read_only.iter().map(|&(start, bytes)| start..start + bytes).collect();
