@@ -127,7 +127,7 @@ fn switches(output: &Output) -> Switches {
 fn no_access_succeeds_after_a_revocation(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     let pool = machine.pool();
-    let words = ["twzvmm", "--pmem", &pool, "--create", "64M", "--harts", "2", "--", "rights", "10"];
+    let words = ["twzvmm", "--pmem", &pool, "--create", "256M", "--harts", "2", "--", "rights", "10"];
     let job = Job { limit: LIMIT, ..Job::new(&words) };
     let output = machine.run_all(&[job]).remove(0);
     let lines: Vec<&str> = output.expect_status(0).stdout.lines().collect();
