@@ -17,7 +17,7 @@
 //! The only line that an append writes besides the record's own is the stripe's, and that is never flushed.
 
 use crate::error::{Error, Result};
-use crate::layout::{self, HEADER, Record, UNIT};
+use crate::layout::{self, HEADER, Record, UNIT, zero};
 use alloc::vec::Vec;
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
@@ -430,21 +430,20 @@ impl Appending {
 
 impl DataRoot {
     const fn new() -> Self {
-        const ZERO: PCell<u64> = PCell::new(0);
-        const STRIPE: Stripe =
-            Stripe { lock: RawMutex::new(), at: ZERO, end: ZERO, claimed: ZERO, reserved: [0; 4] };
         Self {
-            heap: ZERO,
-            chunks: ZERO,
-            used: ZERO,
+            heap: zero(),
+            chunks: zero(),
+            used: zero(),
             reserved: [0; 5],
-            saved: [const { [ZERO; 2] }; STRIPES],
+            saved: [const { [const { zero() }; 2] }; STRIPES],
             lock: RawMutex::new(),
-            spare: ZERO,
-            walked: ZERO,
-            free: [ZERO; CLASSES],
+            spare: zero(),
+            walked: zero(),
+            free: [const { zero() }; CLASSES],
             reserved2: [0; 8 - (3 + CLASSES) % 8],
-            stripes: [STRIPE; STRIPES],
+            stripes: [const {
+                Stripe { lock: RawMutex::new(), at: zero(), end: zero(), claimed: zero(), reserved: [0; 4] }
+            }; STRIPES],
         }
     }
 }

@@ -13,7 +13,7 @@
 //! - Nothing here is flushed but by [`Index::flush`]; after a power failure the index is rebuilt ([`Index::clear`]).
 
 use crate::error::{Error, Result};
-use crate::layout::{self, Record, Slot, TAG_BITS};
+use crate::layout::{self, Record, Slot, TAG_BITS, zero};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
@@ -99,16 +99,15 @@ pub(crate) enum Published {
 
 impl IndexRoot {
     pub(crate) const fn new() -> Self {
-        const ZERO: PCell<u64> = PCell::new(0);
         Self {
-            seed: ZERO,
-            directory: ZERO,
-            heap: ZERO,
-            depth_max: ZERO,
-            per_object: ZERO,
+            seed: zero(),
+            directory: zero(),
+            heap: zero(),
+            depth_max: zero(),
+            per_object: zero(),
             reserved: [0; 3],
-            depth: ZERO,
-            segments: ZERO,
+            depth: zero(),
+            segments: zero(),
             reserved2: [0; 6],
             lock: RawMutex::new(),
             reserved3: [0; 7],

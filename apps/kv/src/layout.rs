@@ -21,7 +21,7 @@
 //! Media: an aligned word is never torn; a record may be torn anywhere until its fence, which `check` tells.
 
 use crate::error::{Error, Result};
-use libtwz::{PersistentPtr, Window};
+use libtwz::{PCell, PersistentPtr, Window};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes that block sizes and offsets are multiples of.
@@ -33,6 +33,11 @@ pub(crate) const TAG_BITS: u32 = 26;
 const FOT_BITS: u32 = 12;
 const OFFSET_BITS: u32 = 26;
 const _: () = assert!(TAG_BITS + FOT_BITS + OFFSET_BITS == u64::BITS);
+
+/// A word of a new object.
+pub(crate) const fn zero() -> PCell<u64> {
+    PCell::new(0)
+}
 
 /// The hash of a key in a store with `seed`.
 #[inline]
@@ -154,7 +159,7 @@ pub(crate) fn check(key_hash: u64, value: &[u8], key_len: usize, sequence: u64) 
 /// Compares bytes in an object with ours, by words.
 #[inline]
 fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
-    let shift = (at % 8 * 8) as u32;
+    let shift = at % 8 * 8;
     let mut word_at = at & !7;
     let mut chunks = bytes.chunks_exact(8);
     let mut low = window.load(word_at);
@@ -176,7 +181,7 @@ fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
         return true;
     }
     let mut theirs = low >> shift;
-    if shift != 0 && rest.len() * 8 > 64 - shift as usize {
+    if shift != 0 && rest.len() * 8 > 64 - shift {
         theirs |= window.load(word_at + 8) << (64 - shift);
     }
     let mut ours = [0_u8; 8];

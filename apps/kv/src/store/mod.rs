@@ -7,7 +7,7 @@ mod recover;
 use crate::data::{CHUNKS_MAX, Data, DataRoot};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexRoot, Published};
-use crate::layout::{OBJECTS_MAX, Slot};
+use crate::layout::{OBJECTS_MAX, Slot, zero};
 use crate::secondary::Secondary;
 use crate::value::Value;
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ impl Default for Options {
         Self {
             index_rights: Rights::empty(),
             data_rights: Rights::empty(),
-            data_bytes: CHUNKS_MAX * 64 << 10,
+            data_bytes: CHUNKS_MAX * (64 << 10),
             index_segments: 30_000,
         }
     }
@@ -496,25 +496,24 @@ impl Drop for Store {
 
 impl StoreRoot {
     const fn new() -> Self {
-        const ZERO: PCell<u64> = PCell::new(0);
         Self {
-            state: ZERO,
-            sequence: ZERO,
-            recoveries: ZERO,
-            region_count: ZERO,
-            data_chunks: ZERO,
+            state: zero(),
+            sequence: zero(),
+            recoveries: zero(),
+            region_count: zero(),
+            data_chunks: zero(),
             reserved: [0; 3],
             lock: RawMutex::new(),
-            boot: ZERO,
-            writers: ZERO,
+            boot: zero(),
+            writers: zero(),
             reserved2: [0; 5],
             newest: AtomicU64::new(0),
             reserved3: [0; 7],
             growing: RawMutex::new(),
             reserved4: [0; 7],
-            current: [ZERO; REGIONS],
+            current: [const { zero() }; REGIONS],
             index: IndexRoot::new(),
-            rights: [ZERO; REGIONS],
+            rights: [const { zero() }; REGIONS],
             data: collections::Vec::new(),
             reserved5: [0; (8 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
         }
