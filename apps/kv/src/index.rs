@@ -9,7 +9,7 @@
 //! - **I1** a writer changes slots of a segment under its lock, after it saw that the directory still leads there.
 //! - **I2** a reader takes no lock. A split fills the new segment, then stores the directory's words, then clears the old one's slots;
 //!   so a reader that finds nothing looks whether its directory word changed, and if so starts again.
-//! - **I3** a segment's `version` grows after a record left it and before the record's place is used again (`Value::is_current`).
+//! - **I3** a key's `version` (it shares one with others) grows after its record left the index and before the record's place is used again (`Value::is_current`).
 //! - Nothing here is flushed but by [`Index::flush`]; after a power failure the index is rebuilt ([`Index::clear`]).
 
 use crate::error::{Error, Result};
@@ -21,6 +21,8 @@ use libtwz::{PersistentPtr, Window, at, collections, persist, translate};
 
 const BUCKETS: usize = 256;
 const SLOTS: usize = 8;
+/// Words that tell readers of changes.
+const VERSIONS: usize = 512;
 /// Bytes of a segment.
 const SEGMENT: usize = size_of::<Segment>();
 
@@ -30,10 +32,9 @@ const SEGMENT: usize = size_of::<Segment>();
 pub(crate) struct Segment {
     /// This line is never flushed.
     lock: RawMutex,
-    version: AtomicU64,
     /// Nonzero if a slot changed since the last flush.
     dirty: PCell<u64>,
-    reserved: [u64; 5],
+    reserved: [u64; 6],
     /// How many low bits of the hash all keys here have in common.
     depth: PCell<u64>,
     reserved2: [u64; 7],
@@ -66,6 +67,9 @@ pub(crate) struct IndexRoot {
     /// Guards the two, and the list; never flushed.
     lock: RawMutex,
     reserved3: [u64; 7],
+    /// Of the keys with some bits of the hash in common ([`version_of`]); never flushed. They stand together, apart from the segments, so
+    /// that a look-up need not fetch another line and page for one.
+    versions: [AtomicU64; VERSIONS],
     /// Pointers to segment 0 of further objects.
     more: collections::Vec<u64>,
     reserved4: [u64; (64 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
@@ -111,6 +115,7 @@ impl IndexRoot {
             reserved2: [0; 6],
             lock: RawMutex::new(),
             reserved3: [0; 7],
+            versions: [const { AtomicU64::new(0) }; VERSIONS],
             more: collections::Vec::new(),
             reserved4: [0; (64 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
         }
@@ -160,6 +165,18 @@ impl Index {
         self.segments() * (BUCKETS * SLOTS) as u64
     }
 
+    /// The version of the keys whose slots have this tag.
+    #[inline]
+    fn version(&self, tag: u64) -> &'static AtomicU64 {
+        &self.root.versions[version_of(tag)]
+    }
+
+    /// Says that a record left (**I3**).
+    #[inline]
+    fn left(&self, hash: u64) {
+        self.version(layout::tag(hash)).fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Offset of the directory's word for a hash.
     #[inline]
     fn word_for(&self, hash: u64) -> usize {
@@ -194,10 +211,11 @@ impl Index {
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Result<Option<Found>> {
         loop {
+            let version = self.version(layout::tag(hash));
+            let seen = version.load(Ordering::Acquire);
             let word = self.word_for(hash);
             let pointer = self.window.load(word);
             let segment: &'static Segment = at(self.window, PersistentPtr(pointer))?;
-            let seen = segment.version.load(Ordering::Acquire);
             for bucket in buckets_of(hash) {
                 for place in &segment.buckets[bucket] {
                     let slot = Slot(place.get());
@@ -206,13 +224,13 @@ impl Index {
                         && let Some(record) = self.record(slot)?
                         && record.has_key(key)
                     {
-                        return Ok(Some(Found { record, version: &segment.version, seen }));
+                        return Ok(Some(Found { record, version, seen }));
                     }
                 }
             }
             fence(Ordering::Acquire);
-            let version = segment.version.load(Ordering::Relaxed);
-            if self.word_for(hash) == word && self.window.load(word) == pointer && version == seen {
+            let same = version.load(Ordering::Relaxed) == seen;
+            if same && self.word_for(hash) == word && self.window.load(word) == pointer {
                 return Ok(None); // I2
             }
         }
@@ -280,7 +298,7 @@ impl Index {
                     }
                     let before = Slot(place.get());
                     segment.change(place, new);
-                    segment.left();
+                    self.left(hash);
                     retire(before)?;
                     return Ok(Some(Published::Replaced));
                 }
@@ -309,7 +327,7 @@ impl Index {
             let Some((place, _)) = self.place_of(segment, hash, key)? else { return Ok(false) };
             let slot = Slot(place.get());
             segment.change(place, Slot::EMPTY);
-            segment.left();
+            self.left(hash);
             retire(slot)?;
             Ok(true)
         })
@@ -418,11 +436,13 @@ impl Index {
     ) -> Result<()> {
         for number in 0..self.segments() {
             let segment: &'static Segment = at(self.window, self.pointer_to(number)?)?;
-            let seen = segment.version.load(Ordering::Acquire);
             for place in segment.buckets.iter().flatten() {
+                // The version of a slot's key is known once the slot was read: read it again after.
+                let version = self.version(Slot(place.get()).tag());
+                let seen = version.load(Ordering::Acquire);
                 let slot = Slot(place.get());
-                if !slot.is_empty() {
-                    each(slot, &segment.version, seen)?;
+                if !slot.is_empty() && core::ptr::eq(version, self.version(slot.tag())) {
+                    each(slot, version, seen)?;
                 }
             }
         }
@@ -454,12 +474,14 @@ impl Segment {
             self.dirty.set_without_log(1);
         }
     }
+}
 
-    /// Says that a record left (I3).
-    #[inline]
-    fn left(&self) {
-        self.version.fetch_add(1, Ordering::AcqRel);
-    }
+/// Which version is that of keys with this tag: its high bits, since the low ones choose the segment.
+#[inline]
+const fn version_of(tag: u64) -> usize {
+    #[allow(clippy::cast_possible_truncation, reason = "masked")]
+    let number = (tag >> (TAG_BITS - 9)) as usize & (VERSIONS - 1);
+    number
 }
 
 /// A bucket and the one beside it: the lines are fetched together.
