@@ -17,7 +17,7 @@
 //! The only line that an append writes besides the record's own is the stripe's, and that is never flushed.
 
 use crate::error::{Error, Result};
-use crate::layout::{self, HEADER, Record, UNIT, zero};
+use crate::layout::{self, FIRST_OFFSET, HEADER, Record, UNIT, zero};
 use alloc::vec::Vec;
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
@@ -116,7 +116,13 @@ impl Data {
     #[inline]
     pub(crate) fn open(holder: Window, pointer: libtwz::PersistentPtr) -> Result<Self> {
         let root: &DataRoot = at(holder, pointer)?;
-        Ok(Self { root, window: Window::around(core::ptr::from_ref(root).addr())? })
+        let window = Window::around(core::ptr::from_ref(root).addr())?;
+        let (heap, end) = (as_usize(root.heap.get()), 1 << 30);
+        let chunks = as_usize(root.chunks.get().min(CHUNKS_MAX));
+        if heap < FIRST_OFFSET || !heap.is_multiple_of(UNIT) || heap > end - chunks * CHUNK {
+            return Err(Error::Damaged);
+        }
+        Ok(Self { root, window })
     }
 
     /// Bytes that records may take.

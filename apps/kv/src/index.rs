@@ -13,7 +13,7 @@
 //! - Nothing here is flushed but by [`Index::flush`]; after a power failure the index is rebuilt ([`Index::clear`]).
 
 use crate::error::{Error, Result};
-use crate::layout::{self, Record, Slot, TAG_BITS, zero};
+use crate::layout::{self, FIRST_OFFSET, Record, Slot, TAG_BITS, zero};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
@@ -21,6 +21,8 @@ use libtwz::{PersistentPtr, Window, at, collections, persist, translate};
 
 const BUCKETS: usize = 256;
 const SLOTS: usize = 8;
+/// The directory has at most 2^20 words: it leads to 16 GiB of segments.
+const DEPTH_MAX: u32 = 20;
 /// Words that tell readers of changes.
 const VERSIONS: usize = 512;
 /// Bytes of a segment.
@@ -57,9 +59,8 @@ pub(crate) struct IndexRoot {
     /// Offsets of the directory and of segment 0.
     directory: PCell<u64>,
     heap: PCell<u64>,
-    depth_max: PCell<u64>,
     per_object: PCell<u64>,
-    reserved: [u64; 3],
+    reserved: [u64; 4],
     /// Length of the directory, as a power of two, and segments in use; durable when the store is closed.
     depth: PCell<u64>,
     segments: PCell<u64>,
@@ -107,9 +108,8 @@ impl IndexRoot {
             seed: zero(),
             directory: zero(),
             heap: zero(),
-            depth_max: zero(),
             per_object: zero(),
-            reserved: [0; 3],
+            reserved: [0; 4],
             depth: zero(),
             segments: zero(),
             reserved2: [0; 6],
@@ -121,29 +121,27 @@ impl IndexRoot {
         }
     }
 
-    /// Lays the index out in a new object: `segments` in each object, a directory of at most 2^`depth_max`.
-    pub(crate) fn lay_out(
-        &self,
-        tx: &Tx,
-        window: Window,
-        seed: u64,
-        segments: u64,
-        depth_max: u32,
-    ) -> libtwz::Result<()> {
+    /// Lays the index out in a new object: `segments` in each object.
+    pub(crate) fn lay_out(&self, tx: &Tx, window: Window, seed: u64, segments: u64) -> libtwz::Result<()> {
         let bytes = usize::try_from(segments).unwrap_or(usize::MAX).saturating_mul(SEGMENT);
         let heap = tx.alloc_unfilled(window, bytes, 64)? - window.base();
-        let directory = tx.alloc_unfilled(window, 8 << depth_max, 4096)? - window.base();
+        let directory = tx.alloc_unfilled(window, 8 << DEPTH_MAX, 4096)? - window.base();
         tx.put(&self.seed, seed)?;
         tx.put(&self.heap, heap as u64)?;
         tx.put(&self.directory, directory as u64)?;
-        tx.put(&self.depth_max, u64::from(depth_max))?;
         tx.put(&self.per_object, segments)
     }
 }
 
 impl Index {
-    pub(crate) fn new(root: &'static IndexRoot, window: Window) -> Self {
-        Self { root, window }
+    /// The index in a store's root.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub(crate) fn new(root: &'static IndexRoot, window: Window) -> Result<Self> {
+        let places = [(root.directory.get(), 8 << DEPTH_MAX), (root.heap.get(), SEGMENT as u64)];
+        let inside = |(at, bytes): (u64, u64)| at >= FIRST_OFFSET as u64 && at <= (1 << 30) - bytes;
+        if places.into_iter().all(inside) { Ok(Self { root, window }) } else { Err(Error::Damaged) }
     }
 
     #[inline]
@@ -180,7 +178,7 @@ impl Index {
     /// Offset of the directory's word for a hash.
     #[inline]
     fn word_for(&self, hash: u64) -> usize {
-        let depth = self.root.depth.get() & 63;
+        let depth = self.root.depth.get().min(DEPTH_MAX.into());
         self.word_at(hash & ((1 << depth) - 1))
     }
 
@@ -344,7 +342,7 @@ impl Index {
 
     fn split_locked(&self, old: &'static Segment, hash: u64) -> Result<()> {
         let depth = old.depth.get();
-        if depth >= u64::from(TAG_BITS).min(self.root.depth_max.get()) {
+        if depth >= DEPTH_MAX.into() {
             return Err(Error::Full);
         }
         if depth == self.root.depth.get() {
@@ -459,7 +457,7 @@ impl Index {
             }
         }
         let directory = self.window.base() + self.word_at(0);
-        persist::flush(directory, 8 << (self.root.depth.get() & 63));
+        persist::flush(directory, 8 << self.root.depth.get().min(DEPTH_MAX.into()));
         persist::flush(self.root.depth.as_ptr().addr(), 16);
         Ok(())
     }

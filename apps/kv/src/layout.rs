@@ -28,6 +28,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub(crate) const UNIT: usize = 16;
 /// Bytes before a record's value.
 pub(crate) const HEADER: usize = 24;
+/// Least offset of anything in an object.
+pub(crate) const FIRST_OFFSET: usize = 4096;
 /// Bits of the hash in a slot.
 pub(crate) const TAG_BITS: u32 = 26;
 const FOT_BITS: u32 = 12;
@@ -115,6 +117,9 @@ impl Record {
     /// The record at `offset`; `None` when the lengths do not fit the block (somebody is changing it, or damage).
     #[inline]
     pub(crate) fn at(window: Window, offset: usize) -> Option<Self> {
+        if offset < FIRST_OFFSET {
+            return None; // page 0 is never mapped
+        }
         let (first, second) = (window.load(offset), window.load(offset + 8));
         #[allow(clippy::cast_possible_truncation, reason = "the low halves are meant")]
         let (units, value_len) = (first as u32 as usize, second as u32 as usize);

@@ -132,7 +132,7 @@ impl Store {
         let segments = options.index_segments.clamp(1, 30_000);
         root.tx(|tx| {
             tx.put(&root.data_chunks, (options.data_bytes / (64 << 10)).clamp(1, CHUNKS_MAX))?;
-            root.index.lay_out(tx, root.window(), seed, segments, 20)
+            root.index.lay_out(tx, root.window(), seed, segments)
         })?;
         let store = Self::handle(root)?;
         store.index.clear()?;
@@ -146,7 +146,7 @@ impl Store {
     fn handle(root: Object<StoreRoot>) -> Result<Self> {
         let pointer = PersistentPtr::new(0, root.global().offset().try_into().unwrap_or(u32::MAX));
         let lasting: &'static StoreRoot = libtwz::at(root.window(), pointer)?;
-        let index = Index::new(&lasting.index, root.window());
+        let index = Index::new(&lasting.index, root.window())?;
         Ok(Self { root, index, secondaries: Vec::new(), open: false })
     }
 
