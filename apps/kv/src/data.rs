@@ -505,6 +505,7 @@ fn as_usize(number: u64) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 mod tests {
     use super::*;
 

@@ -195,6 +195,7 @@ fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 mod tests {
     use super::*;
     use libtwz::prelude::*;
