@@ -17,7 +17,7 @@
 //! The only line that an append writes besides the record's own is the stripe's, and that is never flushed.
 
 use crate::error::{Error, Result};
-use crate::layout::{self, HEADER, Record, UNIT};
+use crate::layout::{self, FIRST_OFFSET, HEADER, Record, UNIT, zero};
 use alloc::vec::Vec;
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
@@ -116,7 +116,13 @@ impl Data {
     #[inline]
     pub(crate) fn open(holder: Window, pointer: libtwz::PersistentPtr) -> Result<Self> {
         let root: &DataRoot = at(holder, pointer)?;
-        Ok(Self { root, window: Window::around(core::ptr::from_ref(root).addr())? })
+        let window = Window::around(core::ptr::from_ref(root).addr())?;
+        let (heap, end) = (as_usize(root.heap.get()), 1 << 30);
+        let chunks = as_usize(root.chunks.get().min(CHUNKS_MAX));
+        if heap < FIRST_OFFSET || !heap.is_multiple_of(UNIT) || heap > end - chunks * CHUNK {
+            return Err(Error::Damaged);
+        }
+        Ok(Self { root, window })
     }
 
     /// Bytes that records may take.
@@ -430,21 +436,20 @@ impl Appending {
 
 impl DataRoot {
     const fn new() -> Self {
-        const ZERO: PCell<u64> = PCell::new(0);
-        const STRIPE: Stripe =
-            Stripe { lock: RawMutex::new(), at: ZERO, end: ZERO, claimed: ZERO, reserved: [0; 4] };
         Self {
-            heap: ZERO,
-            chunks: ZERO,
-            used: ZERO,
+            heap: zero(),
+            chunks: zero(),
+            used: zero(),
             reserved: [0; 5],
-            saved: [const { [ZERO; 2] }; STRIPES],
+            saved: [const { [const { zero() }; 2] }; STRIPES],
             lock: RawMutex::new(),
-            spare: ZERO,
-            walked: ZERO,
-            free: [ZERO; CLASSES],
+            spare: zero(),
+            walked: zero(),
+            free: [const { zero() }; CLASSES],
             reserved2: [0; 8 - (3 + CLASSES) % 8],
-            stripes: [STRIPE; STRIPES],
+            stripes: [const {
+                Stripe { lock: RawMutex::new(), at: zero(), end: zero(), claimed: zero(), reserved: [0; 4] }
+            }; STRIPES],
         }
     }
 }
@@ -500,6 +505,7 @@ fn as_usize(number: u64) -> usize {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 mod tests {
     use super::*;
 

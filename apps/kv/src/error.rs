@@ -24,6 +24,8 @@ pub enum Error {
     NoRegion(u32),
     /// The power failed while the store was open: somebody who may write has to open it first.
     NeedsRecovery,
+    /// Index or data say where they are, and that cannot be.
+    Damaged,
     /// The store was opened for reading.
     ReadOnly,
     /// The value was replaced or deleted while it was read.
@@ -47,6 +49,9 @@ impl fmt::Display for Error {
             Self::NoRegion(number) => write!(f, "the store has no region {number}"),
             Self::NeedsRecovery => {
                 f.write_str("the power failed while the store was open: open it for writing once")
+            }
+            Self::Damaged => {
+                f.write_str("the store is damaged: index or data cannot be where they are said to be")
             }
             Self::ReadOnly => f.write_str("the store was opened for reading"),
             Self::Changed => f.write_str("the value changed while it was read: look it up again"),

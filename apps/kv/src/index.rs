@@ -9,11 +9,11 @@
 //! - **I1** a writer changes slots of a segment under its lock, after it saw that the directory still leads there.
 //! - **I2** a reader takes no lock. A split fills the new segment, then stores the directory's words, then clears the old one's slots;
 //!   so a reader that finds nothing looks whether its directory word changed, and if so starts again.
-//! - **I3** a segment's `version` grows after a record left it and before the record's place is used again (`Value::is_current`).
+//! - **I3** a key's `version` (it shares one with others) grows after its record left the index and before the record's place is used again (`Value::is_current`).
 //! - Nothing here is flushed but by [`Index::flush`]; after a power failure the index is rebuilt ([`Index::clear`]).
 
 use crate::error::{Error, Result};
-use crate::layout::{self, Record, Slot, TAG_BITS};
+use crate::layout::{self, FIRST_OFFSET, Record, Slot, TAG_BITS, zero};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
@@ -21,6 +21,10 @@ use libtwz::{PersistentPtr, Window, at, collections, persist, translate};
 
 const BUCKETS: usize = 256;
 const SLOTS: usize = 8;
+/// The directory has at most 2^20 words: it leads to 16 GiB of segments.
+const DEPTH_MAX: u32 = 20;
+/// Words that tell readers of changes.
+const VERSIONS: usize = 512;
 /// Bytes of a segment.
 const SEGMENT: usize = size_of::<Segment>();
 
@@ -30,10 +34,9 @@ const SEGMENT: usize = size_of::<Segment>();
 pub(crate) struct Segment {
     /// This line is never flushed.
     lock: RawMutex,
-    version: AtomicU64,
     /// Nonzero if a slot changed since the last flush.
     dirty: PCell<u64>,
-    reserved: [u64; 5],
+    reserved: [u64; 6],
     /// How many low bits of the hash all keys here have in common.
     depth: PCell<u64>,
     reserved2: [u64; 7],
@@ -56,9 +59,8 @@ pub(crate) struct IndexRoot {
     /// Offsets of the directory and of segment 0.
     directory: PCell<u64>,
     heap: PCell<u64>,
-    depth_max: PCell<u64>,
     per_object: PCell<u64>,
-    reserved: [u64; 3],
+    reserved: [u64; 4],
     /// Length of the directory, as a power of two, and segments in use; durable when the store is closed.
     depth: PCell<u64>,
     segments: PCell<u64>,
@@ -66,6 +68,9 @@ pub(crate) struct IndexRoot {
     /// Guards the two, and the list; never flushed.
     lock: RawMutex,
     reserved3: [u64; 7],
+    /// Of the keys with some bits of the hash in common ([`version_of`]); never flushed. They stand together, apart from the segments, so
+    /// that a look-up need not fetch another line and page for one.
+    versions: [AtomicU64; VERSIONS],
     /// Pointers to segment 0 of further objects.
     more: collections::Vec<u64>,
     reserved4: [u64; (64 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
@@ -99,47 +104,44 @@ pub(crate) enum Published {
 
 impl IndexRoot {
     pub(crate) const fn new() -> Self {
-        const ZERO: PCell<u64> = PCell::new(0);
         Self {
-            seed: ZERO,
-            directory: ZERO,
-            heap: ZERO,
-            depth_max: ZERO,
-            per_object: ZERO,
-            reserved: [0; 3],
-            depth: ZERO,
-            segments: ZERO,
+            seed: zero(),
+            directory: zero(),
+            heap: zero(),
+            per_object: zero(),
+            reserved: [0; 4],
+            depth: zero(),
+            segments: zero(),
             reserved2: [0; 6],
             lock: RawMutex::new(),
             reserved3: [0; 7],
+            versions: [const { AtomicU64::new(0) }; VERSIONS],
             more: collections::Vec::new(),
             reserved4: [0; (64 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
         }
     }
 
-    /// Lays the index out in a new object: `segments` in each object, a directory of at most 2^`depth_max`.
-    pub(crate) fn lay_out(
-        &self,
-        tx: &Tx,
-        window: Window,
-        seed: u64,
-        segments: u64,
-        depth_max: u32,
-    ) -> libtwz::Result<()> {
+    /// Lays the index out in a new object: `segments` in each object.
+    pub(crate) fn lay_out(&self, tx: &Tx, window: Window, seed: u64, segments: u64) -> libtwz::Result<()> {
         let bytes = usize::try_from(segments).unwrap_or(usize::MAX).saturating_mul(SEGMENT);
         let heap = tx.alloc_unfilled(window, bytes, 64)? - window.base();
-        let directory = tx.alloc_unfilled(window, 8 << depth_max, 4096)? - window.base();
+        let directory = tx.alloc_unfilled(window, 8 << DEPTH_MAX, 4096)? - window.base();
         tx.put(&self.seed, seed)?;
         tx.put(&self.heap, heap as u64)?;
         tx.put(&self.directory, directory as u64)?;
-        tx.put(&self.depth_max, u64::from(depth_max))?;
         tx.put(&self.per_object, segments)
     }
 }
 
 impl Index {
-    pub(crate) fn new(root: &'static IndexRoot, window: Window) -> Self {
-        Self { root, window }
+    /// The index in a store's root.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    pub(crate) fn new(root: &'static IndexRoot, window: Window) -> Result<Self> {
+        let places = [(root.directory.get(), 8 << DEPTH_MAX), (root.heap.get(), SEGMENT as u64)];
+        let inside = |(at, bytes): (u64, u64)| at >= FIRST_OFFSET as u64 && at <= (1 << 30) - bytes;
+        if places.into_iter().all(inside) { Ok(Self { root, window }) } else { Err(Error::Damaged) }
     }
 
     #[inline]
@@ -161,10 +163,22 @@ impl Index {
         self.segments() * (BUCKETS * SLOTS) as u64
     }
 
+    /// The version of the keys whose slots have this tag.
+    #[inline]
+    fn version(&self, tag: u64) -> &'static AtomicU64 {
+        &self.root.versions[version_of(tag)]
+    }
+
+    /// Says that a record left (**I3**).
+    #[inline]
+    fn left(&self, hash: u64) {
+        self.version(layout::tag(hash)).fetch_add(1, Ordering::AcqRel);
+    }
+
     /// Offset of the directory's word for a hash.
     #[inline]
     fn word_for(&self, hash: u64) -> usize {
-        let depth = self.root.depth.get() & 63;
+        let depth = self.root.depth.get().min(DEPTH_MAX.into());
         self.word_at(hash & ((1 << depth) - 1))
     }
 
@@ -195,10 +209,11 @@ impl Index {
     #[inline]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Result<Option<Found>> {
         loop {
+            let version = self.version(layout::tag(hash));
+            let seen = version.load(Ordering::Acquire);
             let word = self.word_for(hash);
             let pointer = self.window.load(word);
             let segment: &'static Segment = at(self.window, PersistentPtr(pointer))?;
-            let seen = segment.version.load(Ordering::Acquire);
             for bucket in buckets_of(hash) {
                 for place in &segment.buckets[bucket] {
                     let slot = Slot(place.get());
@@ -207,13 +222,13 @@ impl Index {
                         && let Some(record) = self.record(slot)?
                         && record.has_key(key)
                     {
-                        return Ok(Some(Found { record, version: &segment.version, seen }));
+                        return Ok(Some(Found { record, version, seen }));
                     }
                 }
             }
             fence(Ordering::Acquire);
-            let version = segment.version.load(Ordering::Relaxed);
-            if self.word_for(hash) == word && self.window.load(word) == pointer && version == seen {
+            let same = version.load(Ordering::Relaxed) == seen;
+            if same && self.word_for(hash) == word && self.window.load(word) == pointer {
                 return Ok(None); // I2
             }
         }
@@ -281,7 +296,7 @@ impl Index {
                     }
                     let before = Slot(place.get());
                     segment.change(place, new);
-                    segment.left();
+                    self.left(hash);
                     retire(before)?;
                     return Ok(Some(Published::Replaced));
                 }
@@ -310,7 +325,7 @@ impl Index {
             let Some((place, _)) = self.place_of(segment, hash, key)? else { return Ok(false) };
             let slot = Slot(place.get());
             segment.change(place, Slot::EMPTY);
-            segment.left();
+            self.left(hash);
             retire(slot)?;
             Ok(true)
         })
@@ -327,7 +342,7 @@ impl Index {
 
     fn split_locked(&self, old: &'static Segment, hash: u64) -> Result<()> {
         let depth = old.depth.get();
-        if depth >= u64::from(TAG_BITS).min(self.root.depth_max.get()) {
+        if depth >= DEPTH_MAX.into() {
             return Err(Error::Full);
         }
         if depth == self.root.depth.get() {
@@ -419,11 +434,13 @@ impl Index {
     ) -> Result<()> {
         for number in 0..self.segments() {
             let segment: &'static Segment = at(self.window, self.pointer_to(number)?)?;
-            let seen = segment.version.load(Ordering::Acquire);
             for place in segment.buckets.iter().flatten() {
+                // The version of a slot's key is known once the slot was read: read it again after.
+                let version = self.version(Slot(place.get()).tag());
+                let seen = version.load(Ordering::Acquire);
                 let slot = Slot(place.get());
-                if !slot.is_empty() {
-                    each(slot, &segment.version, seen)?;
+                if !slot.is_empty() && core::ptr::eq(version, self.version(slot.tag())) {
+                    each(slot, version, seen)?;
                 }
             }
         }
@@ -440,7 +457,7 @@ impl Index {
             }
         }
         let directory = self.window.base() + self.word_at(0);
-        persist::flush(directory, 8 << (self.root.depth.get() & 63));
+        persist::flush(directory, 8 << self.root.depth.get().min(DEPTH_MAX.into()));
         persist::flush(self.root.depth.as_ptr().addr(), 16);
         Ok(())
     }
@@ -455,12 +472,14 @@ impl Segment {
             self.dirty.set_without_log(1);
         }
     }
+}
 
-    /// Says that a record left (I3).
-    #[inline]
-    fn left(&self) {
-        self.version.fetch_add(1, Ordering::AcqRel);
-    }
+/// Which version is that of keys with this tag: its high bits, since the low ones choose the segment.
+#[inline]
+const fn version_of(tag: u64) -> usize {
+    #[allow(clippy::cast_possible_truncation, reason = "masked")]
+    let number = (tag >> (TAG_BITS - 9)) as usize & (VERSIONS - 1);
+    number
 }
 
 /// A bucket and the one beside it: the lines are fetched together.

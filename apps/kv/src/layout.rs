@@ -21,18 +21,25 @@
 //! Media: an aligned word is never torn; a record may be torn anywhere until its fence, which `check` tells.
 
 use crate::error::{Error, Result};
-use libtwz::{PersistentPtr, Window};
+use libtwz::{PCell, PersistentPtr, Window};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes that block sizes and offsets are multiples of.
 pub(crate) const UNIT: usize = 16;
 /// Bytes before a record's value.
 pub(crate) const HEADER: usize = 24;
+/// Least offset of anything in an object.
+pub(crate) const FIRST_OFFSET: usize = 4096;
 /// Bits of the hash in a slot.
 pub(crate) const TAG_BITS: u32 = 26;
 const FOT_BITS: u32 = 12;
 const OFFSET_BITS: u32 = 26;
 const _: () = assert!(TAG_BITS + FOT_BITS + OFFSET_BITS == u64::BITS);
+
+/// A word of a new object.
+pub(crate) const fn zero() -> PCell<u64> {
+    PCell::new(0)
+}
 
 /// The hash of a key in a store with `seed`.
 #[inline]
@@ -110,6 +117,9 @@ impl Record {
     /// The record at `offset`; `None` when the lengths do not fit the block (somebody is changing it, or damage).
     #[inline]
     pub(crate) fn at(window: Window, offset: usize) -> Option<Self> {
+        if offset < FIRST_OFFSET {
+            return None; // page 0 is never mapped
+        }
         let (first, second) = (window.load(offset), window.load(offset + 8));
         #[allow(clippy::cast_possible_truncation, reason = "the low halves are meant")]
         let (units, value_len) = (first as u32 as usize, second as u32 as usize);
@@ -154,7 +164,7 @@ pub(crate) fn check(key_hash: u64, value: &[u8], key_len: usize, sequence: u64) 
 /// Compares bytes in an object with ours, by words.
 #[inline]
 fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
-    let shift = (at % 8 * 8) as u32;
+    let shift = at % 8 * 8;
     let mut word_at = at & !7;
     let mut chunks = bytes.chunks_exact(8);
     let mut low = window.load(word_at);
@@ -176,7 +186,7 @@ fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
         return true;
     }
     let mut theirs = low >> shift;
-    if shift != 0 && rest.len() * 8 > 64 - shift as usize {
+    if shift != 0 && rest.len() * 8 > 64 - shift {
         theirs |= window.load(word_at + 8) << (64 - shift);
     }
     let mut ours = [0_u8; 8];
@@ -185,6 +195,7 @@ fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 mod tests {
     use super::*;
     use libtwz::prelude::*;

@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering, fence};
 #[derive(Clone, Copy, Debug)]
 pub struct Value {
     pub(crate) record: Record,
-    /// Counts the records that left the segment, and what it was when this one was found.
+    /// Counts the records of this key and some others that left the index, and what it was when this one was found.
     pub(crate) version: &'static AtomicU64,
     pub(crate) seen: u64,
 }

@@ -235,7 +235,7 @@ fn values_have_direct_pointers() {
     let store = Store::create(&small()).unwrap();
     store.put(b"k", b"0123456789").unwrap();
     let value = store.get(b"k").unwrap().unwrap();
-    assert!(value.as_ptr() as usize % 8 == 0 && value.is_current());
+    assert!((value.as_ptr() as usize).is_multiple_of(8) && value.is_current());
     assert_eq!(value.word(0), u64::from_le_bytes(*b"01234567"));
     assert_eq!((value.word(1), value.word(2), value.word(usize::MAX)), (0x3938, 0, 0));
     store.put(b"k", b"other").unwrap();

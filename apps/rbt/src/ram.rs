@@ -24,7 +24,7 @@ impl Pointers for Ram {
 
     fn make(&self) -> Result<&Node, Error> {
         let mut slabs = self.slabs.borrow_mut();
-        if self.used.get() % SLAB == 0 {
+        if self.used.get().is_multiple_of(SLAB) {
             slabs.push((0..SLAB).map(|_| Node::default()).collect());
         }
         let slab = slabs.last().ok_or(Error::Full)?;
@@ -36,6 +36,7 @@ impl Pointers for Ram {
 
     #[inline]
     fn follow(&self, link: &Link) -> Result<Option<&Node>, Error> {
+        #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
         let address = link.load(Ordering::Relaxed) as usize;
         if address == 0 {
             return Ok(None);

@@ -62,7 +62,9 @@ impl Pointers for Unix {
         if pointer == 0 {
             return Ok(None);
         }
-        self.node((pointer >> 32) as usize, (pointer & 0xffff_ffff) as usize).map(Some).ok_or(Error::Damaged)
+        #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
+        let node = self.node((pointer >> 32) as usize, (pointer & 0xffff_ffff) as usize);
+        node.map(Some).ok_or(Error::Damaged)
     }
 
     #[inline]

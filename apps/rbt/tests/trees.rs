@@ -47,16 +47,16 @@ fn orders_that_need_every_rotation() {
 fn trees_are_found_again() {
     let folder = tempfile::tempdir().unwrap();
     let tree = Tree::new(Unix::open(folder.path(), 2, 1 << 20).unwrap());
-    (0..500).for_each(|i| drop(tree.insert(i, i * 2).unwrap()));
+    (0..500).for_each(|i| assert_eq!(tree.insert(i, i * 2), Ok(None)));
     drop(tree);
     let tree = Tree::new(Unix::open(folder.path(), 2, 1 << 20).unwrap());
     assert_eq!(tree.get(499).unwrap(), Some(998));
     let tree = Tree::new(Twz::create(4, 200).unwrap());
-    (0..500).for_each(|i| drop(tree.insert(i, i * 2).unwrap()));
+    (0..500).for_each(|i| assert_eq!(tree.insert(i, i * 2), Ok(None)));
     let again = Tree::new(Twz::open(&tree.pointers().ids()).unwrap());
     assert_eq!(again.get(499).unwrap(), Some(998));
     again.check().unwrap();
-    (500..800).for_each(|i| drop(again.insert(i, i).unwrap()));
+    (500..800).for_each(|i| assert_eq!(again.insert(i, i), Ok(None)));
     assert_eq!(again.insert(9999, 1), Err(Error::Full));
 }
 
@@ -78,7 +78,7 @@ fn links_that_lead_nowhere_are_errors() {
 #[test]
 fn conversions_are_counted() {
     let tree = Tree::new(Counted::new(Ram::default()));
-    (0..7).for_each(|i| drop(tree.insert(i, i).unwrap()));
+    (0..7).for_each(|i| assert_eq!(tree.insert(i, i), Ok(None)));
     assert!(tree.pointers().take().1 >= 14);
     tree.get(3).unwrap();
     let (followed, stored) = tree.pointers().take();

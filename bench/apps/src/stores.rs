@@ -21,9 +21,8 @@ fn kv_round(count: u64, objects: u64) -> Result<Pair> {
     let regions = (1..objects).map(|_| store.add_region(Rights::empty())).collect::<kv::Result<Vec<_>>>()?;
     let regions: Vec<Region> = std::iter::once(Region(0)).chain(regions).collect();
     let insert = timed(count, || -> kv::Result<()> {
-        for number in 0..count {
+        for (number, region) in (0..count).zip(regions.iter().copied().cycle()) {
             let key = key(number);
-            let region = regions[(number % objects) as usize];
             store.put_in(region, &key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
         }
         Ok(())
@@ -48,9 +47,8 @@ fn unixkv_round(folder: &Path, count: u64, files: u64) -> Result<Pair> {
     let several = usize::try_from(files)?;
     store.add_file(several - 1)?;
     let insert = timed(count, || -> Result<()> {
-        for number in 0..count {
+        for (number, file) in (0..count).zip((0..several).cycle()) {
             let key = key(number);
-            let file = (number % files) as usize;
             store.put_in(file, &key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
         }
         Ok(())

@@ -74,6 +74,21 @@ pub(crate) fn map_file(count: u32) -> io::Result<f64> {
     })
 }
 
+/// What a UNIX program does to reach data by name: `open`, `mmap`, one touch, `munmap`, `close`.
+pub(crate) fn open_map_file(count: u32) -> io::Result<f64> {
+    let file = tempfile::NamedTempFile::new_in("/dev/shm").or_else(|_| tempfile::NamedTempFile::new())?;
+    file.as_file().set_len(PAGE as u64)?;
+    timed(count, || {
+        for _ in 0..count {
+            let opened = std::fs::OpenOptions::new().read(true).write(true).open(file.path())?;
+            let address = map(opened.as_raw_fd(), PAGE)?;
+            touch(address, 0);
+            unmap(address, PAGE);
+        }
+        Ok(())
+    })
+}
+
 /// Thread creation and join.
 pub(crate) fn thread_create_join(count: u32) -> io::Result<f64> {
     timed(count, || {
@@ -161,10 +176,11 @@ mod tests {
     #[test]
     fn every_peer_does_its_work() {
         type Peer = fn(u32) -> std::io::Result<f64>;
-        let peers: [Peer; 6] = [
+        let peers: [Peer; 7] = [
             super::getppid,
             super::minor_fault,
             super::map_file,
+            super::open_map_file,
             super::thread_create_join,
             super::futex_wake,
             super::pipe_switch,

@@ -7,7 +7,7 @@ mod recover;
 use crate::data::{CHUNKS_MAX, Data, DataRoot};
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexRoot, Published};
-use crate::layout::{OBJECTS_MAX, Slot};
+use crate::layout::{OBJECTS_MAX, Slot, zero};
 use crate::secondary::Secondary;
 use crate::value::Value;
 use alloc::vec::Vec;
@@ -40,7 +40,7 @@ impl Default for Options {
         Self {
             index_rights: Rights::empty(),
             data_rights: Rights::empty(),
-            data_bytes: CHUNKS_MAX * 64 << 10,
+            data_bytes: CHUNKS_MAX * (64 << 10),
             index_segments: 30_000,
         }
     }
@@ -132,7 +132,7 @@ impl Store {
         let segments = options.index_segments.clamp(1, 30_000);
         root.tx(|tx| {
             tx.put(&root.data_chunks, (options.data_bytes / (64 << 10)).clamp(1, CHUNKS_MAX))?;
-            root.index.lay_out(tx, root.window(), seed, segments, 20)
+            root.index.lay_out(tx, root.window(), seed, segments)
         })?;
         let store = Self::handle(root)?;
         store.index.clear()?;
@@ -146,7 +146,7 @@ impl Store {
     fn handle(root: Object<StoreRoot>) -> Result<Self> {
         let pointer = PersistentPtr::new(0, root.global().offset().try_into().unwrap_or(u32::MAX));
         let lasting: &'static StoreRoot = libtwz::at(root.window(), pointer)?;
-        let index = Index::new(&lasting.index, root.window());
+        let index = Index::new(&lasting.index, root.window())?;
         Ok(Self { root, index, secondaries: Vec::new(), open: false })
     }
 
@@ -496,25 +496,24 @@ impl Drop for Store {
 
 impl StoreRoot {
     const fn new() -> Self {
-        const ZERO: PCell<u64> = PCell::new(0);
         Self {
-            state: ZERO,
-            sequence: ZERO,
-            recoveries: ZERO,
-            region_count: ZERO,
-            data_chunks: ZERO,
+            state: zero(),
+            sequence: zero(),
+            recoveries: zero(),
+            region_count: zero(),
+            data_chunks: zero(),
             reserved: [0; 3],
             lock: RawMutex::new(),
-            boot: ZERO,
-            writers: ZERO,
+            boot: zero(),
+            writers: zero(),
             reserved2: [0; 5],
             newest: AtomicU64::new(0),
             reserved3: [0; 7],
             growing: RawMutex::new(),
             reserved4: [0; 7],
-            current: [ZERO; REGIONS],
+            current: [const { zero() }; REGIONS],
             index: IndexRoot::new(),
-            rights: [ZERO; REGIONS],
+            rights: [const { zero() }; REGIONS],
             data: collections::Vec::new(),
             reserved5: [0; (8 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
         }
