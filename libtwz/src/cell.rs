@@ -69,6 +69,7 @@ impl<T: Invariant + Copy> PCell<T> {
     /// Changes the value with neither log nor flush: for objects that are still being built, volatile ones, and code that
     /// orders its own stores with [`crate::persist`].
     #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub fn set_without_log(&self, value: T) {
         // SAFETY: as in `get`, the other way round; no `&T` into a cell exists.
         unsafe {

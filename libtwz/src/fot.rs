@@ -11,7 +11,7 @@
 //! # Contract
 //! - [`insert`] returns the existing entry for (target, rights), or makes one. It does not walk the table: an index
 //!   beside it, in this program's memory, takes in each entry once.
-//! - **F1** crash-atomic: the word with VALID is stored last, after the rest is durable. An entry that was claimed
+//! - **F1** crash-atomic: the word with VALID is stored last, in the line that holds the rest. An entry that was claimed
 //!   but not finished at a crash is recognised by the boot's number and used again.
 //! - **F2** racing threads and programs claim entries by compare-and-swap; two programs that insert the same target at the
 //!   same moment may make two entries, which is harmless.
@@ -274,17 +274,16 @@ fn make(
             break (i, at);
         }
     };
-    // 1. The entry's contents and the table's length become durable; nobody uses an entry without VALID.
+    // 1. What the entry says, and the table's length; nobody uses an entry without VALID.
     holder.store(at + LO, target.lo);
     holder.store(at + HI, target.hi);
     let generation = holder.load(at + GENERATION).wrapping_add(2) & !1;
     holder.store_release(at + GENERATION, generation);
     holder.half(FOT_LEN_AT).fetch_max(i + 1, Ordering::AcqRel);
     simulate::stored(holder.base() + FOT_LEN_AT, 4);
-    holder.flush(at, 32);
     holder.flush(FOT_LEN_AT, 4);
-    persist::fence();
-    // 2. Commit point (F1).
+    // 2. Commit point (F1). Its line holds the rest of the entry, stored before it: that is durable when this is. Nothing points to the
+    // entry before the fence, so it makes no difference whether the length is durable first.
     let word = u64::from(flags | fot_flags::VALID) | u64::from(rights.bits()) << 32;
     holder.store_release(at + FLAGS, word);
     holder.flush(at, 32);
@@ -300,4 +299,5 @@ fn claim(holder: Window, at: usize) -> bool {
     free && holder.replace(at + FLAGS, now, claimed_now)
 }
 
-const _: () = assert!(FOT_ENTRY_SIZE == 32);
+// F1: an entry stands in one line.
+const _: () = assert!(FOT_ENTRY_SIZE == 32 && META_OFFSET.is_multiple_of(64));

@@ -190,7 +190,7 @@ pub(crate) fn create_overflow(data_bytes: usize) -> Result<ObjectId> {
 }
 
 /// The log of the object at `window`, and where its arena is.
-#[inline]
+#[inline(always)]
 pub(crate) fn log_of(window: Window) -> Result<(Log, u64)> {
     if window.word(META).load(Ordering::Acquire) != META_MAGIC {
         return Err(not_ours(window));

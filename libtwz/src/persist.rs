@@ -68,6 +68,7 @@ fn best_flush() -> u8 {
 
 /// Starts writing the lines of `address .. address + bytes` back; durable after the next [`fence`].
 #[inline]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub fn flush(address: usize, bytes: usize) {
     simulate::flush(address, bytes);
     let level = level();
@@ -110,6 +111,7 @@ pub(crate) fn expect_store(address: usize) {
 
 /// Waits until all that was flushed is durable, and orders it before what follows.
 #[inline]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub fn fence() {
     simulate::fence();
     if level() == PROGRAM {
@@ -122,6 +124,7 @@ pub fn fence() {
 
 /// [`flush`] and [`fence`].
 #[inline]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub fn persist(address: usize, bytes: usize) {
     flush(address, bytes);
     fence();
@@ -129,6 +132,7 @@ pub fn persist(address: usize, bytes: usize) {
 
 /// Writes one line past the cache; durable after the next [`fence`]. `offset` is rounded down to a line.
 #[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
     let offset = (offset as usize & SLOT_MASK) & !(LINE - 1);
     if level() == PROGRAM {

@@ -71,6 +71,7 @@ impl<T> InvPtr<T> {
 
     /// Changes the stored form, after everything before; neither logged nor flushed.
     #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub fn set_raw(&self, pointer: PersistentPtr) {
         self.raw.store(pointer.0, Ordering::Release);
         simulate::stored(self.raw.as_ptr().addr(), 8);
@@ -129,6 +130,15 @@ impl<T: Invariant> InvPtr<T> {
 pub fn at<'a, T: Invariant>(holder: Window, pointer: PersistentPtr) -> Result<&'a T> {
     let address = translate::lea(holder, pointer)?;
     target::<T>(holder, pointer, address & !SLOT_MASK).map(reference)
+}
+
+/// The `T` at an address in an object, with bounds and alignment checked.
+///
+/// # Errors
+/// [`Error::NotInObject`], [`Error::BadPointer`].
+pub(crate) fn at_address<'a, T: Invariant>(address: usize) -> Result<&'a T> {
+    let (window, offset) = translate::split(address)?;
+    at(window, PersistentPtr::new(0, offset))
 }
 
 /// Where the pointer that stands in the object at `holder` leads: window and offset of a `T`, `None` for null.

@@ -1,10 +1,10 @@
 //! Telling a recorder of each store, flush and fence, for the crash tests (`tests/crash.rs`).
 //!
 //! Without feature `crash-sim` these are empty functions. With it, a recorder sees everything that reaches objects through the crate, in
-//! program order; the test copies it into `pmem`'s simulator.
+//! program order, with the place in the crate that did it; the test copies it into `pmem`'s simulator.
 
 #[cfg(feature = "crash-sim")]
-pub use with_recorder::{Event, reboot, record_with};
+pub use with_recorder::{Event, Site, reboot, record_with};
 
 #[cfg(feature = "crash-sim")]
 pub(crate) use with_recorder::tell;
@@ -12,6 +12,7 @@ pub(crate) use with_recorder::tell;
 #[cfg(feature = "crash-sim")]
 mod with_recorder {
     use std::boxed::Box;
+    use std::panic::Location;
     use std::sync::OnceLock;
 
     /// What was done to objects.
@@ -42,18 +43,22 @@ mod with_recorder {
         Fence,
     }
 
-    type Recorder = Box<dyn Fn(Event) + Send + Sync>;
+    /// A place in the crate: what calls this module's functions, or what calls those that only pass a store on.
+    pub type Site = &'static Location<'static>;
+
+    type Recorder = Box<dyn Fn(Event, Site) + Send + Sync>;
 
     static RECORDER: OnceLock<Recorder> = OnceLock::new();
 
     /// Sets the process's recorder, once; false when there is one.
-    pub fn record_with(recorder: impl Fn(Event) + Send + Sync + 'static) -> bool {
+    pub fn record_with(recorder: impl Fn(Event, Site) + Send + Sync + 'static) -> bool {
         RECORDER.set(Box::new(recorder)).is_ok()
     }
 
+    #[track_caller]
     pub(crate) fn tell(event: Event) {
         if let Some(recorder) = RECORDER.get() {
-            recorder(event);
+            recorder(event, Location::caller());
         }
     }
 
@@ -68,6 +73,7 @@ mod with_recorder {
 
 /// Bytes at `address` were stored through the cache.
 #[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub(crate) fn stored(address: usize, bytes: usize) {
     #[cfg(feature = "crash-sim")]
     tell(Event::Stored { address, bytes });
@@ -77,6 +83,7 @@ pub(crate) fn stored(address: usize, bytes: usize) {
 
 /// Bytes at `address` were stored around the cache.
 #[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub(crate) fn stored_around(address: usize, bytes: usize) {
     #[cfg(feature = "crash-sim")]
     tell(Event::Around { address, bytes });
@@ -86,6 +93,7 @@ pub(crate) fn stored_around(address: usize, bytes: usize) {
 
 /// Bytes at `address` are flushed.
 #[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub(crate) fn flush(address: usize, bytes: usize) {
     #[cfg(feature = "crash-sim")]
     tell(Event::Flush { address, bytes });
@@ -95,6 +103,7 @@ pub(crate) fn flush(address: usize, bytes: usize) {
 
 /// A fence.
 #[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub(crate) fn fence() {
     #[cfg(feature = "crash-sim")]
     tell(Event::Fence);

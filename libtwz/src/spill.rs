@@ -1,62 +1,105 @@
 //! A list whose first few elements need no heap, in one piece.
+//!
+//! - **P1** the first `used` places of `few` hold elements; with a heap (`many` has a capacity) all elements are there instead.
 
 use alloc::vec::Vec;
+use core::fmt;
+use core::mem::MaybeUninit;
 
-/// Elements in order: in place while there are at most `N`, on the heap once there were more.
-#[derive(Clone, Debug)]
+/// Elements in order: in place while there are at most `N`, on the heap once there were more. An empty one costs nothing to make:
+/// each transaction has several.
 pub(crate) struct Spill<T, const N: usize> {
-    few: [T; N],
+    few: [MaybeUninit<T>; N],
     used: usize,
     many: Vec<T>,
 }
 
+impl<T: Copy + fmt::Debug, const N: usize> fmt::Debug for Spill<T, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_slice().fmt(f)
+    }
+}
+
 impl<T: Copy, const N: usize> Spill<T, N> {
-    /// An empty list; `blank` fills the places in it.
-    #[inline]
-    pub(crate) const fn new(blank: T) -> Self {
-        Self { few: [blank; N], used: 0, many: Vec::new() }
+    /// An empty list.
+    #[inline(always)]
+    pub(crate) const fn new() -> Self {
+        Self { few: [const { MaybeUninit::uninit() }; N], used: 0, many: Vec::new() }
+    }
+
+    #[inline(always)]
+    pub(crate) fn push(&mut self, element: T) {
+        match self.few.get_mut(self.used) {
+            Some(place) => {
+                place.write(element);
+                self.used += 1;
+            }
+            None => self.push_many(element),
+        }
+    }
+
+    /// Appends several elements.
+    #[inline(always)]
+    pub(crate) fn extend<const M: usize>(&mut self, elements: [T; M]) {
+        match self.few.get_mut(self.used..self.used + M) {
+            Some(places) => {
+                for (place, element) in places.iter_mut().zip(elements) {
+                    place.write(element);
+                }
+                self.used += M;
+            }
+            None => self.extend_many(&elements),
+        }
     }
 
     #[inline]
-    pub(crate) fn push(&mut self, element: T) {
+    fn push_many(&mut self, element: T) {
+        self.extend_many(&[element]);
+    }
+
+    #[inline]
+    fn extend_many(&mut self, elements: &[T]) {
         if self.many.capacity() == 0 {
-            if let Some(place) = self.few.get_mut(self.used) {
-                *place = element;
-                self.used += 1;
-                return;
-            }
-            self.spill();
+            self.spill(N * 16);
         }
-        self.many.push(element);
+        self.many.extend_from_slice(elements);
     }
 
     #[cold]
-    fn spill(&mut self) {
-        self.many.reserve(N * 64);
-        self.many.extend_from_slice(&self.few[..self.used]);
+    fn spill(&mut self, capacity: usize) {
+        let mut many = Vec::with_capacity(capacity.max(self.used + N).max(1));
+        many.extend_from_slice(self.in_place());
+        self.many = many;
+        self.used = N; // full, so that the next push comes here
     }
 
     /// Makes room for `len` elements in all.
     #[inline]
     pub(crate) fn reserve(&mut self, len: usize) {
-        if len > N && self.is_empty() {
-            self.many.reserve(len);
+        if len > N && self.many.capacity() == 0 {
+            self.spill(len);
         }
     }
 
     #[inline]
+    fn in_place(&self) -> &[T] {
+        // SAFETY: P1: these are written, and MaybeUninit<T> is laid out as T.
+        unsafe { core::slice::from_raw_parts(self.few.as_ptr().cast(), self.used) }
+    }
+
+    #[inline]
     pub(crate) fn as_slice(&self) -> &[T] {
-        if self.many.capacity() == 0 { &self.few[..self.used] } else { &self.many }
+        if self.many.capacity() == 0 { self.in_place() } else { &self.many }
     }
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        self.as_slice().len()
+        if self.many.capacity() == 0 { self.used } else { self.many.len() }
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.as_slice().is_empty()
+        self.len() == 0
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
@@ -74,7 +117,7 @@ mod tests {
 
     #[test]
     fn keeps_its_elements_across_the_border() {
-        let mut list = Spill::<u64, 4>::new(0);
+        let mut list = Spill::<u64, 4>::new();
         for i in 0..9 {
             assert_eq!(list.len(), usize::try_from(i).unwrap());
             list.push(i);
@@ -86,5 +129,20 @@ mod tests {
         }
         list.push(5);
         assert_eq!(list.as_slice(), [5]);
+    }
+
+    #[test]
+    fn several_at_once_cross_it_too() {
+        let mut list = Spill::<u64, 4>::new();
+        list.push(0);
+        list.extend([1, 2]);
+        list.extend([3, 4, 5]);
+        list.extend([6]);
+        assert_eq!(list.as_slice(), (0..7).collect::<Vec<_>>());
+        let mut reserved = Spill::<u64, 4>::new();
+        reserved.push(1);
+        reserved.reserve(9);
+        reserved.extend([2, 3]);
+        assert_eq!(reserved.as_slice(), [1, 2, 3]);
     }
 }

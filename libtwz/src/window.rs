@@ -96,6 +96,7 @@ impl Window {
 
     /// Stores the word at `offset`.
     #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub fn store(self, offset: usize, value: u64) {
         self.word(offset).store(value, Ordering::Relaxed);
         simulate::stored(self.base | (offset & SLOT_MASK & !7), 8);
@@ -103,6 +104,7 @@ impl Window {
 
     /// Stores the word at `offset` after everything before.
     #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn store_release(self, offset: usize, value: u64) {
         self.word(offset).store(value, Ordering::SeqCst);
         simulate::stored(self.base | (offset & SLOT_MASK & !7), 8);
@@ -110,6 +112,7 @@ impl Window {
 
     /// Replaces the word at `offset` if it is `current`; false if it is not.
     #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn replace(self, offset: usize, current: u64, new: u64) -> bool {
         let done =
             self.word(offset).compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok();
@@ -137,6 +140,7 @@ impl Window {
     }
 
     /// Copies bytes in; stops at the end of the slot. Returns how many.
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub fn write(self, offset: usize, from: &[u8]) -> usize {
         let count = from.len().min((SLOT_MASK + 1).saturating_sub(offset));
         let mut at = offset;
@@ -157,6 +161,7 @@ impl Window {
 
     /// Flushes `bytes` from `offset`.
     #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub fn flush(self, offset: usize, bytes: usize) {
         crate::persist::flush(self.base + (offset & SLOT_MASK), bytes);
     }

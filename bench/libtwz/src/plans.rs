@@ -17,7 +17,7 @@ pub(crate) enum Aim {
     None,
 }
 
-const PMDK: &str = "PMDK";
+pub(crate) const PMDK: &str = "PMDK";
 pub(crate) const LMDB: &str = "LMDB";
 /// The peer that is measured by this process itself.
 pub(crate) const STD: &str = "std, in memory";

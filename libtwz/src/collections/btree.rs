@@ -6,12 +6,12 @@
 //! ```
 //! A removed key leaves its place free; leaves are not merged, and an empty one is filled again by later keys of its range.
 
-use super::{alone, damaged, home_of, inside};
+use super::{alone, damaged, expect_store, home_of, inside};
 use crate::cell::PCell;
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
-use crate::tx::Tx;
+use crate::tx::{self, Tx};
 use alloc::vec::Vec;
 use core::ops::{Bound, RangeBounds};
 
@@ -138,7 +138,19 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
     /// # Errors
     /// As [`BTreeMap::get`]; [`crate::Error::OutOfSpace`], [`crate::Error::Busy`].
     pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
-        alone(self, |tx| self.do_insert(tx, key, value))
+        // Found before the lock is taken, and fetched meanwhile: that takes as long as the last transaction's fence.
+        let state = tx::State::of(home_of(self)?);
+        let found = self.descend(Some(&key), |_, _| {}).ok().flatten();
+        if let Some(leaf) = found {
+            expect_store(leaf);
+        }
+        alone(self, |tx| {
+            let leaf = if state.is_some() && state == tx.state() { found } else { None };
+            match leaf {
+                Some(leaf) => self.insert_into(tx, leaf, key, value),
+                None => self.do_insert(tx, key, value),
+            }
+        })
     }
 
     /// Gives `key` a value as a part of `tx`.
@@ -159,6 +171,11 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
                 leaf
             }
         };
+        self.insert_into(tx, leaf, key, value)
+    }
+
+    /// Inserts into the leaf where `key` belongs.
+    fn insert_into(&self, tx: &Tx, leaf: &Leaf<K, V>, key: K, value: V) -> Result<Option<V>> {
         if let Some(entry) = leaf.find(&key) {
             let before = leaf.values[entry].get();
             tx.put(&leaf.values[entry], value)?;
@@ -179,19 +196,19 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         let mut order: Vec<(K, usize)> = (0..WIDTH).map(|entry| (leaf.keys[entry].get(), entry)).collect();
         order.sort_unstable_by_key(|(key, _)| *key);
         let (separator, _) = order[WIDTH / 2];
-        let (mut left, mut right) = (0, 0);
-        let upper = Leaf::blank(leaf.keys[0].get(), leaf.values[0].get());
-        for (place, (key, entry)) in order.iter().enumerate() {
-            if place < WIDTH / 2 {
-                left |= 1 << entry;
-            } else {
-                upper.keys[place - WIDTH / 2].set_without_log(*key);
-                upper.values[place - WIDTH / 2].set_without_log(leaf.values[*entry].get());
-                right |= 1 << (place - WIDTH / 2);
-            }
+        let mut left = 0;
+        for (_, entry) in &order[..WIDTH / 2] {
+            left |= 1 << entry;
         }
-        upper.used.set_without_log(right);
-        let upper = tx.alloc_put(home_of(leaf)?, upper)?;
+        // Only what is used of the new leaf goes to the log.
+        let bytes = (size_of::<Leaf<K, V>>(), align_of::<Leaf<K, V>>());
+        let upper = tx.alloc_unfilled(home_of(leaf)?, bytes.0, bytes.1)?;
+        let upper: &Leaf<K, V> = crate::ptr::at_address(upper)?;
+        let keys: [K; WIDTH / 2] = core::array::from_fn(|i| order[WIDTH / 2 + i].0);
+        let values: [V; WIDTH / 2] = core::array::from_fn(|i| leaf.values[order[WIDTH / 2 + i].1].get());
+        tx.put_value(core::ptr::from_ref(&upper.keys).addr(), &keys)?;
+        tx.put_value(core::ptr::from_ref(&upper.values).addr(), &values)?;
+        tx.put(&upper.used, (1 << (WIDTH / 2)) - 1)?;
         tx.put_ptr(&upper.next, leaf.next.get()?)?;
         tx.put_ptr(&leaf.next, Some(upper))?;
         tx.put(&leaf.used, left)?;
@@ -357,8 +374,11 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> Leaf<K, V> {
 
     #[inline]
     fn find(&self, key: &K) -> Option<usize> {
-        let used = self.used.get();
-        (0..WIDTH).find(|entry| used >> entry & 1 != 0 && self.keys[*entry].get() == *key)
+        // All of them: where a search stops cannot be foretold, and a wrong guess costs more than sixteen compares.
+        let equal =
+            (0..WIDTH).fold(0, |bits, entry| bits | u64::from(self.keys[entry].get() == *key) << entry);
+        let found = equal & self.used.get() & ((1 << WIDTH) - 1);
+        (found != 0).then(|| found.trailing_zeros() as usize)
     }
 
     fn free_entry(&self) -> Option<usize> {
@@ -400,7 +420,12 @@ impl<K: Invariant + Copy + Ord> Inner<K> {
 
     #[inline]
     fn child_for(&self, key: &K, count: usize) -> usize {
-        (0..count - 1).find(|i| *key < self.keys[*i].get()).unwrap_or(count - 1)
+        // Counted, not searched: see `Leaf::find`. Keys past the last are anything.
+        let mut child = 0;
+        for (i, other) in self.keys.iter().enumerate() {
+            child += usize::from((i + 1 < count) & (*key >= other.get()));
+        }
+        child
     }
 
     /// Puts `right` after child `at`, with `separator` between the two.
@@ -425,6 +450,7 @@ fn as_child<T: Invariant>(node: &T) -> &Child {
 }
 
 /// A child as the kind of node that its level says; bounds and alignment are checked again for that type.
+#[inline(always)]
 fn child_as<T: Invariant>(pointer: &InvPtr<Child>) -> Result<&T> {
     crate::ptr::at(home_of(pointer)?, pointer.raw())
 }

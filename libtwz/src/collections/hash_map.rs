@@ -7,7 +7,7 @@
 //! With `count` entries, there are `buckets` buckets; a key's bucket is its hash modulo the next power of two, or the half of
 //! that where the bucket does not exist yet.
 
-use super::{alone, damaged, home_of, inside};
+use super::{alone, damaged, expect_store, home_of, inside};
 use crate::cell::PCell;
 use crate::error::{Error, Result};
 use crate::invariant::Invariant;
@@ -108,7 +108,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
 
     /// The number of the bucket for `hash` among `buckets`, at least 1.
     fn bucket_number(hash: u64, buckets: u64) -> u64 {
-        let size = buckets.next_power_of_two();
+        let size = buckets.checked_next_power_of_two().unwrap_or(1 << 63); // damage may have made it anything
         let number = hash & (size - 1);
         if number < buckets { number } else { number & (size / 2 - 1) }
     }
@@ -135,13 +135,13 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         let mut bucket = self.bucket(Self::bucket_number(hash, buckets))?;
         for _ in 0..CHAIN_MAX {
             let used = bucket.used.get();
-            for entry in 0..ENTRIES {
-                if is_used(used, entry)
-                    && fingerprint_at(used, entry) == fingerprint(hash)
-                    && same(&bucket.entries[entry].key.get(), key)
-                {
+            let mut candidates = candidates(used, hash);
+            while candidates != 0 {
+                let entry = candidates.trailing_zeros() as usize;
+                if same(&bucket.entries[entry].key.get(), key) {
                     return Ok(Some(Found { bucket, entry }));
                 }
+                candidates &= candidates - 1;
             }
             match bucket.overflow.get()? {
                 Some(next) => bucket = next,
@@ -174,7 +174,12 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     /// # Errors
     /// As [`HashMap::get`]; [`Error::OutOfSpace`], [`Error::Busy`].
     pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
-        alone(self, |tx| self.do_insert(tx, &key, value))
+        let hash = self.hash(&key);
+        if self.is_full() {
+            alone(self, |tx| if self.is_full() { self.add_buckets(tx) } else { Ok(()) })?; // nothing is to see it before it ends
+        }
+        self.expect_change(hash); // before the lock: fetching the bucket takes as long as the last transaction's fence
+        alone(self, |tx| self.do_insert(tx, &key, value, hash))
     }
 
     /// Gives `key` a value as a part of `tx`.
@@ -182,11 +187,25 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     /// # Errors
     /// As [`HashMap::insert`].
     pub fn insert_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
-        inside(tx, |tx| self.do_insert(tx, &key, value))
+        inside(tx, |tx| self.do_insert(tx, &key, value, self.hash(&key)))
     }
 
-    fn do_insert(&self, tx: &Tx, key: &K, value: V) -> Result<Option<V>> {
-        let hash = self.hash(key);
+    fn is_full(&self) -> bool {
+        self.count.get() >= self.buckets.get().saturating_mul(FULL)
+    }
+
+    /// Has the bucket for `hash` fetched. What is read may be changing: it is only a hint.
+    #[inline]
+    fn expect_change(&self, hash: u64) {
+        let buckets = self.buckets.get();
+        if buckets != 0
+            && let Ok(bucket) = self.bucket(Self::bucket_number(hash, buckets))
+        {
+            expect_store(bucket);
+        }
+    }
+
+    fn do_insert(&self, tx: &Tx, key: &K, value: V, hash: u64) -> Result<Option<V>> {
         if let Some(found) = self.find(key, hash)? {
             let place = &found.bucket.entries[found.entry].value;
             let before = place.get();
@@ -194,7 +213,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             return Ok(Some(before));
         }
         let count = self.count.get();
-        if count >= self.buckets.get().saturating_mul(FULL) {
+        if self.is_full() {
             self.add_buckets(tx)?;
             tx.apply()?; // what follows must see them
         }
@@ -209,9 +228,9 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         let mut bucket = first;
         for _ in 0..CHAIN_MAX {
             let used = bucket.used.get();
-            if let Some(entry) = (0..ENTRIES).find(|entry| !is_used(used, *entry)) {
-                tx.put(&bucket.entries[entry].key, *key)?;
-                tx.put(&bucket.entries[entry].value, value)?;
+            let entry = (!used).trailing_zeros() as usize;
+            if entry < ENTRIES {
+                bucket.put_entry(tx, entry, *key, value)?;
                 return tx.put(&bucket.used, with_entry(used, entry, hash));
             }
             match bucket.overflow.get()? {
@@ -231,6 +250,9 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     #[cold]
     fn add_buckets(&self, tx: &Tx) -> Result<()> {
         let buckets = self.buckets.get();
+        if buckets > FIRST << SEGMENTS {
+            return Err(damaged(&self.buckets, "fewer buckets"));
+        }
         let (segment, _) = split(buckets);
         let place = self.segments.get(segment).ok_or(Error::TooLarge { bytes: buckets })?;
         if place.is_null() {
@@ -252,7 +274,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     }
 
     fn split_bucket(&self, tx: &Tx, old: &Bucket<K, V>, new: &Bucket<K, V>, buckets: u64) -> Result<()> {
-        let mut moved: alloc::vec::Vec<(K, V, u64)> = alloc::vec::Vec::new();
+        let mut moved: alloc::vec::Vec<(K, V, u64)> = alloc::vec::Vec::with_capacity(2 * ENTRIES);
         let mut bucket = old;
         for _ in 0..CHAIN_MAX {
             let used = bucket.used.get();
@@ -281,8 +303,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         let (here, rest) = entries.split_at(entries.len().min(ENTRIES));
         let mut used = 0;
         for (i, (key, value, hash)) in here.iter().enumerate() {
-            tx.put(&new.entries[i].key, *key)?;
-            tx.put(&new.entries[i].value, *value)?;
+            new.put_entry(tx, i, *key, *value)?;
             used = with_entry(used, i, *hash);
         }
         tx.put(&new.used, used)?;
@@ -393,6 +414,13 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
             entries: core::array::from_fn(|_| Entry { key: PCell::new(key), value: PCell::new(value) }),
         }
     }
+
+    /// Key and value in one piece.
+    #[inline]
+    fn put_entry(&self, tx: &Tx, entry: usize, key: K, value: V) -> Result<()> {
+        let place = core::ptr::from_ref(&self.entries[entry]).addr();
+        tx.put_value(place, &Entry { key: PCell::new(key), value: PCell::new(value) })
+    }
 }
 
 /// Segment and index in it of a bucket.
@@ -412,8 +440,16 @@ const fn is_used(used: u64, entry: usize) -> bool {
     used >> entry & 1 != 0
 }
 
-const fn fingerprint_at(used: u64, entry: usize) -> u64 {
-    used >> (8 + entry * 8) & 0xff
+/// The used entries whose fingerprint is that of `hash`, as bits; others may be among them, rarely.
+const fn candidates(used: u64, hash: u64) -> u64 {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    const HIGH: u64 = LOW << 7;
+    // A byte of `unlike` is 0 where the fingerprints agree; the subtraction borrows from exactly those (and from bytes of 1 above).
+    let unlike = used ^ (fingerprint(hash) * LOW);
+    let equal = unlike.wrapping_sub(LOW) & !unlike & HIGH;
+    // Byte i + 1 is entry i's: its top bit goes to bit i.
+    let bits = (equal >> 15).wrapping_mul(0x0002_0408_1020_4081) >> 42;
+    bits & used & 0x7f
 }
 
 const fn with_entry(used: u64, entry: usize, hash: u64) -> u64 {
@@ -458,4 +494,30 @@ fn same<T: Invariant + Copy>(a: &T, b: &T) -> bool {
         i += 1;
     });
     equal
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn candidates_are_the_used_entries_with_the_fingerprint() {
+        let mut state = 88_172_645_463_325_252_u64;
+        for _ in 0..100_000 {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            let (mut used, hash) = (0, state.rotate_left(7) & 3 << 56);
+            for entry in (0..ENTRIES).filter(|entry| state >> entry & 1 != 0) {
+                used = with_entry(used, entry, state >> (entry * 2) & 3 << 56);
+            }
+            let found = candidates(used, hash);
+            for entry in 0..ENTRIES {
+                let equal = is_used(used, entry) && used >> (8 + entry * 8) & 0xff == fingerprint(hash);
+                // One too many may be found above one that is right, never one too few.
+                assert!(!equal || found >> entry & 1 != 0, "{used:#x} {hash:#x}");
+            }
+            assert_eq!(found & !used, 0);
+        }
+    }
 }

@@ -37,6 +37,7 @@ pub use string::String;
 pub use vec::Vec;
 
 use crate::error::{Error, Result};
+use crate::persist::LINE;
 use crate::tx::Tx;
 use crate::view;
 use crate::window::{SLOT_MASK, Window};
@@ -60,6 +61,16 @@ fn inside<R>(tx: &Tx, change: impl FnOnce(&Tx) -> Result<R>) -> Result<R> {
     let result = change(tx)?;
     tx.apply()?;
     Ok(result)
+}
+
+/// Says that `node` is about to be changed, so that the processor fetches its lines meanwhile; those of large ones not all.
+#[inline]
+fn expect_store<T>(node: &T) {
+    let start = core::ptr::from_ref(node).addr();
+    let end = start + size_of::<T>().min(8 * LINE);
+    for line in (start & !(LINE - 1)..end).step_by(LINE) {
+        crate::persist::expect_store(line);
+    }
 }
 
 /// The error for contents at `place` that cannot be.

@@ -8,6 +8,9 @@ use crate::ptr::InvPtr;
 use crate::translate;
 use crate::tx::Tx;
 
+/// Bytes of the smallest block.
+const SMALLEST: u32 = 16;
+
 /// A text that grows.
 #[derive(Debug, Default, Invariant)]
 #[repr(C)]
@@ -49,6 +52,7 @@ impl String {
         if len == 0 {
             return Ok(alloc::vec::Vec::new());
         }
+        self.check_capacity()?;
         if len > self.capacity.get() as usize {
             return Err(damaged(self, "a text inside its block"));
         }
@@ -57,6 +61,16 @@ impl String {
         let mut bytes = alloc::vec![0; len];
         window.read(offset as usize, &mut bytes);
         Ok(bytes)
+    }
+
+    /// Blocks are powers of two, as `grow` makes them: a length that damage made is seldom taken for one.
+    fn check_capacity(&self) -> Result<()> {
+        let capacity = self.capacity.get();
+        if capacity >= SMALLEST && capacity.is_power_of_two() {
+            Ok(())
+        } else {
+            Err(damaged(self, "a block of a power of two"))
+        }
     }
 
     /// Replaces the text, durably.
@@ -106,6 +120,9 @@ impl String {
 
     fn do_set(&self, tx: &Tx, text: &[u8]) -> Result<()> {
         let len = u32::try_from(text.len()).map_err(|_| Error::TooLarge { bytes: text.len() as u64 })?;
+        if !self.bytes.is_null() {
+            self.check_capacity()?;
+        }
         let address = if len <= self.capacity.get() && !self.bytes.is_null() {
             translate::lea_range(home_of(self)?, self.bytes.raw(), text.len())?
         } else {
@@ -126,7 +143,7 @@ impl String {
 
     /// Takes a larger block, leaves the old one to the free list, and returns the new one's address.
     fn grow(&self, tx: &Tx, needed: usize) -> Result<usize> {
-        let capacity = needed.next_power_of_two().max(16);
+        let capacity = needed.next_power_of_two().max(SMALLEST as usize);
         let new = tx.alloc_unfilled(home_of(self)?, capacity, 8)?;
         if !self.bytes.is_null() {
             let old = translate::lea(home_of(self)?, self.bytes.raw())?;

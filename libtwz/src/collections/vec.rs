@@ -91,7 +91,7 @@ impl<T: Invariant + Copy> Vec<T> {
         }
         let place = locate(index, size_of::<T>()).ok_or_else(|| damaged(self, "a length that fits"))?;
         let address = self.address(place)?.ok_or_else(|| damaged(self, "a segment for each element"))?;
-        Ok(Some(element(address)?.get()))
+        Ok(Some(ptr::at_address::<PCell<T>>(address)?.get()))
     }
 
     /// The last element.
@@ -252,12 +252,6 @@ impl<T: Invariant + Copy> Vec<T> {
             item
         })
     }
-}
-
-/// The element at an address as a cell, after the checks of a pointer's target.
-fn element<'a, T: Invariant + Copy>(address: usize) -> Result<&'a PCell<T>> {
-    let (window, offset) = translate::split(address)?;
-    ptr::at(window, PersistentPtr::new(0, offset))
 }
 
 #[cfg(test)]

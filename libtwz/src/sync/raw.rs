@@ -77,6 +77,13 @@ impl<W: Word> RawMutex<W> {
         (self.is_free(word) && self.word.replace(word, mine)).then_some(First(first))
     }
 
+    /// Whether nobody holds it, and somebody did in this boot; what was done under it is visible then.
+    #[inline]
+    pub(crate) fn is_free_in_this_boot(&self) -> bool {
+        let word = self.word.load();
+        word & HOLDER == 0 && word & !LOW == self.word.generation()
+    }
+
     /// Whether the calling thread holds it.
     #[must_use]
     pub fn is_mine(&self) -> bool {

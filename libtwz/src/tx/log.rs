@@ -29,6 +29,7 @@
 
 use crate::error::{Error, Result};
 use crate::persist::{self, LINE};
+use crate::spill::Spill;
 use crate::view;
 use crate::window::Window;
 use core::sync::atomic::Ordering;
@@ -50,6 +51,8 @@ pub(crate) const HEADER_BYTES: usize = DIRTY + DIRTY_PLACES * 4;
 pub(super) const ENTRY_MAX: usize = 1024;
 /// Most words of one batch: fits any chunk but the first.
 const BATCH_WORDS: usize = 2048;
+/// Logs smaller than this grow when transactions have used them up; larger ones only for a transaction that needs it.
+const GROW_TO: usize = CHUNK_BYTES;
 /// Logs smaller than this are used up to the last sixteenth before a checkpoint, larger ones to the half.
 const SMALL_LOG: usize = 1 << 20;
 
@@ -67,6 +70,9 @@ const END: usize = DATA_END as usize;
 const START: usize = DATA_OFFSET as usize;
 #[allow(clippy::cast_possible_truncation, reason = "2^30")]
 const SLOT: usize = MAX_SIZE as usize;
+
+/// Lines in an object.
+const END_OF_LINES: usize = SLOT / LINE;
 
 /// What a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +106,7 @@ pub(crate) struct Log {
 }
 
 /// Where the next batch goes, or the next one to read stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Position {
     chunk: u32,
     at: usize,
@@ -136,8 +142,14 @@ impl Log {
         window.flush(at, DIRTY);
     }
 
+    /// Where a log will be: nothing may be done with it but opening it.
+    #[inline(always)]
+    pub(crate) const fn unopened(window: Window) -> Self {
+        Self { window, at: 0, first_bytes: 0 }
+    }
+
     /// The log at `at`, after checking what its header says.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn open(window: Window, at: u64) -> Result<Self> {
         let header = usize::try_from(at).unwrap_or(0);
         if !(START..END - HEADER_BYTES).contains(&header) || !header.is_multiple_of(LINE) {
@@ -166,6 +178,20 @@ impl Log {
     #[inline]
     fn epoch(&self) -> u64 {
         self.window.load(self.at + EPOCH)
+    }
+
+    /// What tells whether a transaction came between.
+    #[inline(always)]
+    pub(crate) fn state(&self) -> super::State {
+        let word = |field| self.window.load(self.at + field);
+        super::State { epoch: self.epoch(), tail: word(TAIL), sequence: word(SEQUENCE) }
+    }
+
+    /// [`Log::state`] if nobody has the lock.
+    #[inline(always)]
+    pub(crate) fn state_if_free(&self) -> Option<super::State> {
+        let free = super::part::lock_of(self).is_free_in_this_boot();
+        free.then(|| self.state())
     }
 
     /// Lowest offset that the log has taken.
@@ -223,6 +249,34 @@ impl Log {
         self.window.store(self.at + SEQUENCE, u64::from(to.sequence));
     }
 
+    /// Whether it is smaller than a log that many transactions use should be: each checkpoint costs two fences.
+    pub(crate) fn is_small(&self) -> bool {
+        self.first_bytes + (END - self.floor()) < GROW_TO
+    }
+
+    /// Reserves one chunk more, unless that would go below `limit`; true if there is one more then.
+    pub(crate) fn grow(&self, limit: usize) -> bool {
+        let mut chunk = 0;
+        while let Some(next) = self.chunk_after(chunk) {
+            if next.at < self.floor() {
+                return self.reserve(next.at, limit).is_ok();
+            }
+            chunk = next.chunk;
+        }
+        false
+    }
+
+    /// Takes the space from `at` on: one word, so a crash leaves either none or a chunk that the next transaction finds. Durable
+    /// with the next fence, before anything relies on a batch in there.
+    fn reserve(&self, at: usize, limit: usize) -> Result<()> {
+        if at < limit {
+            return Err(Error::OutOfSpace(view::id_at(self.window.base())));
+        }
+        self.window.store(self.at + FLOOR, at as u64);
+        self.window.flush(self.at + FLOOR, 8);
+        Ok(())
+    }
+
     /// Whether so much is used that a checkpoint should come before the next transaction.
     #[inline]
     pub(crate) fn is_nearly_full(&self, tail: Position) -> bool {
@@ -259,6 +313,7 @@ impl Log {
     /// Appends entries as batches, the last of them of kind `last` and the others of kind `others`; durable after a fence.
     /// `limit`: first offset that data does not use.
     #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn append(
         &self,
         to: &mut Position,
@@ -277,6 +332,7 @@ impl Log {
     }
 
     #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     fn append_batch(
         &self,
         to: &mut Position,
@@ -290,43 +346,45 @@ impl Log {
         }
         let head = kind as u64 | (words.len() as u64) << 8 | u64::from(to.sequence) << 32;
         let mut check = Check::new(self.epoch(), head);
-        for (i, word) in words.iter().enumerate() {
-            check.add(i, *word);
-        }
+        check.add_all(words);
         // The first line has room for six words after the two of the head.
         let (first, rest) = words.split_at(words.len().min(6));
-        let mut line = [check.end(), head, 0, 0, 0, 0, 0, 0];
-        line[2..2 + first.len()].copy_from_slice(first);
+        let mut line = [0; 8];
+        for (place, word) in line[2..].iter_mut().zip(first) {
+            *place = *word;
+        }
+        (line[0], line[1]) = (check.end(), head);
         self.put_line(to.at, &line);
-        for (i, words) in rest.chunks(8).enumerate() {
+        let mut at = to.at + LINE;
+        let (lines, last) = rest.as_chunks::<8>();
+        for line in lines {
+            self.put_line(at, line);
+            at += LINE;
+        }
+        if !last.is_empty() {
             let mut line = [0; 8];
-            line[..words.len()].copy_from_slice(words);
-            self.put_line(to.at + (i + 1) * LINE, &line);
+            line[..last.len()].copy_from_slice(last);
+            self.put_line(at, &line);
         }
         to.at += bytes;
-        to.sequence += 1;
+        to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
         Ok(())
     }
 
     #[inline(always)]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     fn put_line(&self, at: usize, line: &[u64; 8]) {
         #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
         persist::store_line(self.window, at as u32, line);
     }
 
-    /// Goes on in a later chunk with room for `bytes`, reserving it if it never was: the reservation is one durable word,
-    /// so a crash leaves either none or one that the next transaction finds.
+    /// Goes on in the next chunk, which must have room for `bytes`, reserving it if it never was.
     #[cold]
     fn next_chunk(&self, to: &mut Position, bytes: usize, limit: usize) -> Result<()> {
         let full = Error::OutOfSpace(view::id_at(self.window.base()));
         let next = self.chunk_after(to.chunk).ok_or(full)?;
         if next.at < self.floor() {
-            if next.at < limit {
-                return Err(full);
-            }
-            self.window.store(self.at + FLOOR, next.at as u64);
-            self.window.flush(self.at + FLOOR, 8);
-            persist::fence();
+            self.reserve(next.at, limit)?;
         }
         *to = Position { sequence: to.sequence, ..next };
         if next.end - next.at < bytes { Err(full) } else { Ok(()) }
@@ -367,7 +425,7 @@ impl Log {
             return None;
         }
         from.at += bytes;
-        from.sequence += 1;
+        from.sequence = from.sequence.wrapping_add(1);
         Some(Batch { kind: Kind::of(head)?, first, words })
     }
 
@@ -393,6 +451,7 @@ impl Log {
     }
 
     /// Stores a range as an entry says, and flushes it. What no transaction may change is left alone.
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn restore(&self, entry: Entry) {
         let Entry::Range { offset, bytes, payload } = entry else { return };
         if offset < START || offset + bytes > SLOT {
@@ -411,19 +470,34 @@ impl Log {
 
     /// Notes that lines of a range are changed in place, or will be, and are not durable. A line that loses its place to
     /// another is flushed, which counts with the next fence of this thread.
-    #[inline]
+    #[inline(always)]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn mark_dirty(&self, offset: usize, bytes: usize) {
-        for line in offset / LINE..(offset + bytes).div_ceil(LINE) {
-            let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
-            #[allow(clippy::cast_possible_truncation, reason = "at most 2^24 lines in an object")]
-            let line = line as u32;
-            let before = place.load(Ordering::Relaxed);
-            if before != line {
-                place.store(line, Ordering::Relaxed);
-                if before != 0 {
-                    self.window.flush(before as usize * LINE, LINE);
-                }
-            }
+        let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
+        self.mark_line(first);
+        for line in first + 1..=last {
+            self.mark_line(line);
+        }
+    }
+
+    #[inline(always)]
+    fn mark_line(&self, line: usize) {
+        let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
+        #[allow(clippy::cast_possible_truncation, reason = "at most 2^24 lines in an object")]
+        let line = line as u32;
+        let before = place.load(Ordering::Relaxed);
+        if before != line {
+            place.store(line, Ordering::Relaxed);
+            self.flush_marked(before);
+        }
+    }
+
+    /// Flushes a line that the set of dirty ones named; numbers that damage made are outside the data, or do no harm.
+    #[inline(always)]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn flush_marked(&self, line: u32) {
+        if (START / LINE..END_OF_LINES).contains(&(line as usize)) {
+            self.window.flush(line as usize * LINE, LINE);
         }
     }
 
@@ -443,12 +517,13 @@ impl Log {
 
     /// Makes everything in place durable and the log empty; nothing may be trailing.
     #[cold]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn checkpoint(&self) -> Position {
         for place in 0..DIRTY_PLACES {
             let place = self.window.half(self.at + DIRTY + place * 4);
             let line = place.load(Ordering::Relaxed);
             if line != 0 {
-                self.window.flush(line as usize * LINE, LINE);
+                self.flush_marked(line);
                 place.store(0, Ordering::Relaxed);
             }
         }
@@ -465,6 +540,7 @@ impl Log {
     }
 
     /// Starts a new epoch, durably: all batches are void. Everything in place is durable before.
+    #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn void(&self) -> Position {
         self.window.store_release(self.at + EPOCH, self.epoch().wrapping_add(1));
         self.window.flush(self.at + EPOCH, 8);
@@ -500,20 +576,34 @@ fn whole_entries(words: &[u64]) -> usize {
     count
 }
 
+/// The first word of an entry.
+#[inline(always)]
+pub(crate) const fn entry_head(offset: usize, bytes: usize) -> u64 {
+    offset as u64 | (bytes as u64) << 32
+}
+
 /// Turns what is at `offset` now into entries.
-#[inline]
-pub(crate) fn entries_of(window: Window, offset: usize, bytes: usize, mut push: impl FnMut(u64)) {
+#[inline(always)]
+pub(crate) fn entries_of<const N: usize>(
+    window: Window,
+    offset: usize,
+    bytes: usize,
+    to: &mut Spill<u64, N>,
+) {
     if bytes == 8 && offset.is_multiple_of(8) {
-        push(offset as u64 | 8 << 32); // by far the most common
-        push(window.load(offset));
-        return;
+        to.extend([entry_head(offset, 8), window.load(offset)]); // by far the most common
+    } else {
+        long_entries_of(window, offset, bytes, to);
     }
+}
+
+fn long_entries_of<const N: usize>(window: Window, offset: usize, bytes: usize, to: &mut Spill<u64, N>) {
     let (mut offset, mut left) = (offset, bytes);
     while left > 0 {
         let piece = left.min(ENTRY_MAX);
-        push(offset as u64 | (piece as u64) << 32);
+        to.push(entry_head(offset, piece));
         for at in (0..piece).step_by(8) {
-            push(word_of_range(window, offset + at, piece - at));
+            to.push(word_of_range(window, offset + at, piece - at));
         }
         offset += piece;
         left -= piece;
@@ -539,6 +629,7 @@ fn word_of_range(window: Window, offset: usize, bytes: usize) -> u64 {
 
 /// Stores `bytes` at `offset` from words.
 #[inline]
+#[cfg_attr(feature = "crash-sim", track_caller)]
 pub(crate) fn write_words(window: Window, offset: usize, bytes: usize, words: impl Iterator<Item = u64>) {
     for (at, word) in (0..bytes).step_by(8).zip(words) {
         if bytes - at >= 8 && (offset + at).is_multiple_of(8) {
@@ -586,11 +677,27 @@ impl Check {
         *lane = mix(*lane, word);
     }
 
+    /// All words of a batch.
+    #[inline]
+    fn add_all(&mut self, words: &[u64]) {
+        let (fours, rest) = words.as_chunks::<4>();
+        for four in fours {
+            for (lane, word) in self.lanes.iter_mut().zip(four) {
+                *lane = mix(*lane, *word);
+            }
+        }
+        for (i, word) in rest.iter().enumerate() {
+            self.add(i, *word);
+        }
+    }
+
     /// Never 0, so that zeroed memory holds no batch.
     #[inline]
     fn end(&self) -> u64 {
         let [a, b, c, d] = self.lanes;
-        mix(mix(mix(a, b), c), d).wrapping_mul(CHECK_B) | 1
+        // One multiplication deep: it stands between the last word and the store that everything waits for.
+        let all = a ^ b.rotate_left(16) ^ c.rotate_left(32) ^ d.rotate_left(48);
+        (all ^ all >> 29).wrapping_mul(CHECK_B) | 1
     }
 }
 

@@ -40,7 +40,7 @@ use crate::view;
 use crate::window::Window;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use part::{Held, Part};
+use part::Part;
 use twz_abi::{ObjectId, PersistentPtr, Rights};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
@@ -57,6 +57,26 @@ struct Inner {
     others: Vec<Part>,
     failed: bool,
     ended: bool,
+    locked: bool,
+}
+
+/// Which transactions an object has seen: equal states mean that none changed it between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State {
+    epoch: u64,
+    tail: u64,
+    sequence: u64,
+}
+
+impl State {
+    /// The state of the object at `window`; `None` while a transaction has it, for then it may be half changed.
+    ///
+    /// Whatever is read after this is as good as read under the lock if [`Tx::state`] gives the same: a transaction that has
+    /// changed anything in place has written to the log, and each batch moves `sequence`, each checkpoint `epoch`.
+    #[inline]
+    pub(crate) fn of(window: Window) -> Option<Self> {
+        crate::object::log_of(window).ok().and_then(|(log, _)| log.state_if_free())
+    }
 }
 
 /// Where a nested transaction began, in each object.
@@ -71,14 +91,30 @@ impl Tx {
     /// # Errors
     /// [`Error::Busy`] when this thread is in a transaction of that object already: pass that on, or nest in it.
     pub fn start(window: Window) -> Result<Self> {
-        Ok(Self::on(Held::lock(window)?))
+        let mut tx = Self::unlocked(window);
+        tx.lock()?;
+        Ok(tx)
     }
 
     #[inline(always)]
-    fn on(held: Held) -> Self {
-        held.log.set_coordinator(ObjectId::NULL);
-        let inner = Inner { home: Part::new(held), others: Vec::new(), failed: false, ended: false };
+    fn unlocked(window: Window) -> Self {
+        let inner = Inner {
+            home: Part::unlocked(window),
+            others: Vec::new(),
+            failed: false,
+            ended: false,
+            locked: false,
+        };
         Self { inner: RefCell::new(inner) }
+    }
+
+    #[inline(always)]
+    fn lock(&mut self) -> Result<()> {
+        let inner = self.inner.get_mut();
+        inner.home.lock()?;
+        inner.locked = true;
+        inner.home.set_coordinator(ObjectId::NULL);
+        Ok(())
     }
 
     /// Runs `body` in a transaction with home `window`, committing when it returns `Ok`.
@@ -87,8 +123,8 @@ impl Tx {
     /// What `body` or the transaction says; then nothing has changed.
     #[inline]
     pub fn run<R>(window: Window, body: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
-        let held = Held::lock(window)?;
-        let tx = Self::on(held); // built here: moving it would cost as much as a small transaction
+        let mut tx = Self::unlocked(window);
+        tx.lock()?;
         let result = body(&tx)?;
         tx.finish()?;
         Ok(result)
@@ -221,6 +257,7 @@ impl Tx {
     /// [`Tx::put`] of a value at an address in an object.
     #[inline]
     pub(crate) fn put_value<T: Invariant>(&self, address: usize, value: &T) -> Result<()> {
+        let () = T::NO_PADDING;
         let bytes = size_of::<T>();
         let from = core::ptr::from_ref(value).cast::<u8>();
         let words = (0..bytes).step_by(8).map(|at| {
@@ -363,6 +400,12 @@ impl Tx {
         })
     }
 
+    /// The home's state as this transaction found it; for use before it did anything.
+    #[inline]
+    pub(crate) fn state(&self) -> Option<State> {
+        Some(self.inner.borrow().home.state())
+    }
+
     /// The home object's window.
     #[must_use]
     pub fn home(&self) -> Window {
@@ -407,6 +450,9 @@ impl Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
+        if !inner.locked {
+            return;
+        }
         if !inner.ended {
             inner.undo();
         }
@@ -567,7 +613,7 @@ impl Inner {
         }
         self.home.undo_to(None);
         self.home.write_abort();
-        persist::fence();
+        persist::fence(); // X1: before another thread appends
     }
 }
 
@@ -576,7 +622,8 @@ impl Inner {
 /// # Errors
 /// As [`Tx::start`].
 pub fn checkpoint(window: Window) -> Result<()> {
-    let mut part = Part::new(Held::lock(window)?);
+    let mut part = Part::unlocked(window);
+    part.lock()?;
     part.checkpoint();
     part.unlock();
     Ok(())

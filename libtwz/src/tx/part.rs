@@ -16,12 +16,8 @@ use twz_abi::ObjectId;
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
 const FIRST: usize = twz_abi::object::DATA_OFFSET as usize;
 
-/// Bytes in a cache line, as offsets count.
-#[allow(clippy::cast_possible_truncation, reason = "64")]
-const LINE: u32 = persist::LINE as u32;
-
-/// Words of a log kept without a heap allocation.
-type Words = Spill<u64, 8>;
+/// Words of a log: 16 records of a word each need no heap allocation.
+type Words = Spill<u64, 32>;
 /// (offset, bytes) kept without a heap allocation.
 type Ranges = Spill<(u32, u32), 4>;
 
@@ -35,7 +31,7 @@ pub(super) struct Mark {
     frees: usize,
 }
 
-/// An object in a transaction. Locked from [`Held::lock`] to [`Part::unlock`].
+/// An object in a transaction. Locked from [`Part::lock`] to [`Part::unlock`].
 #[derive(Debug)]
 pub(super) struct Part {
     log: Log,
@@ -48,8 +44,8 @@ pub(super) struct Part {
     settled: usize,
     /// Entries of what the commit stores.
     puts: Words,
-    /// Ranges that were recorded: what they hold at the commit goes to the log.
-    changed: Ranges,
+    /// Ranges that were written without a record. What they and recorded ones hold at the commit goes to the log.
+    noted: Ranges,
     /// Blocks taken in this transaction, which need no record.
     fresh: Spill<Fresh, 2>,
     shadow: Shadow,
@@ -72,67 +68,69 @@ fn range(offset: usize, bytes: usize) -> (u32, u32) {
     (offset as u32, bytes as u32)
 }
 
-/// An object whose lock is held, recovered, and where its log goes on.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Held {
-    pub(super) log: Log,
-    arena_at: u64,
-    at: Position,
-}
-
-impl Held {
-    /// Locks the object, waiting for it.
-    #[inline]
-    pub(super) fn lock(window: Window) -> Result<Self> {
-        let (log, arena_at) = object::log_of(window)?;
-        let lock = lock_of(&log);
-        let first = lock.take().map_err(|_| Error::Busy(view::id_at(window.base())))?;
-        Self::first(log, arena_at, first.0).inspect_err(|_| lock.unlock())
-    }
-
-    /// What is to be done when the lock was taken: recover if it is the first time in this boot; make room in the log.
-    #[inline]
-    fn first(log: Log, arena_at: u64, first_in_boot: bool) -> Result<Self> {
-        if first_in_boot {
-            recover::recover_locked(&log)?;
-        }
-        let mut at = log.tail()?;
-        if log.is_nearly_full(at) {
-            at = log.checkpoint();
-        }
-        Ok(Self { log, arena_at, at })
-    }
-}
-
 impl Part {
-    /// The part that a lock which is held gives.
+    /// The part of an object before it is locked. Made where it stays: moving it would cost as much as a small transaction.
     #[inline(always)]
-    pub(super) fn new(held: Held) -> Self {
+    pub(super) fn unlocked(window: Window) -> Self {
         Self {
-            log: held.log,
-            arena_at: held.arena_at,
+            log: Log::unopened(window),
+            arena_at: 0,
             arena: None,
-            at: held.at,
-            undo: Words::new(0),
+            at: Position::default(),
+            undo: Words::new(),
             settled: 0,
-            puts: Words::new(0),
-            changed: Ranges::new((0, 0)),
-            fresh: Spill::new(Fresh { offset: 0, bytes: 0, reused: false }),
+            puts: Words::new(),
+            noted: Ranges::new(),
+            fresh: Spill::new(),
             shadow: Shadow::default(),
             frees: Vec::new(),
         }
     }
 
+    /// Locks the object, waiting for it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] when this thread has it; what recovery says. Then it is not locked.
+    #[inline(never)]
+    pub(super) fn lock(&mut self) -> Result<()> {
+        let window = self.log.window;
+        let (log, arena_at) = object::log_of(window)?;
+        let first = lock_of(&log).take().map_err(|_| Error::Busy(view::id_at(window.base())))?;
+        self.begin(log, arena_at, first.0)
+    }
+
     /// Locks the object if nobody has it, with an empty log: what an other log decides about must stand alone (**X2**).
     pub(super) fn try_lock(window: Window) -> Result<Self> {
+        let mut part = Self::unlocked(window);
         let (log, arena_at) = object::log_of(window)?;
-        let lock = lock_of(&log);
-        let first = lock.try_take().ok_or_else(|| Error::Busy(view::id_at(window.base())))?;
-        let mut part = Self::new(Held::first(log, arena_at, first.0).inspect_err(|_| lock.unlock())?);
+        let first = lock_of(&log).try_take().ok_or_else(|| Error::Busy(view::id_at(window.base())))?;
+        part.begin(log, arena_at, first.0)?;
         if !log.is_empty(part.at) {
             part.at = log.checkpoint();
         }
         Ok(part)
+    }
+
+    /// What is to be done when the lock was taken: recover if it is the first time in this boot; make room in the log.
+    #[inline(always)]
+    fn begin(&mut self, log: Log, arena_at: u64, first_in_boot: bool) -> Result<()> {
+        let at = if first_in_boot { recover::recover_locked(&log) } else { Ok(()) }.and_then(|()| log.tail());
+        let at = at.inspect_err(|_| lock_of(&log).unlock())?;
+        (self.log, self.arena_at, self.at) = (log, arena_at, at);
+        if log.is_nearly_full(at) {
+            self.make_room();
+        }
+        Ok(())
+    }
+
+    /// A log that is used up by transactions grows while it is small; else it starts anew.
+    #[cold]
+    fn make_room(&mut self) {
+        let Self { log, arena_at, shadow, .. } = &*self;
+        let grown = log.is_small() && data_top(log, *arena_at, shadow).is_ok_and(|limit| log.grow(limit));
+        if !grown {
+            self.at = log.checkpoint();
+        }
     }
 
     #[inline]
@@ -144,6 +142,11 @@ impl Part {
     #[inline]
     pub(super) fn window(&self) -> Window {
         self.log.window
+    }
+
+    #[inline]
+    pub(super) fn state(&self) -> super::State {
+        self.log.state()
     }
 
     pub(super) fn id(&self) -> ObjectId {
@@ -181,15 +184,11 @@ impl Part {
 
     #[inline]
     fn record_old(&mut self, offset: usize, bytes: usize) {
-        let undo = &mut self.undo;
-        log::entries_of(self.log.window, offset, bytes, |word| undo.push(word));
-        self.changed.push(range(offset, bytes));
+        log::entries_of(self.log.window, offset, bytes, &mut self.undo);
     }
 
     pub(super) fn record_participant(&mut self, id: ObjectId) {
-        for word in log::participant_entry(id) {
-            self.undo.push(word);
-        }
+        self.undo.extend(log::participant_entry(id));
     }
 
     /// Notes what a range shall hold after the commit.
@@ -202,12 +201,17 @@ impl Part {
     ) -> Result<()> {
         let offset = Self::offset_of(address, bytes)?;
         persist::expect_store(address); // it comes after a fence: long enough to fetch the line
-        // Entries are limited in size: long values go in several.
         let mut words = words;
+        if bytes <= 8 {
+            let word = words.next().unwrap_or(0);
+            self.puts.extend([log::entry_head(offset, bytes), word]); // by far the most common
+            return Ok(());
+        }
+        // Entries are limited in size: long values go in several.
         let mut done = 0;
         while done < bytes {
             let piece = (bytes - done).min(log::ENTRY_MAX);
-            self.puts.push((offset + done) as u64 | (piece as u64) << 32);
+            self.puts.push(log::entry_head(offset + done, piece));
             for word in words.by_ref().take(piece.div_ceil(8)) {
                 self.puts.push(word);
             }
@@ -246,8 +250,7 @@ impl Part {
         let (offset, reused) = self.take_block(bytes, align)?;
         if reused {
             // Its first word links the free list until the commit: an abort must find it.
-            let undo = &mut self.undo;
-            log::entries_of(self.log.window, offset, 8, |word| undo.push(word));
+            log::entries_of(self.log.window, offset, 8, &mut self.undo);
         }
         let (start, len) = range(offset, bytes);
         self.fresh.push(Fresh { offset: start, bytes: len, reused });
@@ -276,7 +279,7 @@ impl Part {
     /// Notes a range that is written without a record.
     pub(super) fn note(&mut self, address: usize, bytes: usize) -> Result<()> {
         let offset = Self::offset_of(address, bytes)?;
-        self.changed.push(range(offset, bytes));
+        self.noted.push(range(offset, bytes));
         Ok(())
     }
 
@@ -298,8 +301,7 @@ impl Part {
         if let Some(arena) = self.arena {
             let puts = &mut self.puts;
             arena.for_changes(&self.shadow, |offset, value| {
-                puts.push(offset as u64 | 8 << 32);
-                puts.push(value);
+                puts.extend([offset as u64 | 8 << 32, value]);
             });
         }
         Ok(())
@@ -308,7 +310,7 @@ impl Part {
     /// Whether the transaction did anything here.
     #[inline]
     pub(super) fn did_anything(&self) -> bool {
-        !(self.undo.is_empty() && self.puts.is_empty() && self.fresh.is_empty() && self.changed.is_empty())
+        !(self.undo.is_empty() && self.puts.is_empty() && self.fresh.is_empty() && self.noted.is_empty())
     }
 
     /// Flushes new blocks; true when a fence must follow.
@@ -331,28 +333,30 @@ impl Part {
     /// Writes the commit batch; the transaction is committed once a fence followed (**X1**).
     #[inline]
     pub(super) fn write_commit(&mut self) -> Result<()> {
-        let Self { log, at, undo, puts, changed, fresh, arena_at, shadow, .. } = self;
+        let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, .. } = self;
         let limit = || data_top(log, *arena_at, shadow);
-        log::for_ranges(puts.as_slice(), |offset, bytes, _| log.mark_dirty(offset, bytes));
-        if changed.is_empty() && fresh.is_empty() {
+        if undo.is_empty() && noted.is_empty() && fresh.is_empty() {
+            log::for_ranges(puts.as_slice(), |offset, bytes, _| log.mark_dirty(offset, bytes));
             return log.append(at, Kind::Redo, Kind::Commit, puts.as_slice(), limit);
         }
-        let mut redo = Words::new(0);
+        let mut redo = Words::new();
         redo.reserve(undo.len() + puts.len());
-        let mut marked = u32::MAX;
-        let reused = fresh.as_slice().iter().filter(|block| block.reused);
-        let reused = reused.map(|block| (block.offset, block.bytes));
-        for (offset, bytes) in reused.chain(changed.as_slice().iter().copied()) {
-            let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
-            if (first, last) != (marked, marked) {
-                log.mark_dirty(offset as usize, bytes as usize); // neighbours are often in one line
-                marked = last;
-            }
-            log::entries_of(log.window, offset as usize, bytes as usize, |word| redo.push(word));
+        let mut add = |offset, bytes| {
+            log.mark_dirty(offset, bytes);
+            log::entries_of(log.window, offset, bytes, &mut redo);
+        };
+        for block in fresh.as_slice().iter().filter(|block| block.reused) {
+            add(block.offset as usize, block.bytes as usize);
         }
-        for word in puts.as_slice() {
-            redo.push(*word);
+        for (offset, bytes) in noted.as_slice() {
+            add(*offset as usize, *bytes as usize);
         }
+        log::for_ranges(undo.as_slice(), |offset, bytes, _| add(offset, bytes));
+        log::for_ranges(puts.as_slice(), |offset, bytes, words| {
+            log.mark_dirty(offset, bytes);
+            redo.push(log::entry_head(offset, bytes));
+            words.iter().for_each(|word| redo.push(*word));
+        });
         log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
     }
 
@@ -376,11 +380,8 @@ impl Part {
         if self.puts.is_empty() {
             return false;
         }
-        let Self { log, puts, undo, changed, .. } = self;
-        log::for_ranges(puts.as_slice(), |offset, bytes, _| {
-            log::entries_of(log.window, offset, bytes, |word| undo.push(word));
-            changed.push(range(offset, bytes));
-        });
+        let Self { log, puts, undo, .. } = self;
+        log::for_ranges(puts.as_slice(), |offset, bytes, _| log::entries_of(log.window, offset, bytes, undo));
         true
     }
 
@@ -397,9 +398,10 @@ impl Part {
     /// Flushes everything that was changed in place.
     pub(super) fn flush_changed(&self) {
         let fresh = self.fresh.as_slice().iter().map(|block| (block.offset, block.bytes));
-        for (offset, bytes) in self.changed.as_slice().iter().copied().chain(fresh) {
+        for (offset, bytes) in self.noted.as_slice().iter().copied().chain(fresh) {
             self.log.window.flush(offset as usize, bytes as usize);
         }
+        log::for_ranges(self.undo.as_slice(), |offset, bytes, _| self.log.window.flush(offset, bytes));
     }
 
     /// Makes what is dirty durable in place, and the log empty; nothing may be trailing that is to be undone.

@@ -46,7 +46,7 @@ pub(super) fn recover_locked(log: &Log) -> Result<()> {
         Err(error) => return Err(error),
     }
     persist::fence();
-    log.void();
+    log.void(); // X2
     Ok(())
 }
 
@@ -119,9 +119,7 @@ fn roll_back(log: &Log, trailing: &[Batch]) -> Result<()> {
         if let Some(theirs) = replay(&other)
             && !theirs.is_empty()
         {
-            put_back(&other, &theirs);
-            persist::fence();
-            other.void();
+            put_back(&other, &theirs); // its log ends when it is opened: it has no coordinator then that is undone
         }
     }
     persist::fence();

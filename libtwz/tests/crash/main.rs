@@ -1,0 +1,126 @@
+//! Power failures: every memory that one can leave, by the pool's simulator, is recovered and checked.
+//!
+//! Each scenario runs operations with a mark after each; the model after k operations is known. A memory left after mark k must
+//! recover to the model after k operations, or k + 1 if the failure was inside the next one. Recovery is cut off, too (depth 2). Mutants –
+//! the same run with one flush, fence or group of stores missing or misplaced – show that the check would notice.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod collections;
+mod objects;
+mod scenario;
+mod transactions;
+mod world;
+
+use scenario::{How, Places};
+
+macro_rules! scenarios {
+    ($($file:ident: $($name:ident),*;)*) => {
+        $($(
+            #[test]
+            fn $name() {
+                $file::$name(&mut How::Explore);
+            }
+        )*)*
+
+        fn mutate_all(places: &mut Places) {
+            $($($file::$name(&mut How::Mutate(places));)*)*
+        }
+    };
+}
+
+scenarios! {
+    transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew;
+    collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, strings_and_rings_stay_whole;
+    objects: fot_entries_are_whole, names_are_whole, what_was_sent_is_received;
+}
+
+/// Mutants that are the same program, by place (file and a piece of the line) and sort, and why.
+const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
+    (
+        "tx/recover.rs",
+        "log.void()",
+        "flush behind fence",
+        "the next fence covers the epoch, before a batch of it counts",
+    ),
+    (
+        "tx/recover.rs",
+        "log.void(); // X2",
+        "store before fence",
+        "the log of one that took part holds records only: nothing was stored here that must be durable first",
+    ),
+    (
+        "sync/word.rs",
+        "",
+        "",
+        "lock words: a boot's number tells which hold, so what they hold after a failure does not matter",
+    ),
+    (
+        "tx/log.rs",
+        "self.window.store(at, id.lo)",
+        "store before fence",
+        "the epoch, which it must follow, stands in the same line",
+    ),
+    (
+        "tx/log.rs",
+        "self.window.flush(at, 16)",
+        "flush behind fence",
+        "it counts from the commit on, and a fence comes before that, too",
+    ),
+    (
+        "tx/mod.rs",
+        "persist::fence(); // X1: before another thread appends",
+        "drop",
+        "one thread: its next fence covers the batch",
+    ),
+    (
+        "tx/part.rs",
+        "log.append(",
+        "store before fence",
+        "a batch counts as a whole: its first word alone is nothing",
+    ),
+];
+
+/// Why a sort of mutant at a place is no other program, if it is none.
+fn known_equivalent(site: &str, kind: &str) -> Option<&'static str> {
+    let mut parts = site.rsplitn(3, ':');
+    let (_, line, file) = (parts.next()?, parts.next()?.parse::<usize>().ok()?, parts.next()?);
+    let source = std::fs::read_to_string(format!("{}/../{file}", env!("CARGO_MANIFEST_DIR"))).ok()?;
+    let text = source.lines().nth(line - 1)?;
+    let found = EQUIVALENT.iter().find(|(name, piece, sort, _)| {
+        file.ends_with(name) && text.contains(piece) && (sort.is_empty() || *sort == kind)
+    });
+    found.map(|(.., why)| *why)
+}
+
+/// Every flush, fence and group of stores of the scenarios is dropped or misplaced in turn. A wrong program does so each time it comes to
+/// that place of the crate, so a sort of mutant at a place counts as killed when one of its runs is.
+#[test]
+fn mutants_are_killed() {
+    let mut places = Places::new();
+    mutate_all(&mut places);
+    let killed = places.values().filter(|verdict| verdict.killed > 0).count();
+    let equivalent = places.values().filter(|verdict| verdict.killed + verdict.survived == 0).count();
+    let mut same = 0;
+    let survivors: Vec<String> = places
+        .iter()
+        .filter(|(_, verdict)| verdict.killed == 0 && verdict.survived > 0)
+        .filter(|((site, kind), _)| {
+            let why = known_equivalent(site, kind);
+            why.iter().for_each(|why| println!("equivalent: {kind} at {site}: {why}"));
+            same += usize::from(why.is_some());
+            why.is_none()
+        })
+        .map(|((site, kind), verdict)| format!("{kind} at {site}: {}", verdict.example))
+        .collect();
+    println!(
+        "libtwz mutants: {} places and sorts, {killed} killed, {} equivalent, {} survive; {} single mutants made, {} of them equivalent",
+        places.len(),
+        equivalent + same,
+        survivors.len(),
+        places.values().map(|verdict| verdict.killed + verdict.survived + verdict.equivalent).sum::<u64>(),
+        places.values().map(|verdict| verdict.equivalent).sum::<u64>(),
+    );
+    assert!(survivors.is_empty(), "{} mutants survived:\n{}", survivors.len(), survivors.join("\n"));
+    assert!(killed > 30, "too few places of the crate were mutated");
+}

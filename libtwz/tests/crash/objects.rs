@@ -1,0 +1,163 @@
+//! FOT, names, channels.
+
+use crate::scenario::{How, expect, scenario, text};
+use crate::world::begin;
+use libtwz::fot;
+use libtwz::names::Namespace;
+use libtwz::prelude::*;
+use libtwz::sync::Channel;
+use std::sync::atomic::Ordering;
+
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const FOT_LEN_AT: usize =
+    twz_abi::object::META_OFFSET as usize + std::mem::offset_of!(twz_abi::object::ObjectMeta, fot_len);
+const RW: Rights = Rights::READ.union(Rights::WRITE);
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Pointers {
+    places: [InvPtr<PCell<u64>>; 16],
+}
+
+pub(crate) fn fot_entries_are_whole(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let holder = ObjectBuilder::new().build(Pointers { places: [const { InvPtr::null() }; 16] }).unwrap();
+    let targets: Vec<_> =
+        (0..6).map(|i| ObjectBuilder::new().uncoloured().build(PCell::new(i + 100)).unwrap()).collect();
+    let (id, target_ids) = (holder.id(), targets.iter().map(Object::id).collect::<Vec<_>>());
+    let mut windows = vec![holder.window()];
+    windows.extend(targets.iter().map(Object::window));
+    // Steps 0–4 insert; later ones change the entry of place 0.
+    scenario(
+        "FOT",
+        &windows,
+        &world,
+        &mut |step| {
+            let i = usize::try_from(step).unwrap();
+            if step < 5 {
+                // Two places in each, or a pointer that came too early could not be told from one that came.
+                holder
+                    .tx(|tx| {
+                        if step % 2 == 0 {
+                            tx.point(&holder.places[i], Some(targets[i].base()))?;
+                            return tx.point(&holder.places[i + 8], Some(targets[i].base()));
+                        }
+                        tx.put_ptr(&holder.places[i], Some(targets[i].base()))?;
+                        tx.put_ptr(&holder.places[i + 8], Some(targets[i].base()))
+                    })
+                    .unwrap();
+            } else {
+                let target = fot::Target::Id(target_ids[i % 6]);
+                fot::change(holder.window(), holder.places[0].raw().index(), target, RW).unwrap();
+            }
+            if step == 6 {
+                libtwz::tx::checkpoint(holder.window()).unwrap();
+            }
+            step < 8
+        },
+        &|k| {
+            let holder = text(Object::<Pointers>::open(id))?;
+            let fot_len = holder.window().half(FOT_LEN_AT).load(Ordering::Relaxed);
+            for number in 0..10_usize {
+                let place = &holder.places[if number < 5 { number } else { number + 3 }];
+                let i = number as u64 % 5;
+                let expected = if i >= k {
+                    None
+                } else if i == 0 && k > 5 {
+                    Some((k - 1) % 6 + 100)
+                } else {
+                    Some(i + 100)
+                };
+                expect("pointer", text(place.get())?.map(PCell::get), expected)?;
+                // The pool finds what an object leads to by this length.
+                if place.raw().index() >= fot_len {
+                    return Err(format!("{place:?} is past the table's {fot_len} entries"));
+                }
+            }
+            // The table takes more, and uses unfinished entries again.
+            let more = text(fot::insert(holder.window(), target_ids[5], Rights::READ))?;
+            if more > 8 {
+                return Err(format!("entry {more} for the sixth target: unfinished ones are lost"));
+            }
+            let entry = text(fot::read(holder.window(), more))?;
+            expect("new entry", entry.target, target_ids[5])
+        },
+        how,
+    );
+}
+
+pub(crate) fn names_are_whole(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let names = Namespace::create(Rights::READ).unwrap();
+    let root = Object::<libtwz::names::Directory>::open(names.id()).unwrap();
+    let targets = [ObjectId::from_u128(1001), ObjectId::from_u128(1002)];
+    scenario(
+        "names",
+        &[root.window()],
+        &world,
+        &mut |step| {
+            match step % 4 {
+                0 => names.bind("/a", targets[0]),
+                1 => names.rebind("/a", targets[1]).map(drop),
+                2 => names.link("/l", "/a"),
+                _ => names.unbind("/a").and_then(|_| names.unbind("/l")).map(drop),
+            }
+            .unwrap();
+            step < 6
+        },
+        &|k| {
+            let names = Namespace::at(root.id());
+            let a = names.lookup("/a");
+            let l = names.lookup("/l");
+            let (expected_a, expected_l) = match k % 4 {
+                0 => (Err(Error::NoSuchName), Err(Error::NoSuchName)),
+                1 => (Ok(targets[0]), Err(Error::NoSuchName)),
+                2 => (Ok(targets[1]), Err(Error::NoSuchName)),
+                _ => (Ok(targets[1]), Ok(targets[1])),
+            };
+            // Step 3 is two operations: between them the link leads to nothing.
+            if k % 4 == 3
+                && a == Err(Error::NoSuchName)
+                && l == Err(Error::NoSuchName)
+                && names.entry("/l").is_ok()
+            {
+                return Ok(());
+            }
+            expect("/a", a, expected_a)?;
+            expect("/l", l, expected_l)?;
+            text(names.list("/")).map(drop)
+        },
+        how,
+    );
+}
+
+pub(crate) fn what_was_sent_is_received(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let o = ObjectBuilder::new().build(Channel::<[u64; 3], 4>::new([0; 3])).unwrap();
+    let id = o.id();
+    scenario(
+        "channel",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            o.send([step, step * 2, step * 3]).unwrap();
+            if step >= 2 {
+                assert_eq!(o.receive().unwrap()[0], step - 2);
+            }
+            step < 12
+        },
+        &|k| {
+            let o = text(Object::<Channel<[u64; 3], 4>>::open(id))?;
+            let messages = text(o.waiting())?;
+            for message in &messages {
+                expect("message", *message, [message[0], message[0] * 2, message[0] * 3])?;
+            }
+            let waiting: Vec<u64> = messages.iter().map(|message| message[0]).collect();
+            // Sending and receiving are two operations: between them three wait.
+            let before: Vec<u64> = (k.saturating_sub(2)..k).collect();
+            let between: Vec<u64> = (k.saturating_sub(3)..k).collect();
+            if waiting == between { Ok(()) } else { expect("messages", waiting, before) }
+        },
+        how,
+    );
+}

@@ -1,0 +1,256 @@
+//! Transactions: one object, several, and a log that grows.
+
+use crate::scenario::{How, expect, scenario, text};
+use crate::world::begin;
+use libtwz::prelude::*;
+use libtwz::tx::checkpoint;
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Cells {
+    cells: [PCell<u64>; 1600],
+}
+
+fn cells() -> Object<Cells> {
+    ObjectBuilder::new().build(Cells { cells: [const { PCell::new(0) }; 1600] }).unwrap()
+}
+
+pub(crate) fn transactions_are_whole_or_not_at_all(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let o = cells();
+    let id = o.id();
+    // Cell 0 counts; cells 8, 16, 24 follow it in different ways.
+    let all = |k: u64| [0, 8, 16, 24, 33].map(|i| (i, k * (i as u64 + 1)));
+    scenario(
+        "transactions",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            let k = step + 1;
+            o.tx(|tx| match step % 5 {
+                0 => all(k).iter().try_for_each(|(i, v)| tx.set(&o.cells[*i], *v)),
+                1 => all(k).iter().try_for_each(|(i, v)| tx.put(&o.cells[*i], *v)),
+                2 => {
+                    all(k).iter().try_for_each(|(i, _)| tx.record(&o.cells[*i]))?;
+                    all(k).iter().try_for_each(|(i, v)| tx.set_recorded(&o.cells[*i], *v))
+                }
+                3 => {
+                    let _ = tx.nested(|tx| {
+                        tx.set(&o.cells[0], 999)?;
+                        tx.set(&o.cells[40], 999)?;
+                        Err::<(), _>(Error::Aborted)
+                    });
+                    all(k).iter().try_for_each(|(i, v)| tx.set(&o.cells[*i], *v))
+                }
+                _ => {
+                    tx.set(&o.cells[0], all(k)[0].1)?;
+                    all(k)[1..].iter().try_for_each(|(i, v)| tx.put(&o.cells[*i], *v))
+                }
+            })
+            .unwrap();
+            // An aborted one between; it changes nothing.
+            let _ = o.tx(|tx| {
+                tx.set(&o.cells[0], 7)
+                    .and_then(|()| tx.set(&o.cells[48], 7))
+                    .and(Err::<(), _>(Error::Aborted))
+            });
+            if step % 3 == 2 {
+                checkpoint(o.window()).unwrap(); // what the aborted one left in place is all there is now
+            }
+            step < 6
+        },
+        &|k| {
+            let o = text(Object::<Cells>::open(id))?;
+            for (i, value) in all(k) {
+                expect(&format!("cell {i}"), o.cells[i].get(), value)?;
+            }
+            expect("cell 40", o.cells[40].get(), 0)?;
+            expect("cell 48", o.cells[48].get(), 0)
+        },
+        how,
+    );
+}
+
+pub(crate) fn the_log_crosses_its_chunks(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    // The first chunk has room for four lines, so that most transactions end in another than they began in.
+    let o =
+        ObjectBuilder::new().log_bytes(256).build(Cells { cells: [const { PCell::new(0) }; 1600] }).unwrap();
+    let id = o.id();
+    scenario(
+        "log growth",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            o.tx(|tx| {
+                for cell in &o.cells[..12] {
+                    tx.record(cell)?;
+                }
+                for cell in &o.cells[..12] {
+                    tx.set_recorded(cell, step + 1)?;
+                }
+                Ok(())
+            })
+            .unwrap();
+            step < 3
+        },
+        &|k| {
+            let o = text(Object::<Cells>::open(id))?;
+            for (i, cell) in o.cells[..12].iter().enumerate() {
+                expect(&format!("cell {i}"), cell.get(), k)?;
+            }
+            Ok(())
+        },
+        how,
+    );
+}
+
+pub(crate) fn several_objects_change_together(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let objects = [cells(), cells(), cells()];
+    let ids = objects.map(|o| o.id());
+    // Home and who takes part with it, or who changes alone. The last object takes part twice in a row with another coordinator, then with
+    // a log of its own in use; each of the others becomes part of the other's later.
+    const STEPS: [(usize, Option<usize>); 9] = [
+        (0, Some(2)),
+        (1, Some(2)),
+        (2, None),
+        (0, Some(2)),
+        (0, None),
+        (2, Some(0)),
+        (1, None),
+        (0, Some(1)),
+        (1, Some(0)),
+    ];
+    let model = |k: u64| {
+        let mut values = [[0; 2]; 3];
+        for step in 0..k {
+            match STEPS[usize::try_from(step).unwrap()] {
+                (alone, None) => values[alone][1] = step + 1,
+                (home, Some(other)) => {
+                    values[home][0] = step + 1;
+                    values[other][0] = step + 1;
+                }
+            }
+        }
+        values
+    };
+    let windows = objects.map(|o| o.window());
+    scenario(
+        "several objects",
+        &windows,
+        &world,
+        &mut |step| {
+            match STEPS[usize::try_from(step).unwrap()] {
+                (alone, None) => {
+                    let o = &objects[alone];
+                    o.tx(|tx| [200, 300].iter().try_for_each(|i| tx.put(&o.cells[*i], step + 1))).unwrap();
+                }
+                (home, Some(other)) => {
+                    let (home, other) = (&objects[home], &objects[other]);
+                    home.tx(|tx| {
+                        tx.set(&home.cells[3], step + 1)?;
+                        tx.set(&other.cells[3], step + 1)?;
+                        tx.put(&other.cells[99], step + 1)?;
+                        tx.put(&home.cells[99], step + 1)
+                    })
+                    .unwrap();
+                }
+            }
+            step + 1 < STEPS.len() as u64
+        },
+        &|k| {
+            // Whichever is opened first.
+            for order in [[0, 1, 2], [2, 1, 0]] {
+                for i in order {
+                    let o = text(Object::<Cells>::open(ids[i]))?;
+                    expect(&format!("cell 3 of {i}"), o.cells[3].get(), model(k)[i][0])?;
+                    expect(&format!("cell 99 of {i}"), o.cells[99].get(), model(k)[i][0])?;
+                    expect(&format!("cell 200 of {i}"), o.cells[200].get(), model(k)[i][1])?;
+                    expect(&format!("cell 300 of {i}"), o.cells[300].get(), model(k)[i][1])?;
+                }
+            }
+            Ok(())
+        },
+        how,
+    );
+}
+
+/// Recovery as a part of the run: its stores, flushes and fences are explored and mutated, too.
+pub(crate) fn recovery_survives(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let (o, other) = (cells(), cells());
+    let ids = [o.id(), other.id()];
+    scenario(
+        "recovery",
+        &[o.window(), other.window()],
+        &world,
+        &mut |step| {
+            if step % 2 == 1 {
+                // Its batch goes where the first one of the transaction that was cut off stands, before the second.
+                let value = step.div_ceil(2);
+                if step % 4 == 1 {
+                    other.tx(|tx| tx.put(&other.cells[8], value)).unwrap();
+                } else {
+                    o.tx(|tx| tx.set(&other.cells[8], value).and(tx.put(&o.cells[32], value))).unwrap();
+                }
+                return step < 11;
+            }
+            o.tx(|tx| [0, 8, 16].iter().try_for_each(|i| tx.put(&o.cells[*i], step / 2 + 1))).unwrap();
+            // The next one is cut off, after it changed things in place in two objects; then the machine starts again.
+            let cut_off = o.begin().unwrap();
+            cut_off.set(&o.cells[0], 900).unwrap();
+            cut_off.set(&other.cells[0], 900).unwrap();
+            cut_off.set(&other.cells[8], 900).unwrap();
+            cut_off.set(&o.cells[16], 900).unwrap();
+            std::mem::forget(cut_off);
+            libtwz::simulate::reboot();
+            let order = if step % 4 == 0 { [0, 1] } else { [1, 0] };
+            for i in order {
+                Object::<Cells>::open(ids[i]).unwrap();
+            }
+            if step == 4 {
+                checkpoint(o.window()).unwrap(); // in others, what comes next must find an empty log
+            }
+            true
+        },
+        &|k| {
+            let o = text(Object::<Cells>::open(ids[0]))?;
+            for i in [0, 8, 16] {
+                expect(&format!("cell {i}"), o.cells[i].get(), k.div_ceil(2))?;
+            }
+            expect("cell 32", o.cells[32].get(), k / 4 * 2)?;
+            let other = text(Object::<Cells>::open(ids[1]))?;
+            expect("the other's cell 8", other.cells[8].get(), k / 2)?;
+            expect("the other's cell 0", other.cells[0].get(), 0)
+        },
+        how,
+    );
+}
+
+/// A log that many small transactions use up grows by itself, and starts anew when it is large.
+pub(crate) fn the_log_grows_and_starts_anew(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let small =
+        || ObjectBuilder::new().log_bytes(256).build(Cells { cells: [const { PCell::new(0) }; 1600] });
+    let grows = small().unwrap();
+    let id = grows.id();
+    scenario(
+        "log reuse",
+        &[grows.window()],
+        &world,
+        &mut |step| {
+            grows.tx(|tx| [0, 700].iter().try_for_each(|i| tx.put(&grows.cells[*i], step + 1))).unwrap();
+            if step == 7 {
+                checkpoint(grows.window()).unwrap();
+            }
+            step < 10
+        },
+        &|k| {
+            let o = text(Object::<Cells>::open(id))?;
+            expect("cell 0", o.cells[0].get(), k)?;
+            expect("cell 700", o.cells[700].get(), k)
+        },
+        how,
+    );
+}

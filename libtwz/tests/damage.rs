@@ -1,0 +1,293 @@
+//! Damaged objects: an error that says where, or nonsense values – never a panic, a hang, or a store to another object.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Ring, String as PString, Vec as PVec};
+use libtwz::names::Namespace;
+use libtwz::prelude::*;
+use libtwz::sys::Durability;
+use libtwz::sys::hosted::{MemoryStore, use_store};
+use libtwz::{Window, fot};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use twz_abi::object::META_OFFSET;
+
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const META: usize = META_OFFSET as usize;
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Everything {
+    vec: PVec<u64>,
+    text: PString,
+    hash: HashMap<u64, u64>,
+    tree: BTreeMap<u64, [u64; 2]>,
+    rb: RbTree<u64, u64>,
+    list: List<u64>,
+    ring: Ring<u64, 4>,
+    pointer: InvPtr<PCell<u64>>,
+    cell: PCell<u64>,
+}
+
+fn everything() -> Object<Everything> {
+    ObjectBuilder::new()
+        .uncoloured()
+        .build(Everything {
+            vec: PVec::new(),
+            text: PString::new(),
+            hash: HashMap::new(),
+            tree: BTreeMap::new(),
+            rb: RbTree::new(),
+            list: List::new(),
+            ring: Ring::new(0),
+            pointer: InvPtr::null(),
+            cell: PCell::new(7),
+        })
+        .unwrap()
+}
+
+/// Everything that can be done with one; what it says does not matter. Returns how many operations failed.
+fn use_all(o: &Object<Everything>, step: u64) -> usize {
+    let mut failed = 0;
+    let mut note = |ok: bool| failed += usize::from(!ok);
+    for key in [step, step * 7919 % 101, 5] {
+        note(o.vec.push(key).is_ok());
+        note(o.vec.get(key % 20).is_ok());
+        note(o.vec.set(key % 20, 1).is_ok());
+        note(o.text.push_str("more").is_ok());
+        note(o.text.get().is_ok());
+        note(o.hash.insert(key, step).is_ok());
+        note(o.hash.get(&key).is_ok());
+        note(o.hash.remove(&(key + 1)).is_ok());
+        note(o.tree.insert(key, [step; 2]).is_ok());
+        note(o.tree.get(&key).is_ok());
+        note(o.tree.remove(&(key + 1)).is_ok());
+        note(o.rb.insert(key, step).is_ok());
+        note(o.rb.get(&key).is_ok());
+        note(o.rb.remove(&(key + 1)).is_ok());
+        note(o.list.push_back(key).is_ok());
+        note(o.list.push_front(key).is_ok());
+        note(o.list.pop_front().is_ok());
+        note(o.ring.push_back(key).is_ok());
+        note(o.ring.pop_front().is_ok());
+        note(o.pointer.get().is_ok());
+        note(o.tx(|tx| tx.set(&o.cell, key)).is_ok());
+        note(o.tx(|tx| tx.alloc([key; 5]).map(drop)).is_ok());
+    }
+    // Each must end by itself.
+    note(o.vec.iter().take(1 << 20).all(|item| item.is_ok()));
+    note(o.hash.iter().all(|item| item.is_ok()));
+    note(o.tree.iter().all(|item| item.is_ok()));
+    note(o.tree.range(3..40).all(|item| item.is_ok()));
+    note(o.rb.iter().all(|item| item.is_ok()));
+    note(o.rb.check().is_ok());
+    note(o.list.iter().all(|item| item.is_ok()));
+    note(o.ring.iter().is_ok_and(|items| items.count() <= 4));
+    note(o.census().is_ok());
+    note(o.tx(|tx| tx.nested(|tx| tx.put(&o.cell, 3).and(Err::<(), _>(Error::Aborted))).or(Ok(()))).is_ok());
+    note(o.overflow().is_ok());
+    failed
+}
+
+fn random(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+fn below(state: &mut u64, limit: usize) -> usize {
+    usize::try_from(random(state) % limit as u64).unwrap()
+}
+
+/// Changes one word of the object: metadata, table, log, allocator, or data. Not the lock's line: a word that says "held" is what a
+/// program that holds it looks like, and is waited for.
+fn damage(o: Window, state: &mut u64) {
+    let log = usize::try_from(o.load(META + 24)).unwrap_or(0);
+    let arena = usize::try_from(o.load(META + 32)).unwrap_or(0);
+    let at = match random(state) % 8 {
+        0 => META + below(state, 8) * 8,
+        1 => META - 8 - below(state, 32) * 8,
+        2 => log.wrapping_add([0, 8, 16, 24, 32, 40][below(state, 6)]),
+        3 => log.wrapping_add(72 + below(state, 70) * 8),
+        4 => arena.wrapping_add(below(state, 100) * 8),
+        5 => arena.wrapping_add(832 + below(state, 1200) * 8),
+        _ => 4096 + below(state, size_of::<Everything>() / 8 + 8) * 8,
+    };
+    if !(4096..1 << 30).contains(&at) || at.wrapping_sub(log.wrapping_add(64)) < 8 {
+        return;
+    }
+    let elsewhere = 4096 + below(state, 2500) * 8;
+    let value = match random(state) % 7 {
+        0 => 0,
+        1 => u64::MAX,
+        2 => random(state),
+        3 => o.load(at) ^ 1 << below(state, 64),
+        4 => o.load(elsewhere),
+        5 => elsewhere as u64,
+        _ => o.load(at).wrapping_add(8),
+    };
+    o.store(at, value);
+}
+
+/// One store for all tests of the process.
+fn start() {
+    static DONE: OnceLock<()> = OnceLock::new();
+    DONE.get_or_init(|| {
+        use_store(Arc::new(MemoryStore::with_durability(Durability::Power).unwrap())).unwrap();
+    });
+}
+
+/// Ends the process when a case takes too long: a hang must not look like a slow test.
+fn watch(case: Arc<AtomicU64>) {
+    std::thread::spawn(move || {
+        let (mut last, mut since) = (0, Instant::now());
+        loop {
+            std::thread::sleep(Duration::from_millis(500));
+            let now = case.load(Ordering::Relaxed);
+            if now == u64::MAX {
+                return;
+            }
+            if now != last {
+                (last, since) = (now, Instant::now());
+            } else if since.elapsed() > Duration::from_secs(60) {
+                eprintln!("damage case {now} does not end");
+                std::process::abort();
+            }
+        }
+    });
+}
+
+#[test]
+fn random_damage_is_survived_by_everything() {
+    start();
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let first = number("TWZ_DAMAGE_FIRST").unwrap_or(1);
+    let cases = number("TWZ_DAMAGE_CASES").unwrap_or(1500);
+    let case = Arc::new(AtomicU64::new(0));
+    watch(Arc::clone(&case));
+    let canary =
+        || ObjectBuilder::new().uncoloured().build([const { PCell::new(0x5afe_u64) }; 4096]).unwrap();
+    let (left, right) = (canary(), canary());
+    let intact = |o: &Object<[PCell<u64>; 4096]>| {
+        o.iter().all(|cell| cell.get() == 0x5afe) && Object::<[PCell<u64>; 4096]>::open(o.id()).is_ok()
+    };
+    let (mut noticed, mut operations_failed, mut panicked) = (0_u64, 0, Vec::new());
+    for number in first..first + cases {
+        case.store(number, Ordering::Relaxed);
+        let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        let o = everything();
+        o.tx(|tx| tx.point(&o.pointer, Some(&left[0]))).unwrap();
+        for step in 0..12 {
+            assert_eq!(use_all(&o, step), 0, "an object that is not damaged works");
+        }
+        for _ in 0..=below(&mut state, 6) {
+            damage(o.window(), &mut state);
+        }
+        let tried = std::panic::catch_unwind(|| {
+            let opened = Object::<Everything>::open(o.id());
+            let mut failed = usize::from(opened.is_err());
+            for step in 12..15 {
+                failed += use_all(&o, step); // a handle from before sees the same damage
+            }
+            // FOT, by pointer and by index.
+            failed += usize::from(fot::insert(o.window(), right.id(), READ_WRITE).is_err());
+            failed + (0..4).filter(|index| fot::read(o.window(), *index).is_err()).count()
+        });
+        // The hook has said where; all of them are wanted.
+        let Ok(failed) = tried else {
+            panicked.push(number);
+            continue;
+        };
+        noticed += u64::from(failed > 0);
+        operations_failed += failed;
+        assert!(intact(&left) && intact(&right), "case {number} reached another object");
+        // SAFETY: nothing of it is used after this.
+        let _ = unsafe { o.delete() };
+    }
+    case.store(u64::MAX, Ordering::Relaxed);
+    assert!(panicked.is_empty(), "cases that panicked: {panicked:?}");
+    println!(
+        "damage: {cases} cases, {noticed} noticed, {operations_failed} operations refused, none reached further"
+    );
+    assert!(noticed > cases / 8, "damage that nobody notices is no damage");
+}
+
+#[test]
+fn random_damage_of_directories_is_survived() {
+    start();
+    let names = Namespace::create(Rights::READ).unwrap();
+    for i in 0..20 {
+        names.bind(&format!("/name{i}"), ObjectId::from_u128(i + 1)).unwrap();
+    }
+    names.link("/link", "/name3").unwrap();
+    let o = Object::<libtwz::names::Directory>::open(names.id()).unwrap();
+    let mut state = 88_172_645_463_325_252;
+    for i in 0..400 {
+        damage(o.window(), &mut state);
+        let name = format!("/name{}", i % 24);
+        let _ = names.lookup(&name);
+        let _ = names.list("/");
+        let _ = names.lookup("/link");
+        let _ = names.unbind(&name);
+        let _ = names.bind(&name, ObjectId::from_u128(9));
+    }
+}
+
+#[test]
+fn errors_say_object_offset_and_what_was_expected() {
+    start();
+    let is_damaged = |error: Error, o: &Object<Everything>, what: &str| match error {
+        Error::Damaged { object, offset, expected } => {
+            assert!(object == o.id() && offset >= 4096 && !expected.is_empty(), "{what}: {error}");
+        }
+        Error::BadPointer { object, expected, .. } => {
+            assert!(object == o.id() && !expected.is_empty(), "{what}: {error}");
+        }
+        other => panic!("{what}: {other}"),
+    };
+    // An FOT index out of range, and an offset past the end.
+    let o = everything();
+    for (index, offset) in [(200, 0x1000), (77_000_000, 0x1000), (0, u32::MAX), (0, 8), (0, 4099)] {
+        o.pointer.set_raw(libtwz::PersistentPtr::new(index, offset));
+        is_damaged(o.pointer.get().unwrap_err(), &o, "pointer");
+    }
+    // A cycle in a list.
+    (0..4).for_each(|i| o.list.push_back(i).unwrap());
+    let next_of = |o: &Object<Everything>| {
+        let root = o.base() as *const Everything as usize - o.window().base();
+        let list = root + std::mem::offset_of!(Everything, list);
+        (list..list + size_of::<List<u64>>())
+            .step_by(8)
+            .map(|at| (at, o.window().load(at)))
+            .collect::<Vec<_>>()
+    };
+    // Its first node leads to itself.
+    let head = next_of(&o).into_iter().find(|(_, word)| (4096..1 << 30).contains(word)).unwrap().1;
+    let node = usize::try_from(head).unwrap();
+    for at in (node..node + 32).step_by(8) {
+        if (4096..1 << 30).contains(&o.window().load(at)) {
+            o.window().store(at, head);
+        }
+    }
+    let error = o.list.iter().take(1 << 22).find_map(Result::err).expect("a cycle ends in an error");
+    is_damaged(error, &o, "list");
+    // A bad log.
+    let o = everything();
+    o.tx(|tx| tx.set(&o.cell, 1)).unwrap(); // the first one of a boot finds the log's tail by itself
+    let log = usize::try_from(o.window().load(META + 24)).unwrap();
+    for (at, value) in [(0, 1), (16, 0), (24, u64::MAX), (72, 5)] {
+        let before = o.window().load(log + at);
+        o.window().store(log + at, value);
+        is_damaged(o.tx(|tx| tx.set(&o.cell, 1)).unwrap_err(), &o, "log");
+        o.window().store(log + at, before);
+    }
+    o.tx(|tx| tx.set(&o.cell, 1)).unwrap();
+    // A wrong type fingerprint, and no object at all.
+    o.window().store(META + 16, 1234);
+    assert!(matches!(Object::<Everything>::open(o.id()), Err(Error::WrongType { found: 1234, .. })));
+    o.window().store(META, 0);
+    is_damaged(Object::<Everything>::open(o.id()).unwrap_err(), &o, "magic number");
+}

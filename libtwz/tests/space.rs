@@ -1,0 +1,150 @@
+//! Out of space: a transaction that does not fit changes nothing, whatever it had done before.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::collections::{BTreeMap, HashMap, Vec as PVec};
+use libtwz::prelude::*;
+use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
+use libtwz::sys::{CreateSpec, Durability, Stat};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+/// Objects that the store still makes.
+static LEFT: AtomicU64 = AtomicU64::new(1000);
+
+/// A store that makes [`LEFT`] objects and no more.
+struct Limited(MemoryStore);
+
+/// One store for all tests of the process, which take turns.
+fn start() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    static DONE: OnceLock<()> = OnceLock::new();
+    let turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    DONE.get_or_init(|| {
+        use_store(Arc::new(Limited(MemoryStore::with_durability(Durability::Power).unwrap()))).unwrap();
+    });
+    turn
+}
+
+impl Store for Limited {
+    fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
+        let took = LEFT.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
+        took.map_err(|_| Error::OutOfSpace(ObjectId::NULL))?;
+        self.0.create(spec)
+    }
+    fn delete(&self, id: ObjectId) -> Result<()> {
+        self.0.delete(id)
+    }
+    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
+        self.0.copy(source, spec)
+    }
+    fn stat(&self, id: ObjectId) -> Result<Stat> {
+        self.0.stat(id)
+    }
+    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
+        self.0.piece(id, offset)
+    }
+    fn root(&self) -> Option<ObjectId> {
+        self.0.root()
+    }
+    fn set_root(&self, id: ObjectId) -> Result<()> {
+        self.0.set_root(id)
+    }
+    fn durability(&self) -> Durability {
+        self.0.durability()
+    }
+    fn boot_generation(&self) -> u32 {
+        self.0.boot_generation()
+    }
+}
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Root {
+    cells: [PCell<u64>; 8],
+    vec: PVec<u64>,
+    hash: HashMap<u64, u64>,
+    tree: BTreeMap<u64, u64>,
+}
+
+/// What can be seen of a root: cells, vector, both maps, bytes in use.
+type Seen = (Vec<u64>, Vec<u64>, Vec<(u64, u64)>, Vec<(u64, u64)>, usize);
+
+fn seen(o: &Object<Root>) -> Seen {
+    let census = o.census().unwrap();
+    let mut hash: Vec<_> = o.hash.iter().collect::<Result<_>>().unwrap();
+    hash.sort_unstable();
+    (
+        o.cells.iter().map(PCell::get).collect(),
+        o.vec.iter().collect::<Result<_>>().unwrap(),
+        hash,
+        o.tree.iter().collect::<Result<_>>().unwrap(),
+        census.bytes - census.free_bytes,
+    )
+}
+
+#[test]
+fn a_transaction_that_does_not_fit_changes_nothing() {
+    let _turn = start();
+    let cells = [const { PCell::new(0) }; 8];
+    let root = Root { cells, vec: PVec::new(), hash: HashMap::new(), tree: BTreeMap::new() };
+    // One object of 8 KiB, one that is chained to it, and no third.
+    let o = ObjectBuilder::new().data_bytes(8192).build(root).unwrap();
+    let chained_ones = LEFT.swap(1, Ordering::AcqRel);
+    let mut refused = 0;
+    for round in 0..200_u64 {
+        let before = seen(&o);
+        let result = o.tx(|tx| {
+            tx.set(&o.cells[0], round + 1)?;
+            tx.put(&o.cells[1], round + 1)?;
+            for i in 0..20 {
+                let key = round * 20 + i;
+                o.tree.insert_in(tx, key, round)?;
+                o.hash.insert_in(tx, key, round)?;
+                o.vec.push_in(tx, key)?;
+            }
+            tx.set(&o.cells[2], round + 1)
+        });
+        match result {
+            Ok(()) => assert_eq!(o.cells[2].get(), round + 1),
+            Err(error) => {
+                assert!(matches!(error, Error::OutOfSpace(_)), "{error}");
+                assert_eq!(seen(&o), before, "round {round}: nothing of it stays");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "it must have become full: {refused}");
+    LEFT.store(chained_ones, Ordering::Release);
+    // What is there can still be changed, and opened again.
+    o.tx(|tx| tx.set(&o.cells[7], 9)).unwrap();
+    assert_eq!(Object::<Root>::open(o.id()).unwrap().cells[7].get(), 9);
+    // A failure inside that the program goes on from fails the whole.
+    let result = o.tx(|tx| {
+        tx.set(&o.cells[6], 1)?;
+        let _ = tx.alloc([0_u8; 9000]); // larger than any object here
+        Ok(())
+    });
+    assert!(result.is_err(), "an operation failed, so the transaction does");
+    assert_eq!(o.cells[6].get(), 0);
+}
+
+#[test]
+fn a_log_that_cannot_grow_fails_the_transaction() {
+    let _turn = start();
+    // Two lines of log, and an arena that says that blocks fill the object up to where the log's next chunk would be.
+    let o = ObjectBuilder::new().log_bytes(128).build([const { PCell::new(0_u64) }; 64]).unwrap();
+    let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
+    let arena = usize::try_from(o.window().load(meta + 32)).unwrap();
+    o.window().store(arena + 8, twz_abi::object::DATA_END - 4096);
+    let values = || o.iter().map(PCell::get).collect::<Vec<_>>();
+    let add =
+        |words: usize| o.tx(|tx| o.iter().take(words).try_for_each(|cell| tx.set(cell, cell.get() + 1)));
+    for round in 1..20 {
+        add(1).unwrap();
+        assert_eq!(values()[0], round, "what fits two lines goes on, as often as it likes");
+        let before = values();
+        assert!(matches!(add(64), Err(Error::OutOfSpace(_))), "what does not is refused");
+        assert_eq!(values(), before, "and leaves nothing");
+    }
+}
