@@ -23,6 +23,8 @@ const PROGRAM: u8 = 1;
 const CLFLUSH: u8 = 2;
 const CLFLUSHOPT: u8 = 3;
 const CLWB: u8 = 4;
+/// The machine is told instead: it keeps the durable memory, for crash tests.
+const TRACED: u8 = 5;
 
 /// How lines are flushed; found out on first use.
 static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
@@ -31,6 +33,7 @@ static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 pub fn set_durability(durability: Durability) {
     let level = match durability {
         Durability::Program => PROGRAM,
+        Durability::Power if is_traced() => TRACED,
         Durability::Power => best_flush(),
     };
     LEVEL.store(level, Ordering::Relaxed);
@@ -54,6 +57,33 @@ fn ask_level() -> u8 {
     LEVEL.load(Ordering::Relaxed)
 }
 
+#[cfg(feature = "guest")]
+fn is_traced() -> bool {
+    crate::sys::guest::args().is_traced()
+}
+
+#[cfg(not(feature = "guest"))]
+const fn is_traced() -> bool {
+    false
+}
+
+/// Tells the machine of a flush of `bytes` at `address`, or with `None` of a fence.
+#[cold]
+#[track_caller]
+fn tell(flushed: Option<(usize, usize)>) {
+    #[cfg(feature = "guest")]
+    {
+        use twz_rt::trace::Traced;
+        let event = match flushed {
+            Some((address, bytes)) => Traced::Flush { address: address as u64, bytes: bytes as u64 },
+            None => Traced::Fence,
+        };
+        twz_rt::trace::tell(event, core::panic::Location::caller());
+    }
+    #[cfg(not(feature = "guest"))]
+    let _ = flushed;
+}
+
 /// CPUID leaf 7: EBX bit 24 is CLWB, bit 23 CLFLUSHOPT (Intel SDM vol. 2A, CPUID).
 fn best_flush() -> u8 {
     let features = core::arch::x86_64::__cpuid_count(7, 0).ebx;
@@ -68,12 +98,15 @@ fn best_flush() -> u8 {
 
 /// Starts writing the lines of `address .. address + bytes` back; durable after the next [`fence`].
 #[inline]
-#[cfg_attr(feature = "crash-sim", track_caller)]
+#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
 pub fn flush(address: usize, bytes: usize) {
     simulate::flush(address, bytes);
     let level = level();
     if level == PROGRAM || bytes == 0 {
         return;
+    }
+    if level == TRACED {
+        return tell(Some((address, bytes)));
     }
     let mut line = address & !(LINE - 1);
     while line < address + bytes {
@@ -111,7 +144,7 @@ pub(crate) fn expect_store(address: usize) {
 
 /// Waits until all that was flushed is durable, and orders it before what follows.
 #[inline]
-#[cfg_attr(feature = "crash-sim", track_caller)]
+#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
 pub fn fence() {
     simulate::fence();
     if level() == PROGRAM {
@@ -119,12 +152,15 @@ pub fn fence() {
     } else {
         // SAFETY: a fence has no operands.
         unsafe { core::arch::asm!("sfence", options(nostack, preserves_flags)) };
+        if level() == TRACED {
+            tell(None);
+        }
     }
 }
 
 /// [`flush`] and [`fence`].
 #[inline]
-#[cfg_attr(feature = "crash-sim", track_caller)]
+#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
 pub fn persist(address: usize, bytes: usize) {
     flush(address, bytes);
     fence();
@@ -132,7 +168,7 @@ pub fn persist(address: usize, bytes: usize) {
 
 /// Writes one line past the cache; durable after the next [`fence`]. `offset` is rounded down to a line.
 #[inline(always)]
-#[cfg_attr(feature = "crash-sim", track_caller)]
+#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
 pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
     let offset = (offset as usize & SLOT_MASK) & !(LINE - 1);
     if level() == PROGRAM {
@@ -148,4 +184,7 @@ pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
         unsafe { core::arch::x86_64::_mm_stream_si64(line.wrapping_add(i), word.cast_signed()) };
     }
     simulate::stored_around(window.base() + offset, LINE);
+    if level() == TRACED {
+        tell(Some((window.base() + offset, LINE)));
+    }
 }

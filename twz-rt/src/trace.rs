@@ -2,7 +2,8 @@
 
 use crate::{Args, syscall};
 use core::panic::Location;
-use pmem::trace::{Traced, set_witness};
+pub use pmem::trace::Traced;
+use pmem::trace::set_witness;
 
 /// Begins, if the machine wants to be told.
 pub fn begin(arguments: &Args) {
@@ -11,7 +12,8 @@ pub fn begin(arguments: &Args) {
     }
 }
 
-fn tell(event: Traced, site: &'static Location<'static>) {
+/// Tells it.
+pub fn tell(event: Traced, site: &'static Location<'static>) {
     // A machine that asked for it does not refuse; if it did, there would be nobody to tell.
     let _ = syscall::pmem_trace(event, site.file(), site.line());
 }

@@ -104,7 +104,7 @@ fn fill() -> Result<(), Stop> {
     let object = syscall::object_create(&CreateSpec::default())?;
     syscall::name_set(object, "churn/fill")?;
     let base = view::map_anywhere(object, READ_WRITE).ok_or(ErrorCode::NoMemory)?;
-    println!("churn: filling");
+    println!("filling");
     for page in 1.. {
         // SAFETY: the object is mapped there; beyond its end, or that of the pool, is a fault, which ends this thread as it should.
         unsafe { base.wrapping_add(page * PAGE_BYTES).write_volatile(1) };
