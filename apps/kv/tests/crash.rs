@@ -38,7 +38,7 @@ thread_local! {
 impl World {
     fn begin() -> Rc<Self> {
         use_store(Arc::new(MemoryStore::with_durability(Durability::Power).unwrap())).unwrap();
-        assert!(simulate::record_with(|event| {
+        assert!(simulate::record_with(|event, _| {
             WORLD.with(|world| {
                 // Not while the world itself is at work.
                 if let Ok(world) = world.try_borrow()
