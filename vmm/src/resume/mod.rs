@@ -377,7 +377,9 @@ mod tests {
         assert_eq!(arguments, [1, 2, 3, 5, 77, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20]);
         assert_eq!(loaded.get(again).expect("there").word.tries, 2, "the same try");
         assert_eq!(loaded.in_order().len(), list.in_order().len());
-        assert!(list.change(&pool, numbers[3], |_| {}).is_err());
+        // Its place is free since it was replaced; that of the removed one was used for it.
+        assert_eq!(again, numbers[3]);
+        assert!(list.change(&pool, numbers[5], |_| {}).is_err());
     }
 
     #[test]
