@@ -55,14 +55,15 @@ struct Place<'p> {
 }
 
 impl Namespace {
-    /// The machine's namespace; makes an empty one if there is none.
+    /// The machine's namespace, as [`Namespace::read_only`] where this context may not write it; makes an empty one if there is none.
     ///
     /// # Errors
-    /// What creating an object says.
+    /// What creating or asking about an object says.
     pub fn root() -> Result<Self> {
         Platform::start()?;
         match Platform::root() {
-            Some(root) => Ok(Self::at(root)),
+            Some(root) if Platform::stat(root)?.granted.contains(Rights::WRITE) => Ok(Self::at(root)),
+            Some(root) => Ok(Self::read_only(root)),
             None => {
                 let made = Self::create(Rights::READ)?;
                 Platform::set_root(made.root)?;

@@ -58,6 +58,8 @@ pub struct Stat {
     pub allocated: u64,
     /// Rights of everybody, without a capability.
     pub default_rights: Rights,
+    /// Rights that this program's context has now; all on Linux, where there are no contexts.
+    pub granted: Rights,
 }
 
 /// What [`Seam::wait`] saw.

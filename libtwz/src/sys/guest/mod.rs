@@ -119,6 +119,7 @@ unsafe impl Seam for Guest {
         Ok(Stat {
             allocated: stat.allocated_bytes,
             default_rights: Rights::from_bits_truncate(stat.default_rights),
+            granted: stat.granted(),
         })
     }
 

@@ -149,7 +149,7 @@ impl Store for MemoryStore {
             allocated += bytes;
             Ok(())
         })?;
-        Ok(Stat { allocated, default_rights })
+        Ok(Stat { allocated, default_rights, granted: Rights::all() })
     }
 
     fn piece(&self, id: ObjectId, _offset: u64) -> Result<Piece> {

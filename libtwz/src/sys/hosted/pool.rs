@@ -16,8 +16,8 @@ use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use twz_abi::ObjectId;
 use twz_abi::program::BOOTS_RECORD;
+use twz_abi::{ObjectId, Rights};
 
 /// Bytes that a first touch asks for: a new object's root, log and first blocks.
 const HINT: u64 = 64 << 10;
@@ -118,7 +118,8 @@ impl Store for PoolStore {
             return Err(Error::NoSuchObject(id));
         }
         let extents = self.object(id)?.extents().map_err(|e| translate(id, &e))?;
-        Ok(Stat { allocated: extents.iter().map(|extent| extent.len).sum(), default_rights: stat.rights })
+        let allocated = extents.iter().map(|extent| extent.len).sum();
+        Ok(Stat { allocated, default_rights: stat.rights, granted: Rights::all() })
     }
 
     fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
