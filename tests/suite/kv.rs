@@ -1,23 +1,29 @@
 //! `kv` inside: from the host's shell, over boots, and after `twzvmm` was killed.
 
+use rustix::process::Signal;
 use std::time::Duration;
-use tests::{Job, Machine, Output, Place};
+use tests::{Job, Machine, Output, Place, start};
 
 tests_on!(
     local,
     super::Place::Local,
     pairs_stay_over_boots,
     bulk_loads_show_how_far_they_are,
-    a_killed_store_recovers
+    a_killed_store_recovers,
+    rights_on_values_are_the_machines_affair,
 );
-tests_on!(testbed, super::NPT, pairs_stay_over_boots);
+tests_on!(testbed, super::NPT, pairs_stay_over_boots, rights_on_values_are_the_machines_affair);
 
 const NPT: Place = Place::Testbed { align: "4K" };
 /// Some ten times what it takes on an idle host.
 const LIMIT: Duration = Duration::from_secs(90);
 
 fn kv(pool: &str, line: &str) -> Job {
-    let mut words = vec!["twzvmm", "--pmem", pool, "--create", "256M", "--harts", "2", "--", "kv"];
+    job(pool, "256M", &format!("kv {line}"))
+}
+
+fn job(pool: &str, size: &str, line: &str) -> Job {
+    let mut words = vec!["twzvmm", "--pmem", pool, "--create", size, "--harts", "2", "--"];
     words.extend(line.split(' '));
     Job { limit: LIMIT, ..Job::new(&words) }
 }
@@ -47,7 +53,7 @@ fn pairs_stay_over_boots(place: Place) {
     assert_eq!(said(&outputs[5]), "colour red");
     assert_eq!(said(&outputs[6]), "");
     assert_eq!(outputs[7].status, 1, "{:?}", outputs[7]);
-    assert!(outputs[7].stderr.contains("has no value"), "{:?}", outputs[7]);
+    assert_eq!(outputs[7].stdout, "kv: \"colour\" has no value\n", "inside there is one stream");
     assert_eq!(said(&outputs[8]), "green");
     assert_eq!(outputs[9].status, 2);
 }
@@ -62,27 +68,98 @@ fn bulk_loads_show_how_far_they_are(place: Place) {
         kv(&pool, "scan 3"),
     ]);
     said(&outputs[0]);
-    assert!(outputs[0].stderr.contains("100%") && outputs[0].stderr.contains("###"), "{:?}", outputs[0]);
+    assert!(outputs[0].stdout.contains("100%") && outputs[0].stdout.contains("###"), "{:?}", outputs[0]);
     assert!(said(&outputs[1]).starts_with("keys: 5000\n"), "{:?}", outputs[1]);
     assert!(said(&outputs[1]).ends_with("recoveries: 0"), "{:?}", outputs[1]);
     assert_eq!(said(&outputs[2]), "value-4999");
     assert_eq!(said(&outputs[3]).lines().count(), 3);
 }
 
-/// Killed while it loads: what was there before is there, and the store goes on.
+/// Killed while it loads: what it had shown as loaded is there, with what was there before, and the store goes on.
 fn a_killed_store_recovers(place: Place) {
+    const COUNT: u32 = 10_000_000;
+    // The bar has 40 places.
+    const SHOWN: u32 = COUNT / 40;
     let Some(machine) = Machine::new(place) else { return };
-    let options = "--pmem pool.img --create 256M --harts 2 -- kv";
-    let script = format!(
-        "twzvmm {options} put colour blue || exit 9
-         twzvmm {options} load 100000000 2> bar & victim=$!
-         for try in $(seq 600); do grep -q % bar && break; sleep 0.1; done
-         sleep 1; kill -KILL $victim; wait $victim
-         twzvmm {options} get colour && twzvmm {options} get key-1000 &&
-         twzvmm {options} put colour red && twzvmm {options} get colour && twzvmm {options} stats"
-    );
-    let output = &machine.run_all(&[Job { limit: LIMIT * 2, ..Job::new(&["sh", "-c", &script]) }])[0];
-    let lines: Vec<&str> = said(output).lines().collect();
-    assert_eq!(lines[..3], ["blue", "value-1000", "red"], "{output:?}");
-    assert_eq!(lines.last(), Some(&"recoveries: 1"), "{output:?}");
+    let pool = machine.pool();
+    let line = |line: &str| job(&pool, "4G", &format!("kv {line}"));
+    said(&machine.run_all(&[line("put colour blue")])[0]);
+    let load = line(&format!("load {COUNT}"));
+    let words: Vec<&str> = load.words.iter().map(String::as_str).collect();
+    let Some(command) = machine.local_command(&words) else { return };
+    let victim = start(command);
+    assert!(victim.wait_until("[#", LIMIT), "no progress");
+    victim.signal(Signal::KILL);
+    let killed = victim.wait(LIMIT);
+    assert_eq!(killed.status, 137, "it was still at work: {killed:?}");
+    let last = format!("get key-{}", SHOWN - 1);
+    let outputs = machine.run_all(&[
+        line("get colour"),
+        line(&last),
+        line("put colour red"),
+        line("get colour"),
+        line("stats"),
+    ]);
+    assert_eq!(said(&outputs[0]), "blue");
+    assert_eq!(said(&outputs[1]), format!("value-{}", SHOWN - 1));
+    assert_eq!(said(&outputs[3]), "red");
+    let keys = said(&outputs[4]).lines().next().and_then(|line| line.strip_prefix("keys: "));
+    let keys: u32 = keys.and_then(|keys| keys.parse().ok()).expect("a number of keys");
+    assert!((SHOWN..=COUNT).contains(&keys), "{keys}");
+    assert!(said(&outputs[4]).ends_with("recoveries: 1"), "{:?}", outputs[4]);
+}
+
+/// Values of one store in objects with different rights; a program in a context of its own gets those that the machine gives it.
+fn rights_on_values_are_the_machines_affair(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let keys = machine.run_all(&[job(&pool, "256M", "key ls")]);
+    let key = said(&keys[0]).split(' ').next().unwrap_or_default();
+    let made = machine.run_all(&[
+        kv(&pool, "put open 1"),
+        kv(&pool, "region none"),
+        kv(&pool, "region r"),
+        kv(&pool, &format!("region none {key}")),
+        kv(&pool, "put hidden 2 1"),
+        kv(&pool, "put readable 3 2"),
+        kv(&pool, "put granted 4 3"),
+        kv(&pool, "get hidden"),
+        kv(&pool, "get granted"),
+    ]);
+    assert_eq!((said(&made[7]), said(&made[8])), ("2", "4"), "who made them may read them all");
+    let object = |output: &Output| said(output).lines().nth(1).expect("the region's object").to_owned();
+    let granted = object(&made[3]);
+    // The first line makes the context, which the capability is for.
+    let grant = format!("run ctx grant context/run/kv {granted} r");
+    let outputs = machine.run_all(&[
+        shell(&pool, "run --own kv get open"),
+        shell(&pool, "run --own kv get readable"),
+        shell(&pool, "run --own kv get hidden"),
+        shell(&pool, "run --own kv get granted"),
+        shell(&pool, &grant),
+        shell(&pool, "run --own kv get granted"),
+        shell(&pool, "run --own kv get hidden"),
+        shell(&pool, "run --own kv get open"),
+        shell(&pool, "run --own kv put readable 5"),
+        shell(&pool, "run kv get readable"),
+        shell(&pool, "run kv get hidden"),
+    ]);
+    let refused = |output: &Output| {
+        let said = "run: kv was ended by a fault: Rights at ";
+        assert!(output.status == 131 && output.stdout.starts_with(said), "{output:?}");
+    };
+    assert_eq!((said(&outputs[0]), said(&outputs[1])), ("1", "3"));
+    refused(&outputs[2]);
+    refused(&outputs[3]);
+    said(&outputs[4]);
+    assert_eq!(said(&outputs[5]), "4", "it has a capability now");
+    refused(&outputs[6]);
+    assert_eq!(said(&outputs[7]), "1");
+    refused(&outputs[8]);
+    assert_eq!((said(&outputs[9]), said(&outputs[10])), ("3", "2"), "nothing has changed");
+}
+
+fn shell(pool: &str, line: &str) -> Job {
+    let command = format!("echo '{line}' | twzvmm --pmem {pool} --create 256M -- twsh");
+    Job { limit: LIMIT, ..Job::new(&["sh", "-c", &command]) }
 }

@@ -214,17 +214,8 @@ impl Index {
             let word = self.word_for(hash);
             let pointer = self.window.load(word);
             let segment: &'static Segment = at(self.window, PersistentPtr(pointer))?;
-            for bucket in buckets_of(hash) {
-                for place in &segment.buckets[bucket] {
-                    let slot = Slot(place.get());
-                    if slot.tag() == layout::tag(hash)
-                        && !slot.is_empty()
-                        && let Some(record) = self.record(slot)?
-                        && record.has_key(key)
-                    {
-                        return Ok(Some(Found { record, version, seen }));
-                    }
-                }
+            if let Some((_, record)) = self.place_of(segment, hash, key)? {
+                return Ok(Some(Found { record, version, seen }));
             }
             fence(Ordering::Acquire);
             let same = version.load(Ordering::Relaxed) == seen;
@@ -251,7 +242,7 @@ impl Index {
         }
     }
 
-    /// The place of a key's slot in a locked segment.
+    /// The place of a key's slot in a segment, and the record that it led to.
     #[inline]
     fn place_of(
         &self,
@@ -260,15 +251,19 @@ impl Index {
         key: &[u8],
     ) -> Result<Option<(&'static PCell<u64>, Record)>> {
         for bucket in buckets_of(hash) {
-            for place in &segment.buckets[bucket] {
+            let places = &segment.buckets[bucket];
+            let mut candidates = candidates_in(places, hash);
+            while candidates != 0 {
+                let place = &places[candidates.trailing_zeros() as usize % SLOTS];
+                // Without the lock it may have changed since it was compared; the key decides.
                 let slot = Slot(place.get());
-                if slot.tag() == layout::tag(hash)
-                    && !slot.is_empty()
+                if !slot.is_empty()
                     && let Some(record) = self.record(slot)?
                     && record.has_key(key)
                 {
                     return Ok(Some((place, record)));
                 }
+                candidates &= candidates - 1;
             }
         }
         Ok(None)
@@ -480,6 +475,16 @@ const fn version_of(tag: u64) -> usize {
     #[allow(clippy::cast_possible_truncation, reason = "masked")]
     let number = (tag >> (TAG_BITS - 9)) as usize & (VERSIONS - 1);
     number
+}
+
+/// Which places of a bucket have the hash's tag, one bit each; empty ones may be among them. Without branches: one that waits for the
+/// bucket's line and is mispredicted would keep the processor from beginning the next look-up meanwhile.
+#[inline]
+fn candidates_in(places: &[PCell<u64>; SLOTS], hash: u64) -> u32 {
+    let wanted = Slot::with_tag(hash);
+    (0..)
+        .zip(places)
+        .fold(0, |found, (bit, place)| found | u32::from(wanted.same_tag(Slot(place.get()))) << bit)
 }
 
 /// A bucket and the one beside it: the lines are fetched together.

@@ -71,6 +71,18 @@ impl Slot {
         self.0 == 0
     }
 
+    /// What all slots of this hash have in common; leads nowhere.
+    #[inline]
+    pub(crate) const fn with_tag(hash: u64) -> Self {
+        Self(hash << (FOT_BITS + OFFSET_BITS))
+    }
+
+    /// Whether two slots have the same tag.
+    #[inline]
+    pub(crate) const fn same_tag(self, other: Self) -> bool {
+        (self.0 ^ other.0) < 1 << (FOT_BITS + OFFSET_BITS)
+    }
+
     #[inline]
     pub(crate) const fn tag(self) -> u64 {
         self.0 >> (FOT_BITS + OFFSET_BITS)

@@ -105,6 +105,8 @@ pub(crate) struct StoreRoot {
     current: [PCell<u64>; REGIONS],
     index: IndexRoot,
     rights: [PCell<u64>; REGIONS],
+    /// Key object of each region's objects; NULL for none.
+    keys: [PCell<ObjectId>; REGIONS],
     data: collections::Vec<DataEntry>,
     reserved5: [u64; (8 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
 }
@@ -177,11 +179,19 @@ impl Store {
         self.root.id()
     }
 
-    /// Adds a region whose objects have these rights for everybody; use capabilities for more (docs/security.md).
+    /// Adds a region whose objects have these rights for everybody, and nobody can be given more.
     ///
     /// # Errors
     /// [`Error::Full`]; what making objects says.
     pub fn add_region(&self, rights: Rights) -> Result<Region> {
+        self.add_region_of(rights, ObjectId::NULL)
+    }
+
+    /// Adds a region whose objects belong to a key object: its holder can sign capabilities for them (docs/security.md).
+    ///
+    /// # Errors
+    /// As [`Store::add_region`].
+    pub fn add_region_of(&self, rights: Rights, key: ObjectId) -> Result<Region> {
         let number = self.root.region_count.get();
         #[allow(clippy::cast_possible_truncation, reason = "below REGIONS")]
         let (place, region) = (number as usize, Region(number as u32));
@@ -190,6 +200,7 @@ impl Store {
         }
         self.root.tx(|tx| {
             tx.put(&self.root.rights[place], u64::from(rights.bits()))?;
+            tx.put(&self.root.keys[place], key)?;
             tx.put(&self.root.region_count, number + 1)
         })?;
         self.add_data_object(region)?;
@@ -465,7 +476,8 @@ impl Store {
         }
         #[allow(clippy::cast_possible_truncation, reason = "rights have 32 bits")]
         let rights = Rights::from_bits_truncate(self.root.rights[place].get() as u32);
-        let builder = ObjectBuilder::<DataRoot>::new().default_rights(rights);
+        let builder =
+            ObjectBuilder::<DataRoot>::new().default_rights(rights).key(self.root.keys[place].get());
         let made = Data::create(builder, self.root.data_chunks.get())?;
         let address = made.window().base() + usize::try_from(made.global().offset()).unwrap_or(usize::MAX);
         let pointer = translate::persistent(self.window(), address)?;
@@ -514,6 +526,7 @@ impl StoreRoot {
             current: [const { zero() }; REGIONS],
             index: IndexRoot::new(),
             rights: [const { zero() }; REGIONS],
+            keys: [const { PCell::new(ObjectId::NULL) }; REGIONS],
             data: collections::Vec::new(),
             reserved5: [0; (8 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
         }
