@@ -2,8 +2,8 @@
 //!
 //! `twzvmm --pmem pool.img -- kv put colour blue`, then `… kv get colour`, also after the machine was off.
 //!
-//! Scripts go by the status: 0 done, 1 not there or not possible, 2 not understood, 128 + the cause after a fault (3: no right to what was
-//! touched). Messages and the bar go to standard error, which inside Twizzler is the console like standard output.
+//! Scripts go by the status: 0 done, 1 not there, not possible or not permitted, 2 not understood, 128 + the cause after a fault.
+//! Messages and the bar go to standard error, which inside Twizzler is the console like standard output.
 #![no_std]
 #![no_main]
 
