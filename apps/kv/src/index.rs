@@ -477,8 +477,7 @@ const fn version_of(tag: u64) -> usize {
     number
 }
 
-/// Which places of a bucket have the hash's tag, one bit each; empty ones may be among them. Without branches: one that waits for the
-/// bucket's line and is mispredicted would keep the processor from beginning the next look-up meanwhile.
+/// Which places of a bucket have the hash's tag, one bit each; empty ones may be among them. Without branches that wait for the line.
 #[inline]
 fn candidates_in(places: &[PCell<u64>; SLOTS], hash: u64) -> u32 {
     let wanted = Slot::with_tag(hash);
