@@ -501,26 +501,35 @@ pub const SEEDED_FAULTS: &[(&str, Load, &[&str])] = &[
     ),
 ];
 
-/// Cuts the power of a machine with a forgotten flush until that shows; after how many cuts, and how. The same cuts without the fault must not show
+/// Cuts the power of machines with a forgotten flush until that shows; after how many cuts, and how. The same cuts without the fault must not show
 /// anything.
 ///
 /// # Errors
 /// It does not show, or something shows without it, too.
 pub fn find_fault(seed: u64, load: Load, sites: &[&str]) -> Result<(u64, String), String> {
-    const CUTS_MAX: u64 = 200;
-    let mut campaign = Campaign::new(load, seed, sites);
-    campaign.limit = LIMIT_SEEDED;
-    let how = (0..CUTS_MAX).find_map(|_| cut(&mut campaign).err()).ok_or("not found")?;
-    let cuts = campaign.tally.cuts;
-    let mut sound = Campaign::new(load, seed, &[]);
-    for _ in 0..cuts {
-        cut(&mut sound).map_err(|error| format!("without the fault: {error}"))?;
+    const POOLS_MAX: u64 = 50;
+    let search = |sites: &[&str], pools: u64| {
+        (0..pools)
+            .find_map(|pool| few_cuts(Campaign::new(load, seed + pool, sites)).map(|found| (pool, found)))
+    };
+    let (pool, (cuts, how)) = search(sites, POOLS_MAX).ok_or("not found")?;
+    if let Some((_, (_, how))) = search(&[], pool + 1) {
+        return Err(format!("without the fault: {how}"));
     }
-    Ok((cuts, how.lines().next().unwrap_or_default().to_owned()))
+    Ok((pool * CUTS + cuts, how.lines().next().unwrap_or_default().to_owned()))
 }
 
-/// A cut under load.
-fn cut(campaign: &mut Campaign) -> Result<(), String> {
-    let events = 200 + campaign.lot(1200);
-    campaign.round(End::PowerCut { events })
+/// Cuts of a pool in [`find_fault`]. Some faults show only in what a new pool needs first, so these are many pools.
+const CUTS: u64 = 4;
+
+/// A few cuts under load; after how many of them something showed, and how.
+fn few_cuts(mut campaign: Campaign) -> Option<(u64, String)> {
+    campaign.limit = LIMIT_SEEDED;
+    for _ in 0..CUTS {
+        let events = 200 + campaign.lot(1200);
+        if let Err(how) = campaign.round(End::PowerCut { events }) {
+            return Some((campaign.tally.cuts, how));
+        }
+    }
+    None
 }
