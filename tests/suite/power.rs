@@ -38,7 +38,7 @@ mod local {
             return;
         }
         for &(name, load, sites) in SEEDED_FAULTS {
-            assert!(find_fault(SEED + 2, load, sites).is_some(), "{name}: not found");
+            find_fault(SEED + 2, load, sites).unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 

@@ -358,6 +358,10 @@ fn run(mut options: Run, started: Instant) -> Result<ExitCode> {
     match ending {
         Ending::Exit(status) => Ok(ExitCode::from(status)),
         Ending::Signal(signal) => die_of(signal),
+        Ending::Truncated { expected, found } => bail!(
+            "{} was truncated while the machine ran: {expected} bytes expected, {found} found; restore the file's length",
+            path.display()
+        ),
         Ending::Broken(reason) => bail!("the machine broke down: {reason}"),
     }
 }

@@ -64,12 +64,12 @@ fn main() -> ExitCode {
         let found = find_fault(seed + 20, load, sites);
         let seconds = began.elapsed().as_secs();
         match found {
-            Some((cuts, how)) => {
+            Ok((cuts, how)) => {
                 println!("{seconds:>5} s  seeded fault, {name}: found after {cuts} cuts: {how}")
             }
-            None => {
+            Err(error) => {
                 has_failed = true;
-                println!("{seconds:>5} s  seeded fault, {name}: NOT FOUND");
+                println!("{seconds:>5} s  seeded fault, {name}: FAILED: {error}");
             }
         }
     }

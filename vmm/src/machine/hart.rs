@@ -323,8 +323,11 @@ impl Hart {
     }
 
     /// The instruction at `rip` touched object space that the alias does not allow. In ring 3 the kernel is told and looks again; in its copy
-    /// routine it goes on at the fix-up; elsewhere in ring 0 it is broken.
+    /// routine it goes on at the fix-up; elsewhere in ring 0 it is broken. Of a truncated file, nobody could go on.
     fn refused_at(&mut self, rip: u64) {
+        if let Some(truncated) = self.shared.truncation() {
+            return self.shared.stop(truncated);
+        }
         if self.inside.vcpu.get_kvm_run().if_flag != 0 {
             self.add(REFUSED_VECTOR);
             return;
@@ -342,6 +345,9 @@ impl Hart {
 
     /// The kernel, or KVM, did what cannot be continued.
     fn broken(&mut self, what: &str) {
+        if let Some(truncated) = self.shared.truncation() {
+            return self.shared.stop(truncated);
+        }
         let place = match self.inside.vcpu.get_regs() {
             Ok(regs) => {
                 format!("rip {:#x} rsp {:#x} rax {:#x} rdi {:#x}", regs.rip, regs.rsp, regs.rax, regs.rdi)

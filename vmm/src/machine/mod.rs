@@ -97,6 +97,13 @@ pub enum Ending {
     Exit(u8),
     /// A signal asked for it.
     Signal(i32),
+    /// Somebody truncated the pool's file while the machine ran.
+    Truncated {
+        /// Bytes of the pool.
+        expected: u64,
+        /// Bytes of the file that are left.
+        found: u64,
+    },
     /// The kernel, KVM or the host failed.
     Broken(String),
 }
@@ -173,6 +180,7 @@ struct Shared {
     monitor: Monitor,
     console: Console,
     programs: Programs,
+    pool: Arc<Pool>,
     harts: Vec<HartShared>,
     kvm_stats: Vec<KvmStats>,
     alarm: Timer,
@@ -201,6 +209,14 @@ impl Shared {
             self.ring_all(wake::STOP);
             self.wake_loop();
         }
+    }
+
+    /// What to say if the pool's file has become shorter than the pool. A device has no length of that sort, and cannot.
+    fn truncation(&self) -> Option<Ending> {
+        let backing = self.pool.backing();
+        let file = std::fs::File::from(backing.fd.try_clone_to_owned().ok()?).metadata().ok()?;
+        let (expected, found) = (backing.size, file.len());
+        (file.is_file() && found < expected).then_some(Ending::Truncated { expected, found })
     }
 
     /// Waits until the harts' threads have seen that the machine ends.
@@ -285,7 +301,7 @@ impl Machine {
         let first = first_program(config, resumes)?;
         layout::check_kernel(config.image.kernel)?;
         let signals = events::block_stop_signals().map_err(|error| host("blocking signals")(&error))?;
-        bus_error::install_handlers().map_err(|error| host("installing a signal handler")(&error))?;
+        bus_error::install_handlers(&pool).map_err(|error| host("installing a signal handler")(&error))?;
         wake::install_handler().map_err(|error| host("installing a signal handler")(&error))?;
 
         // 1. RAM and the root with its first vCPU, on which ring 0 is tried out.
@@ -372,6 +388,7 @@ impl Machine {
             memory,
             monitor,
             console: Console::new(),
+            pool: Arc::clone(&pool),
             programs: Programs::new(Arc::clone(&pool), &config.image.programs),
             harts: harts.map_err(|error| host("making a timer")(&error))?,
             alarm: Timer::new().map_err(|error| host("making a timer")(&error))?,
@@ -431,7 +448,10 @@ impl Machine {
             }
         }
         shared.drain_console(&also_signals);
-        pool.sync()?;
+        // Of a file that was truncated, nothing is written out: that may need a page that is gone.
+        if !matches!(shared.ending(), Some(Ending::Truncated { .. })) {
+            pool.sync()?;
+        }
         if let Some(coverage) = &shared.coverage {
             coverage.write()?;
         }
