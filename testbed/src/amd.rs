@@ -51,7 +51,9 @@ pub(crate) fn plan(
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--", "qemu-system-x86_64"]);
     command.args(["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"]);
-    command.args(["-machine", "q35,nvdimm=on", "-accel", "tcg,thread=multi"]);
+    // One thread for all emulated CPUs: with one each, QEMU 7.2's SVM loses itself now and then when several of them run guests (guests that
+    // shut down, emulated kernels that break down).
+    command.args(["-machine", "q35,nvdimm=on", "-accel", "tcg,thread=single"]);
     command.args(["-cpu", &format!("{},+svm,+npt", cpu_model()?)]);
     command.args(["-smp", &arguments.smp.unwrap_or(2).to_string()]);
     let megabytes = |bytes: u64| bytes.div_ceil(1 << 20);

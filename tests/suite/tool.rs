@@ -11,7 +11,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// `testbed OPTIONS -- COMMAND`, not started yet.
 fn testbed(options: &[&str], command: &[&str]) -> Command {
     let mut testbed = Command::new(binary("testbed"));
-    testbed.args(["--mem", "512M"]).args(options).arg("--").args(command);
+    testbed.args(["--mem", "768M"]).args(options).arg("--").args(command);
     testbed
 }
 
