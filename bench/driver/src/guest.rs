@@ -90,7 +90,7 @@ impl Guest {
     pub(crate) fn run(&self, harts: u32, program: &[&str]) -> Result<(String, Report)> {
         let report = self.folder.path().join("report.json");
         let output = Command::new(&self.twzvmm)
-            .args(["--create", "256M", "--harts", &harts.to_string()])
+            .args(["--create", "1G", "--harts", &harts.to_string()])
             .arg("--pmem")
             .arg(self.folder.path().join("pool.img"))
             .arg("--report")
