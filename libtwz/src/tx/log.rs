@@ -27,9 +27,10 @@
 //! - Written around the cache in whole lines: measured 2 to 3 times cheaper than parts of lines, and than write-back.
 //! - Never torn: `epoch`, `floor` (one word each). Tearable: batches since the last fence.
 
+use super::check::Check;
+use super::entry::{ENTRY_MAX, split_head, whole_entries, write_words};
 use crate::error::{Error, Result};
 use crate::persist::{self, LINE};
-use crate::spill::Spill;
 use crate::view;
 use crate::window::Window;
 use core::sync::atomic::Ordering;
@@ -47,8 +48,6 @@ const DIRTY_PLACES: usize = 1024;
 const DIRTY: usize = 128;
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = DIRTY + DIRTY_PLACES * 4;
-/// Most bytes of one entry; longer ranges take several.
-pub(super) const ENTRY_MAX: usize = 1024;
 /// Most words of one batch: fits any chunk but the first.
 const BATCH_WORDS: usize = 2048;
 /// Logs smaller than this grow when transactions have used them up; larger ones only for a transaction that needs it.
@@ -324,7 +323,7 @@ impl Log {
     ) -> Result<()> {
         let mut rest = words;
         while rest.len() > BATCH_WORDS {
-            let (now, later) = rest.split_at(whole_entries(rest));
+            let (now, later) = rest.split_at(whole_entries(rest, BATCH_WORDS));
             self.append_batch(to, others, now, &limit)?;
             rest = later;
         }
@@ -554,155 +553,4 @@ impl Log {
 fn bad(window: Window, offset: usize, expected: &'static str) -> Error {
     #[allow(clippy::cast_possible_truncation, reason = "for a message")]
     Error::Damaged { object: view::id_at(window.base()), offset: offset as u32, expected }
-}
-
-fn split_head(head: u64) -> (usize, usize) {
-    #[allow(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
-    let (offset, bytes) = (head as u32 as usize, (head >> 32) as usize);
-    (offset, bytes)
-}
-
-/// How many words of the next whole entries fit one batch.
-fn whole_entries(words: &[u64]) -> usize {
-    let mut count = 0;
-    while let Some(head) = words.get(count) {
-        let bytes = split_head(*head).1;
-        let payload = if bytes == 0 { 2 } else { bytes.div_ceil(8) };
-        if count + 1 + payload > BATCH_WORDS {
-            break;
-        }
-        count += 1 + payload;
-    }
-    count
-}
-
-/// The first word of an entry.
-#[inline(always)]
-pub(crate) const fn entry_head(offset: usize, bytes: usize) -> u64 {
-    offset as u64 | (bytes as u64) << 32
-}
-
-/// Turns what is at `offset` now into entries.
-#[inline(always)]
-pub(crate) fn entries_of<const N: usize>(
-    window: Window,
-    offset: usize,
-    bytes: usize,
-    to: &mut Spill<u64, N>,
-) {
-    if bytes == 8 && offset.is_multiple_of(8) {
-        to.extend([entry_head(offset, 8), window.load(offset)]); // by far the most common
-    } else {
-        long_entries_of(window, offset, bytes, to);
-    }
-}
-
-fn long_entries_of<const N: usize>(window: Window, offset: usize, bytes: usize, to: &mut Spill<u64, N>) {
-    let (mut offset, mut left) = (offset, bytes);
-    while left > 0 {
-        let piece = left.min(ENTRY_MAX);
-        to.push(entry_head(offset, piece));
-        for at in (0..piece).step_by(8) {
-            to.push(word_of_range(window, offset + at, piece - at));
-        }
-        offset += piece;
-        left -= piece;
-    }
-}
-
-/// The entry that names a participant.
-pub(crate) fn participant_entry(id: ObjectId) -> [u64; 3] {
-    [0, id.lo, id.hi]
-}
-
-/// Up to eight bytes at `offset` as a word, however they are aligned.
-#[inline]
-fn word_of_range(window: Window, offset: usize, bytes: usize) -> u64 {
-    if offset.is_multiple_of(8) && bytes >= 8 {
-        return window.load(offset);
-    }
-    let mut word = [0; 8];
-    let count = bytes.min(8);
-    window.read(offset, &mut word[..count]);
-    u64::from_le_bytes(word)
-}
-
-/// Stores `bytes` at `offset` from words.
-#[inline]
-#[cfg_attr(feature = "crash-sim", track_caller)]
-pub(crate) fn write_words(window: Window, offset: usize, bytes: usize, words: impl Iterator<Item = u64>) {
-    for (at, word) in (0..bytes).step_by(8).zip(words) {
-        if bytes - at >= 8 && (offset + at).is_multiple_of(8) {
-            window.store(offset + at, word);
-        } else {
-            let count = (bytes - at).min(8);
-            window.write(offset + at, &word.to_le_bytes()[..count]);
-        }
-    }
-}
-
-/// Calls `with(offset, bytes, words)` for each range among entries that are held in memory.
-#[inline]
-pub(crate) fn for_ranges(words: &[u64], mut with: impl FnMut(usize, usize, &[u64])) {
-    let mut rest = words;
-    while let Some((head, more)) = rest.split_first() {
-        let (offset, bytes) = split_head(*head);
-        let payload = if bytes == 0 { 2 } else { bytes.div_ceil(8) };
-        let (words, later) = more.split_at(payload.min(more.len()));
-        if bytes != 0 {
-            with(offset, bytes, words);
-        }
-        rest = later;
-    }
-}
-
-const CHECK_A: u64 = 0x9e37_79b9_7f4a_7c15;
-const CHECK_B: u64 = 0xd6e8_feb8_6659_fd93;
-
-/// The check of a batch: four lanes, since one is a chain of multiplications.
-struct Check {
-    lanes: [u64; 4],
-}
-
-impl Check {
-    #[inline]
-    fn new(epoch: u64, head: u64) -> Self {
-        let seed = epoch.wrapping_mul(CHECK_B) ^ CHECK_A;
-        Self { lanes: [mix(seed, head), seed ^ 1, seed ^ 2, seed ^ 3] }
-    }
-
-    #[inline]
-    fn add(&mut self, i: usize, word: u64) {
-        let lane = &mut self.lanes[i % 4];
-        *lane = mix(*lane, word);
-    }
-
-    /// All words of a batch.
-    #[inline]
-    fn add_all(&mut self, words: &[u64]) {
-        let (fours, rest) = words.as_chunks::<4>();
-        for four in fours {
-            for (lane, word) in self.lanes.iter_mut().zip(four) {
-                *lane = mix(*lane, *word);
-            }
-        }
-        for (i, word) in rest.iter().enumerate() {
-            self.add(i, *word);
-        }
-    }
-
-    /// Never 0, so that zeroed memory holds no batch.
-    #[inline]
-    fn end(&self) -> u64 {
-        let [a, b, c, d] = self.lanes;
-        // One multiplication deep: it stands between the last word and the store that everything waits for.
-        let all = a ^ b.rotate_left(16) ^ c.rotate_left(32) ^ d.rotate_left(48);
-        (all ^ all >> 29).wrapping_mul(CHECK_B) | 1
-    }
-}
-
-#[inline]
-fn mix(check: u64, word: u64) -> u64 {
-    let mixed = (check ^ word).wrapping_mul(CHECK_A);
-    mixed ^ mixed >> 32
 }

@@ -22,6 +22,8 @@
 //! - A word that transactions change must not be changed by plain stores that are to survive: a redone log would put the
 //!   transaction's value back. [`checkpoint`] draws a line between the two. Blocks of [`Tx::alloc`] are free of that rule.
 
+mod check;
+mod entry;
 mod log;
 mod part;
 mod recover;

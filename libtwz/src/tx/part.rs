@@ -1,6 +1,7 @@
 //! One object's part in a transaction: its lock, its log, and what of it was changed.
 
-use super::log::{self, Kind, Log, Position};
+use super::entry;
+use super::log::{Kind, Log, Position};
 use super::recover;
 use crate::arena::{self, Arena, Shadow};
 use crate::error::{Error, Result};
@@ -184,11 +185,11 @@ impl Part {
 
     #[inline]
     fn record_old(&mut self, offset: usize, bytes: usize) {
-        log::entries_of(self.log.window, offset, bytes, &mut self.undo);
+        entry::entries_of(self.log.window, offset, bytes, &mut self.undo);
     }
 
     pub(super) fn record_participant(&mut self, id: ObjectId) {
-        self.undo.extend(log::participant_entry(id));
+        self.undo.extend(entry::participant_entry(id));
     }
 
     /// Notes what a range shall hold after the commit.
@@ -204,14 +205,14 @@ impl Part {
         let mut words = words;
         if bytes <= 8 {
             let word = words.next().unwrap_or(0);
-            self.puts.extend([log::entry_head(offset, bytes), word]); // by far the most common
+            self.puts.extend([entry::entry_head(offset, bytes), word]); // by far the most common
             return Ok(());
         }
         // Entries are limited in size: long values go in several.
         let mut done = 0;
         while done < bytes {
-            let piece = (bytes - done).min(log::ENTRY_MAX);
-            self.puts.push(log::entry_head(offset + done, piece));
+            let piece = (bytes - done).min(entry::ENTRY_MAX);
+            self.puts.push(entry::entry_head(offset + done, piece));
             for word in words.by_ref().take(piece.div_ceil(8)) {
                 self.puts.push(word);
             }
@@ -250,7 +251,7 @@ impl Part {
         let (offset, reused) = self.take_block(bytes, align)?;
         if reused {
             // Its first word links the free list until the commit: an abort must find it.
-            log::entries_of(self.log.window, offset, 8, &mut self.undo);
+            entry::entries_of(self.log.window, offset, 8, &mut self.undo);
         }
         let (start, len) = range(offset, bytes);
         self.fresh.push(Fresh { offset: start, bytes: len, reused });
@@ -336,14 +337,14 @@ impl Part {
         let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, .. } = self;
         let limit = || data_top(log, *arena_at, shadow);
         if undo.is_empty() && noted.is_empty() && fresh.is_empty() {
-            log::for_ranges(puts.as_slice(), |offset, bytes, _| log.mark_dirty(offset, bytes));
+            entry::for_ranges(puts.as_slice(), |offset, bytes, _| log.mark_dirty(offset, bytes));
             return log.append(at, Kind::Redo, Kind::Commit, puts.as_slice(), limit);
         }
         let mut redo = Words::new();
         redo.reserve(undo.len() + puts.len());
         let mut add = |offset, bytes| {
             log.mark_dirty(offset, bytes);
-            log::entries_of(log.window, offset, bytes, &mut redo);
+            entry::entries_of(log.window, offset, bytes, &mut redo);
         };
         for block in fresh.as_slice().iter().filter(|block| block.reused) {
             add(block.offset as usize, block.bytes as usize);
@@ -351,10 +352,10 @@ impl Part {
         for (offset, bytes) in noted.as_slice() {
             add(*offset as usize, *bytes as usize);
         }
-        log::for_ranges(undo.as_slice(), |offset, bytes, _| add(offset, bytes));
-        log::for_ranges(puts.as_slice(), |offset, bytes, words| {
+        entry::for_ranges(undo.as_slice(), |offset, bytes, _| add(offset, bytes));
+        entry::for_ranges(puts.as_slice(), |offset, bytes, words| {
             log.mark_dirty(offset, bytes);
-            redo.push(log::entry_head(offset, bytes));
+            redo.push(entry::entry_head(offset, bytes));
             words.iter().for_each(|word| redo.push(*word));
         });
         log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
@@ -365,8 +366,8 @@ impl Part {
     pub(super) fn apply_puts(&self) {
         let log = &self.log;
         let mut flushed = false;
-        log::for_ranges(self.puts.as_slice(), |offset, bytes, words| {
-            log::write_words(log.window, offset, bytes, words.iter().copied());
+        entry::for_ranges(self.puts.as_slice(), |offset, bytes, words| {
+            entry::write_words(log.window, offset, bytes, words.iter().copied());
             flushed |= log.flush_unmarked(offset, bytes);
         });
         if flushed {
@@ -381,7 +382,9 @@ impl Part {
             return false;
         }
         let Self { log, puts, undo, .. } = self;
-        log::for_ranges(puts.as_slice(), |offset, bytes, _| log::entries_of(log.window, offset, bytes, undo));
+        entry::for_ranges(puts.as_slice(), |offset, bytes, _| {
+            entry::entries_of(log.window, offset, bytes, undo)
+        });
         true
     }
 
@@ -389,8 +392,8 @@ impl Part {
     #[inline]
     pub(super) fn store_recorded_puts(&mut self) {
         let window = self.log.window;
-        log::for_ranges(self.puts.as_slice(), |offset, bytes, words| {
-            log::write_words(window, offset, bytes, words.iter().copied());
+        entry::for_ranges(self.puts.as_slice(), |offset, bytes, words| {
+            entry::write_words(window, offset, bytes, words.iter().copied());
         });
         self.puts.truncate(0);
     }
@@ -401,7 +404,7 @@ impl Part {
         for (offset, bytes) in self.noted.as_slice().iter().copied().chain(fresh) {
             self.log.window.flush(offset as usize, bytes as usize);
         }
-        log::for_ranges(self.undo.as_slice(), |offset, bytes, _| self.log.window.flush(offset, bytes));
+        entry::for_ranges(self.undo.as_slice(), |offset, bytes, _| self.log.window.flush(offset, bytes));
     }
 
     /// Makes what is dirty durable in place, and the log empty; nothing may be trailing that is to be undone.
@@ -425,11 +428,11 @@ impl Part {
     pub(super) fn undo_to(&mut self, mark: Option<&Mark>) {
         let start = mark.map_or(0, |mark| mark.undo);
         let mut ranges: Vec<(usize, usize, Vec<u64>)> = Vec::new();
-        log::for_ranges(&self.undo.as_slice()[start..], |offset, bytes, words| {
+        entry::for_ranges(&self.undo.as_slice()[start..], |offset, bytes, words| {
             ranges.push((offset, bytes, words.to_vec()));
         });
         for (offset, bytes, words) in ranges.into_iter().rev() {
-            log::write_words(self.log.window, offset, bytes, words.into_iter());
+            entry::write_words(self.log.window, offset, bytes, words.into_iter());
             // What was undone may have reached memory: the next checkpoint must flush what stands there now.
             self.log.mark_dirty(offset, bytes);
         }

@@ -6,6 +6,54 @@ use core::fmt;
 use core::ops::{Add, AddAssign, Sub, SubAssign};
 use core::time::Duration;
 
+/// What moments of both clocks have in common: a time may be added and taken away.
+macro_rules! moves_by_a_duration {
+    ($moment:ident) => {
+        impl $moment {
+            /// This much later.
+            #[must_use]
+            pub fn checked_add(&self, time: Duration) -> Option<Self> {
+                self.0.checked_add(time).map(Self)
+            }
+
+            /// This much earlier.
+            #[must_use]
+            pub fn checked_sub(&self, time: Duration) -> Option<Self> {
+                self.0.checked_sub(time).map(Self)
+            }
+        }
+
+        impl Add<Duration> for $moment {
+            type Output = Self;
+            fn add(self, time: Duration) -> Self {
+                Self(self.0 + time)
+            }
+        }
+
+        impl AddAssign<Duration> for $moment {
+            fn add_assign(&mut self, time: Duration) {
+                self.0 += time;
+            }
+        }
+
+        impl Sub<Duration> for $moment {
+            type Output = Self;
+            fn sub(self, time: Duration) -> Self {
+                Self(self.0 - time)
+            }
+        }
+
+        impl SubAssign<Duration> for $moment {
+            fn sub_assign(&mut self, time: Duration) {
+                self.0 -= time;
+            }
+        }
+    };
+}
+
+moves_by_a_duration!(Instant);
+moves_by_a_duration!(SystemTime);
+
 /// A moment of a clock that never goes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Instant(Duration);
@@ -39,44 +87,6 @@ impl Instant {
     #[must_use]
     pub fn saturating_duration_since(&self, earlier: Self) -> Duration {
         self.duration_since(earlier)
-    }
-
-    /// This much later.
-    #[must_use]
-    pub fn checked_add(&self, time: Duration) -> Option<Self> {
-        self.0.checked_add(time).map(Self)
-    }
-
-    /// This much earlier.
-    #[must_use]
-    pub fn checked_sub(&self, time: Duration) -> Option<Self> {
-        self.0.checked_sub(time).map(Self)
-    }
-}
-
-impl Add<Duration> for Instant {
-    type Output = Self;
-    fn add(self, time: Duration) -> Self {
-        Self(self.0 + time)
-    }
-}
-
-impl AddAssign<Duration> for Instant {
-    fn add_assign(&mut self, time: Duration) {
-        self.0 += time;
-    }
-}
-
-impl Sub<Duration> for Instant {
-    type Output = Self;
-    fn sub(self, time: Duration) -> Self {
-        Self(self.0 - time)
-    }
-}
-
-impl SubAssign<Duration> for Instant {
-    fn sub_assign(&mut self, time: Duration) {
-        self.0 -= time;
     }
 }
 
@@ -138,31 +148,5 @@ impl SystemTime {
     /// As [`SystemTime::duration_since`]: the clock was set back.
     pub fn elapsed(&self) -> Result<Duration, SystemTimeError> {
         Self::now().duration_since(*self)
-    }
-
-    /// This much later.
-    #[must_use]
-    pub fn checked_add(&self, time: Duration) -> Option<Self> {
-        self.0.checked_add(time).map(Self)
-    }
-
-    /// This much earlier.
-    #[must_use]
-    pub fn checked_sub(&self, time: Duration) -> Option<Self> {
-        self.0.checked_sub(time).map(Self)
-    }
-}
-
-impl Add<Duration> for SystemTime {
-    type Output = Self;
-    fn add(self, time: Duration) -> Self {
-        Self(self.0 + time)
-    }
-}
-
-impl Sub<Duration> for SystemTime {
-    type Output = Self;
-    fn sub(self, time: Duration) -> Self {
-        Self(self.0 - time)
     }
 }
