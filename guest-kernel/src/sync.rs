@@ -154,6 +154,8 @@ impl Kernel {
     /// Wakes everybody whose time is up, and sets the alarm for the next one. Called when a hart took an interrupt or woke.
     pub(crate) fn expire(&mut self, mailbox: Mailbox) {
         if self.timed_sleepers.is_none() {
+            // What was set may ring, or has rung, for somebody who was woken before: the next sleeper must not rely on it.
+            self.alarm = u64::MAX;
             return;
         }
         let Ok((now, _)) = mailbox.clock() else { return };

@@ -16,6 +16,7 @@ use twz_rt::{sync, syscall, thread, view};
 
 pub(crate) const TESTS: &[Test] = &[
     ("sync-timeout", timeout),
+    ("sync-timeout-after-an-early-wake", timeout_after_an_early_wake),
     ("sync-changed-word", changed_word),
     ("sync-wake-counts", wake_counts),
     ("sync-64-bit", wide_words),
@@ -53,6 +54,25 @@ fn timeout() -> Outcome {
     let early = early.map_err(failed("spawning"))?.join().map_err(|ended| format!("{ended}"))?;
     let late = late.join().map_err(|ended| format!("{ended}"))?;
     check!(early < late, "20 ms ended at {early}, 400 ms at {late}");
+    Ok(())
+}
+
+/// The alarm of a sleeper that was woken before its time rings for nobody; who sleeps next has an alarm of its own.
+fn timeout_after_an_early_wake() -> Outcome {
+    GATE.store(0, Ordering::SeqCst);
+    let before = sleeps()?;
+    let begun = now();
+    let woken = thread::spawn(|| sync::wait(&GATE, 0, 100 * MILLISECOND)).map_err(failed("spawning"))?;
+    wait_for_sleepers(before, 1)?;
+    let count = sync::wake(&GATE, 1);
+    let result = woken.join().map_err(|ended| format!("{ended}"))?;
+    // On a slow host the time may have been over first, and there is nothing to see.
+    same!(count == Ok(1), result == Ok(()), "{count:?}, {result:?}");
+    while now() < begun + 200 * MILLISECOND {
+        core::hint::spin_loop();
+    }
+    let word = AtomicU32::new(5);
+    same!(sync::wait(&word, 5, 20 * MILLISECOND), Err(ErrorCode::TimedOut), "the next sleeper");
     Ok(())
 }
 
