@@ -61,6 +61,11 @@ impl Args {
         self.header.boot
     }
 
+    /// What the loader said of the program and the machine.
+    pub(crate) const fn header(&self) -> ArgsHeader {
+        self.header
+    }
+
     /// Number of arguments.
     #[must_use]
     pub fn count_all(&self) -> usize {

@@ -6,24 +6,25 @@
 //! ARGS_SLOT new, read-only       HEAP_SLOT new                   SHARED_SLOT, durability, boot: the starter's
 //! ```
 //! # Contract
-//! - The objects belong to the starter's context and are volatile. [`Child::wait`] deletes them; a child that is not waited for keeps its
-//!   own until the machine ends.
+//! - The objects are volatile, and what a [`Home`] makes them. [`Child::wait`] deletes them; so does dropping the [`Child`], which
+//!   ends the program in a fault; [`Child::let_go`] leaves them until the machine ends.
 //! - The child has ended when its first thread has. Threads that it leaves run on as long as they touch nothing of what was deleted.
+//! - What stands in a program object is a claim: checked, or harmful to the program alone.
 
 use crate::args::Args;
-use crate::sync::{self, FOREVER};
-use crate::thread::Ended;
+use crate::thread::{self, Ended};
 use crate::view::View;
 use crate::{slots, syscall, view};
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
-use twz_abi::object::DATA_OFFSET;
+use twz_abi::object::{DATA_END, DATA_OFFSET};
 use twz_abi::program::{
     ARGS_SLOT, ArgsHeader, DATA_SLOT, HEAP_SLOT, PROGRAM_MAGIC, ProgramHeader, SHARED_SLOT, STACK_SLOT,
     STACK_TOP, TEXT_SLOT, VIEW_SLOT,
 };
 use twz_abi::syscall::{CreateSpec, create_flags};
-use twz_abi::thread::{PRIORITY_DEFAULT, ThreadPhase, ThreadSpec, ThreadState};
+use twz_abi::thread::{PRIORITY_DEFAULT, ThreadSpec, ThreadState};
 use twz_abi::view::SLOT_SIZE;
 use twz_abi::{ABI_VERSION, ErrorCode, ObjectId, Rights};
 use zerocopy::IntoBytes;
@@ -34,6 +35,32 @@ const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 const FIRST: usize = DATA_OFFSET as usize;
 /// Where in its stack object the child's state stands: above the stack.
 const STATE_OFFSET: u64 = STACK_TOP;
+
+/// What a program lives in: its context, and objects that the context reaches.
+pub trait Home {
+    /// The context; null for the starter's.
+    fn context(&self) -> ObjectId;
+
+    /// Creates a volatile object that the context may use with `rights` and the starter may write.
+    ///
+    /// # Errors
+    /// [`ErrorCode::PoolFull`], [`ErrorCode::NoMemory`], [`ErrorCode::NotPermitted`].
+    fn object(&self, rights: Rights) -> Result<ObjectId, ErrorCode>;
+}
+
+/// The starter's own context, with all that it may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Here;
+
+impl Home for Here {
+    fn context(&self) -> ObjectId {
+        ObjectId::NULL
+    }
+
+    fn object(&self, _rights: Rights) -> Result<ObjectId, ErrorCode> {
+        syscall::object_create(&CreateSpec { flags: create_flags::VOLATILE, ..CreateSpec::default() })
+    }
+}
 
 /// An object that is mapped here while it lives.
 #[derive(Debug)]
@@ -51,10 +78,9 @@ impl Mapped {
         Ok(Self { slot, object, is_ours: false })
     }
 
-    fn new() -> Result<Self, ErrorCode> {
-        let spec = CreateSpec { flags: create_flags::VOLATILE, ..CreateSpec::default() };
-        let object = syscall::object_create(&spec)?;
-        let mut mapped = Self::existing(object, READ_WRITE)?;
+    /// A new object, which goes with this value.
+    fn new(home: &dyn Home, rights: Rights) -> Result<Self, ErrorCode> {
+        let mut mapped = Self::existing(home.object(rights)?, READ_WRITE)?;
         mapped.is_ours = true;
         Ok(mapped)
     }
@@ -65,15 +91,29 @@ impl Mapped {
     }
 
     /// Copies bytes to the beginning of a new object.
-    fn fill(&self, bytes: &[u8]) {
-        // SAFETY: the object is new, writable, mapped here, and nobody else knows it; the callers' bytes are less than an object's.
-        unsafe { self.at(DATA_OFFSET).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len()) };
+    fn fill(&self, bytes: impl Iterator<Item = u8>) {
+        let base = self.at(DATA_OFFSET);
+        for (index, byte) in bytes.enumerate() {
+            // SAFETY: the object is new, writable, mapped here; the callers' bytes are less than an object's. The program that may write it
+            // does not run yet, and a store makes no reference.
+            unsafe { base.wrapping_add(index).write_volatile(byte) };
+        }
+    }
+
+    /// The header of a program object, checked.
+    fn program_header(&self) -> Result<ProgramHeader, ErrorCode> {
+        // SAFETY: an object is as large as a slot; whatever stands in it is a header.
+        let header = unsafe { self.at(DATA_OFFSET).cast::<ProgramHeader>().read_volatile() };
+        let is_ours = header.magic == PROGRAM_MAGIC && header.abi_version == ABI_VERSION;
+        let end = header.data_offset.checked_add(header.data_bytes);
+        let is_inside = header.data_offset >= DATA_OFFSET && end.is_some_and(|end| end <= DATA_END);
+        if is_ours && is_inside { Ok(header) } else { Err(ErrorCode::BadArgument) }
     }
 }
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: addresses in it do not leave this module but as `Child::phase`, which goes with it.
+        // SAFETY: no reference into it outlives the call that made it.
         let unmapped = unsafe { view::unmap(self.slot) };
         if self.is_ours {
             // What cannot be given back is lost until the machine ends, as it is volatile.
@@ -92,74 +132,55 @@ pub fn current_program() -> Option<ObjectId> {
 #[derive(Clone, Debug)]
 pub struct Command<'a> {
     program: ObjectId,
-    context: ObjectId,
+    name: &'a str,
     args: Vec<&'a str>,
-    environment: Vec<&'a str>,
+    environment: Vec<(&'a str, &'a str)>,
 }
 
 impl<'a> Command<'a> {
-    /// Starts `program`, a program object, under the name `name`, without an environment.
+    /// Starts `program`, a program object, under the name `name`, which is its first argument and its thread's name.
     #[must_use]
     pub fn new(program: ObjectId, name: &'a str) -> Self {
-        Self { program, context: ObjectId::NULL, args: alloc::vec![name], environment: Vec::new() }
+        Self { program, name, args: alloc::vec![name], environment: Vec::new() }
     }
 
-    /// One argument more.
+    /// More arguments.
     #[must_use]
-    pub fn arg(mut self, argument: &'a str) -> Self {
-        self.args.push(argument);
+    pub fn args(mut self, arguments: &[&'a str]) -> Self {
+        self.args.extend_from_slice(arguments);
         self
     }
 
-    /// A variable of the environment, as `NAME=VALUE`; the starter's are not passed on.
+    /// A variable of the environment, besides the starter's.
     #[must_use]
-    pub fn env(mut self, variable: &'a str) -> Self {
-        self.environment.push(variable);
+    pub fn env(mut self, name: &'a str, value: &'a str) -> Self {
+        self.environment.push((name, value));
         self
     }
 
-    /// The context that it runs in; the starter's, if not said. It needs rights to the objects that are made for it: those of the starter's
-    /// context alone.
-    #[must_use]
-    pub const fn context(mut self, context: ObjectId) -> Self {
-        self.context = context;
-        self
-    }
-
-    /// Starts it.
+    /// Starts it in `home`, with the environment and the knowledge of the machine that came with the starter's own arguments, `ours`.
     ///
     /// # Errors
     /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`] for the program or the context; [`ErrorCode::BadArgument`] for an object that is no
     /// program; [`ErrorCode::PoolFull`], [`ErrorCode::NoMemory`].
-    ///
-    /// # Safety
-    /// This must itself be a program that was loaded ([`Args::current`]).
-    pub unsafe fn spawn(&self) -> Result<Child, ErrorCode> {
+    pub fn spawn(&self, ours: &Args, home: &dyn Home) -> Result<Child, ErrorCode> {
         // 1. The program and its data.
         syscall::object_stat(self.program)?;
         let text = Mapped::existing(self.program, Rights::READ)?;
-        // SAFETY: an object is as large as a slot; whatever stands in it is a header.
-        let header = unsafe { text.at(DATA_OFFSET).cast::<ProgramHeader>().read_volatile() };
-        let end = header.data_offset.checked_add(header.data_bytes);
-        let fits = end.is_some_and(|end| end <= SLOT_SIZE) && header.data_bytes <= SLOT_SIZE / 2;
-        if header.magic != PROGRAM_MAGIC || header.abi_version != ABI_VERSION || !fits {
-            return Err(ErrorCode::BadArgument);
-        }
-        let data = Mapped::new()?;
-        let bytes = usize::try_from(header.data_bytes).map_err(|_| ErrorCode::BadArgument)?;
-        // SAFETY: inside the program object (checked), which is mapped and does not change: its ID is that of its contents.
-        data.fill(unsafe { core::slice::from_raw_parts(text.at(header.data_offset), bytes) });
+        let header = text.program_header()?;
+        let data = Mapped::new(home, READ_WRITE)?;
+        let template = header.data_offset..header.data_offset + header.data_bytes;
+        // SAFETY: inside the program object (checked), which is mapped.
+        data.fill(template.map(|offset| unsafe { text.at(offset).read_volatile() }));
 
         // 2. Arguments, stack and heap.
-        // SAFETY: the caller's promise.
-        let own = unsafe { Args::current() };
-        let args = Mapped::new()?;
-        args.fill(&self.arguments(&own)?);
-        let (stack, heap) = (Mapped::new()?, Mapped::new()?);
+        let args = Mapped::new(home, Rights::READ)?;
+        args.fill(self.arguments(ours)?.into_iter());
+        let (stack, heap) = (Mapped::new(home, READ_WRITE)?, Mapped::new(home, READ_WRITE)?);
 
         // 3. The view.
         let shared = View::current().get(SHARED_SLOT).ok_or(ErrorCode::BadArgument)?.0;
-        let view = Mapped::new()?;
+        let view = Mapped::new(home, READ_WRITE)?;
         // SAFETY: it is mapped, writable, as long as `view` lives.
         let entries = unsafe { View::at(view.at(0)) };
         entries.initialise();
@@ -179,12 +200,13 @@ impl<'a> Command<'a> {
         // 4. The thread.
         let spec = ThreadSpec {
             view: view.object,
-            context: self.context,
+            context: home.context(),
             entry: header.entry,
             stack: STACK_SLOT * SLOT_SIZE + STACK_TOP,
             argument: ARGS_SLOT * SLOT_SIZE,
             state: STACK_SLOT * SLOT_SIZE + STATE_OFFSET,
             priority: PRIORITY_DEFAULT,
+            name: thread::label(self.name),
             ..ThreadSpec::default()
         };
         // SAFETY: the view, the stack and the state are the new thread's alone.
@@ -192,14 +214,19 @@ impl<'a> Command<'a> {
         Ok(Child { thread, stack, _parts: [data, args, heap, view] })
     }
 
-    fn arguments(&self, own: &Args) -> Result<Vec<u8>, ErrorCode> {
+    /// The contents of an arguments object.
+    fn arguments(&self, ours: &Args) -> Result<Vec<u8>, ErrorCode> {
+        let inherited = (0..).map_while(|index| ours.variable(index));
+        let variables: Vec<String> = inherited
+            .chain(self.environment.iter().copied())
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let header = ArgsHeader {
             count: self.args.len() as u64,
-            durability: own.durability(),
-            environment_count: self.environment.len() as u64,
-            boot: own.boot(),
+            environment_count: variables.len() as u64,
+            ..ours.header()
         };
-        let texts = || self.args.iter().chain(&self.environment);
+        let texts = || self.args.iter().copied().chain(variables.iter().map(String::as_str));
         let mut bytes = header.as_bytes().to_vec();
         let mut at = FIRST + bytes.len() + texts().count() * size_of::<[u64; 2]>();
         for text in texts() {
@@ -207,7 +234,7 @@ impl<'a> Command<'a> {
             at += text.len();
         }
         texts().for_each(|text| bytes.extend_from_slice(text.as_bytes()));
-        if at as u64 <= SLOT_SIZE / 2 { Ok(bytes) } else { Err(ErrorCode::BadArgument) }
+        if at as u64 <= DATA_END { Ok(bytes) } else { Err(ErrorCode::BadArgument) }
     }
 }
 
@@ -226,34 +253,16 @@ impl Child {
         self.thread
     }
 
-    fn phase(&self) -> &AtomicU32 {
-        // SAFETY: the kernel keeps the state there; the stack object stays mapped as long as `self`.
-        unsafe { &*self.stack.at(STATE_OFFSET).cast::<AtomicU32>() }
-    }
-
-    /// Whether it has ended.
-    #[must_use]
-    pub fn has_ended(&self) -> bool {
-        self.phase().load(Ordering::Acquire) >= ThreadPhase::Exited as u32
+    /// Lets it run for as long as the machine does.
+    pub fn let_go(self) {
+        core::mem::forget(self);
     }
 
     /// Waits until its first thread has ended, and says how; gives back what was made for it.
     #[must_use]
     pub fn wait(self) -> Ended {
-        let phase = self.phase();
-        loop {
-            let seen = phase.load(Ordering::Acquire);
-            if seen >= ThreadPhase::Exited as u32 {
-                break;
-            }
-            if sync::wait(phase, seen, FOREVER).is_err_and(|error| error != ErrorCode::WouldBlock) {
-                syscall::thread_yield();
-            }
-        }
-        fence(Ordering::Acquire);
-        // SAFETY: the kernel wrote the state before the phase that was seen, and writes no more.
-        let state = unsafe { self.stack.at(STATE_OFFSET).cast::<ThreadState>().read_volatile() };
-        let fault = (state.phase == ThreadPhase::Faulted as u32).then_some(state.fault);
-        Ended { status: state.status, fault }
+        let state = self.stack.at(STATE_OFFSET).cast::<ThreadState>();
+        // SAFETY: the kernel keeps the state there; the stack object stays mapped as long as `self`.
+        unsafe { thread::wait_for_end(state) }
     }
 }

@@ -18,7 +18,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering, fence};
+use core::sync::atomic::{AtomicU32, Ordering};
 use twz_abi::fault::FaultInfo;
 use twz_abi::program::STACK_TOP;
 use twz_abi::syscall::{CreateSpec, create_flags};
@@ -125,6 +125,36 @@ impl fmt::Display for Ended {
 
 impl core::error::Error for Ended {}
 
+/// A name as the kernel keeps it: cut to [`THREAD_NAME_MAX`] bytes.
+pub(crate) fn label(name: &str) -> [u8; THREAD_NAME_MAX] {
+    let length = name.floor_char_boundary(THREAD_NAME_MAX);
+    let mut label = [0; THREAD_NAME_MAX];
+    label[..length].copy_from_slice(&name.as_bytes()[..length]);
+    label
+}
+
+/// Waits until the thread that has its state there has ended, and says how.
+///
+/// # Safety
+/// `state` must stay mapped, and the kernel's or that of a thread that has ended, until this returns.
+pub(crate) unsafe fn wait_for_end(state: *const ThreadState) -> Ended {
+    // SAFETY: the phase is the state's first word (asserted in `twz_abi`); the kernel writes it, hence an atomic.
+    let phase = unsafe { &*state.cast::<AtomicU32>() };
+    loop {
+        let seen = phase.load(Ordering::Acquire);
+        if seen >= ThreadPhase::Exited as u32 {
+            break;
+        }
+        if sync::wait(phase, seen, FOREVER).is_err_and(|error| error != ErrorCode::WouldBlock) {
+            syscall::thread_yield();
+        }
+    }
+    // SAFETY: the kernel wrote the state before the phase that was seen, and writes no more.
+    let state = unsafe { state.read_volatile() };
+    let fault = (state.phase == ThreadPhase::Faulted as u32).then_some(state.fault);
+    Ended { status: state.status, fault }
+}
+
 /// Where a closure's result is left.
 struct Packet<T>(UnsafeCell<Option<T>>);
 
@@ -161,9 +191,7 @@ impl Builder {
     /// A name for messages, cut to [`THREAD_NAME_MAX`] bytes.
     #[must_use]
     pub fn name(mut self, name: &str) -> Self {
-        let length = name.floor_char_boundary(THREAD_NAME_MAX);
-        self.spec.name = [0; THREAD_NAME_MAX];
-        self.spec.name[..length].copy_from_slice(&name.as_bytes()[..length]);
+        self.spec.name = label(name);
         self
     }
 
@@ -327,27 +355,13 @@ impl<T> JoinHandle<T> {
     /// # Errors
     /// [`Ended`] if it ended otherwise.
     pub fn join(mut self) -> Result<T, Ended> {
-        let phase = self.stack.phase();
-        loop {
-            let seen = phase.load(Ordering::Acquire);
-            if seen >= ThreadPhase::Exited as u32 {
-                break;
-            }
-            if sync::wait(phase, seen, FOREVER).is_err_and(|error| error != ErrorCode::WouldBlock) {
-                syscall::thread_yield();
-            }
-        }
-        fence(Ordering::Acquire);
-        // SAFETY: the kernel wrote the state before the phase that was seen, and writes no more.
-        let state = unsafe { (self.stack.state_address() as *const ThreadState).read_volatile() };
+        // SAFETY: the stack stays mapped and known until it is on the list of free ones.
+        let ended = unsafe { wait_for_end(self.stack.state_address() as *const ThreadState) };
         self.joined = true;
         STACKS.lock().free.push(self.stack);
         // SAFETY: the thread has ended, so the place is ours.
         let value = unsafe { (*self.packet.0.get()).take() };
-        value.ok_or_else(|| Ended {
-            status: state.status,
-            fault: (state.phase == ThreadPhase::Faulted as u32).then_some(state.fault),
-        })
+        value.ok_or(ended)
     }
 }
 

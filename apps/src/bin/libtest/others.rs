@@ -7,6 +7,7 @@ use libtwz::names::{Namespace, point_by_name};
 use libtwz::prelude::*;
 use libtwz::sync::{Channel, Mutex};
 use libtwz::{fot, thread};
+use twz_rt::process::{Command, Here};
 
 /// Changes of each kind.
 const ROUNDS: u64 = 40;
@@ -44,9 +45,11 @@ pub(crate) fn first(program: ObjectId) -> Result<()> {
     board.tx(|tx| tx.point(&board.by_id, Some(targets[0].base())))?;
     board.tx(|tx| point_by_name(tx, &board.by_name, "/libtest-target", None, RW))?;
 
-    let command = twz_rt::process::Command::new(program, "libtest").arg("second");
     // SAFETY: this program was loaded.
-    let child = unsafe { command.spawn() }
+    let ours = unsafe { twz_rt::Args::current() };
+    let command = Command::new(program, "libtest").args(&["second"]);
+    let child = command
+        .spawn(&ours, &Here)
         .map_err(|error| Error::Platform { operation: "start the second program", code: error as i32 })?;
     for round in 0..ROUNDS {
         let target = &targets[usize::try_from(round % 2).unwrap_or(0)];

@@ -1,9 +1,9 @@
 //! `run`: another program, and what becomes of it.
 
-use apps::launch::{self, Ended, Home};
+use apps::launch::{self, Home};
 use twz_rt::abi::ErrorCode;
 use twz_rt::abi::fault::FaultCause;
-use twz_rt::abi::thread::ThreadPhase;
+use twz_rt::thread::Ended;
 use twz_rt::{Args, println};
 
 /// Status of a program that could not be started, as in other shells.
@@ -41,9 +41,9 @@ fn started(name: &str, words: &[&str], own: bool, ours: Args) -> Result<Ended, E
 
 /// Says how it ended, unless it ended well.
 fn report(name: &str, ended: &Ended) -> u8 {
-    let fault = &ended.state.fault;
-    match FaultCause::try_from(fault.cause) {
-        Ok(cause) if ended.state.phase == ThreadPhase::Faulted as u32 => println!(
+    let cause = ended.fault.and_then(|fault| Some((fault, FaultCause::try_from(fault.cause).ok()?)));
+    match cause {
+        Some((fault, cause)) => println!(
             "run: {name} was ended by a fault: {} at {:#x}, instruction {:#x} (status {})",
             cause.name(),
             fault.address,
