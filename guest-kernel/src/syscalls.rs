@@ -135,7 +135,10 @@ impl Kernel {
             }
             Syscall::ThreadYield => Outcome::Yield,
             Syscall::ThreadSpawn => self.thread_spawn(caller, a[0]).into(),
-            Syscall::ThreadSelf => Ok((self.threads[thread].number, u64::from(mailbox.hart()))).into(),
+            Syscall::ThreadSelf => {
+                let harts = u64::from(mailbox.hart()) | u64::from(self.hart_count()) << 32;
+                Ok((self.threads[thread].number, harts)).into()
+            }
             Syscall::ThreadSet => self.set_property(mailbox, thread, a[0], a[1], a[2]).into(),
             Syscall::ThreadSync => match self.thread_sync(mailbox, thread, a[0], a[1], a[2]) {
                 Ok(Synced::Now(woken, had_changed)) => Ok((woken, u64::from(had_changed))).into(),

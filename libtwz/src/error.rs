@@ -44,6 +44,8 @@ pub enum Error {
     },
     /// No object has this ID.
     NoSuchObject(ObjectId),
+    /// The security context does not permit it: the object needs default rights, or the context a capability for it.
+    NotPermitted(ObjectId),
     /// A name leads to nothing.
     NoSuchName,
     /// A name is taken already.
@@ -79,7 +81,7 @@ pub enum Error {
     Platform {
         /// What was tried.
         operation: &'static str,
-        /// The platform's number (hosted: errno).
+        /// The platform's number (hosted: errno; guest: [`twz_abi::ErrorCode`]).
         code: i32,
     },
 }
@@ -102,6 +104,10 @@ impl fmt::Display for Error {
             ),
             Self::NotInObject { address } => write!(f, "address {address:#x} is in no mapped object"),
             Self::NoSuchObject(id) => write!(f, "there is no object {id}"),
+            Self::NotPermitted(id) => write!(
+                f,
+                "the security context does not permit object {id}: grant it a capability, or the object default rights"
+            ),
             Self::NoSuchName => f.write_str("the name leads to nothing"),
             Self::NameExists => f.write_str("the name is taken"),
             Self::BadName => f.write_str("not a name: empty, too long, or with a NUL or slash in it"),
@@ -116,7 +122,10 @@ impl fmt::Display for Error {
             Self::WouldBlock => f.write_str("nothing there now"),
             Self::TimedOut => f.write_str("time is up"),
             Self::Poisoned => f.write_str("the last holder of the lock ended while it held it"),
-            Self::Platform { operation, code } => write!(f, "{operation} failed with error {code}"),
+            Self::Platform { operation, code } => {
+                write!(f, "{operation} failed: ")?;
+                crate::sys::describe(code, f)
+            }
         }
     }
 }

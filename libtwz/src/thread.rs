@@ -4,8 +4,8 @@
 
 #[cfg(not(feature = "guest"))]
 pub use std::thread::{
-    AccessError, Builder, JoinHandle, LocalKey, Result, Scope, ScopedJoinHandle, Thread, ThreadId, current,
-    park, park_timeout, scope, sleep, spawn, yield_now,
+    AccessError, Builder, JoinHandle, LocalKey, Result, Scope, ScopedJoinHandle, Thread, ThreadId,
+    available_parallelism, current, park, park_timeout, scope, sleep, spawn, yield_now,
 };
 #[cfg(not(feature = "guest"))]
 pub use std::thread_local;
@@ -13,5 +13,5 @@ pub use std::thread_local;
 #[cfg(feature = "guest")]
 pub use crate::sys::guest::thread::{
     AccessError, Builder, Ended, JoinHandle, LocalKey, Result, Scope, ScopedJoinHandle, Thread, ThreadId,
-    current, park, park_timeout, scope, sleep, spawn, thread_local, yield_now,
+    available_parallelism, current, park, park_timeout, scope, sleep, spawn, thread_local, yield_now,
 };

@@ -122,6 +122,13 @@ fn whoever_joins_is_told_of_a_panic() {
 }
 
 #[test]
+fn the_machine_says_how_many_threads_run_at_once() {
+    let harts = thread::available_parallelism().unwrap().get();
+    assert!((1..=4096).contains(&harts), "{harts}");
+    assert_eq!(thread::available_parallelism().unwrap().get(), harts);
+}
+
+#[test]
 fn clocks_go_forward() {
     let (instant, calendar) = (Instant::now(), SystemTime::now());
     thread::sleep(Duration::from_millis(20));

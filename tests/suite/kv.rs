@@ -144,9 +144,8 @@ fn rights_on_values_are_the_machines_affair(place: Place) {
         shell(&pool, "run kv get readable"),
         shell(&pool, "run kv get hidden"),
     ]);
-    // The kernel does not even let libtwz look at the object: 5 is `ErrorCode::NotPermitted`.
     let refused = |output: &Output| {
-        let error = "kv: look at an object failed with error 5\n";
+        let error = "kv: the security context does not permit object ";
         assert!(output.status == 1 && output.stdout.starts_with(error), "{output:?}");
     };
     assert_eq!((said(&outputs[0]), said(&outputs[1])), ("1", "3"));

@@ -20,7 +20,7 @@ numbered! {
         ThreadYield = 0x1001,
         /// Start a thread. a0: address of a [`ThreadSpec`](crate::thread::ThreadSpec). v0: its number.
         ThreadSpawn = 0x1002,
-        /// v0: this thread's number; v1: the hart it runs on.
+        /// v0: this thread's number; v1: the hart it runs on in the lower half, the number of harts in the upper.
         ThreadSelf = 0x1003,
         /// Change a property of a thread. a0: its number, 0 for this one; a1: a
         /// [`ThreadProperty`](crate::thread::ThreadProperty); a2: the value.

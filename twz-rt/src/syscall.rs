@@ -77,12 +77,24 @@ pub unsafe fn thread_spawn(spec: &ThreadSpec) -> Result<u64, ErrorCode> {
     plain(Syscall::ThreadSpawn, [core::ptr::from_ref(spec) as u64, 0, 0, 0, 0, 0]).map(|(thread, _)| thread)
 }
 
-/// This thread's number and the hart that it runs on.
+/// Which thread calls, and where it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Running {
+    /// Its number.
+    pub thread: u64,
+    /// The hart that it runs on; another one, perhaps, when the caller looks.
+    pub hart: u64,
+    /// Number of harts of the machine.
+    pub harts: u64,
+}
+
+/// The calling thread.
 ///
 /// # Errors
 /// None today.
-pub fn thread_self() -> Result<(u64, u64), ErrorCode> {
-    plain(Syscall::ThreadSelf, [0; 6])
+pub fn thread_self() -> Result<Running, ErrorCode> {
+    let (thread, harts) = plain(Syscall::ThreadSelf, [0; 6])?;
+    Ok(Running { thread, hart: harts & 0xffff_ffff, harts: harts >> 32 })
 }
 
 /// Changes a property of a thread, 0 for this one.

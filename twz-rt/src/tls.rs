@@ -104,7 +104,7 @@ pub fn id() -> u32 {
     let block = current();
     match block.id.get() {
         0 => {
-            let id = syscall::thread_self().map_or(1, |(number, _)| short_id(number));
+            let id = syscall::thread_self().map_or(1, |running| short_id(running.thread));
             block.id.set(id);
             id
         }

@@ -119,7 +119,7 @@ fn go_on(_: Args, resumed: Resumed) -> Result<u8, ErrorCode> {
         }
         number => {
             // The kernel numbers threads as they are made.
-            let (serial, _) = syscall::thread_self()?;
+            let serial = syscall::thread_self()?.thread;
             println!("thread {} started {serial:016x}", number - ORDER);
             resume::confirm()?;
             resume::clear()?;

@@ -16,11 +16,15 @@ use twz_abi::{ObjectId, Rights};
 pub mod hosted;
 #[cfg(all(feature = "hosted", not(feature = "guest")))]
 pub use hosted::Hosted as Platform;
+#[cfg(all(feature = "hosted", not(feature = "guest")))]
+pub(crate) use hosted::describe;
 
 #[cfg(feature = "guest")]
 pub mod guest;
 #[cfg(feature = "guest")]
 pub use guest::Guest as Platform;
+#[cfg(feature = "guest")]
+pub(crate) use guest::describe;
 
 #[cfg(not(any(feature = "hosted", feature = "guest")))]
 compile_error!(

@@ -24,7 +24,6 @@ mod views;
 use alloc::string::String;
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::syscall::{CreateSpec, create_flags};
-use twz_rt::abi::thread::ThreadProperty;
 use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::abi::{ObjectId, Rights};
 use twz_rt::sync::Lock;
@@ -114,14 +113,9 @@ fn main(args: Args) -> u8 {
     u8::from(failed > 0 || passed == 0)
 }
 
-/// Harts of the machine: those that a thread may be confined to.
+/// Harts of the machine.
 fn harts() -> u64 {
-    let count =
-        (0..32).take_while(|hart| syscall::thread_set(0, ThreadProperty::Affinity, 1 << hart).is_ok());
-    let count = count.count() as u64;
-    // All that there are were allowed above.
-    let _ = syscall::thread_set(0, ThreadProperty::Affinity, (1 << count) - 1);
-    count
+    syscall::thread_self().map_or(1, |running| running.harts)
 }
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);

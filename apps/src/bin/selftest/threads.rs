@@ -50,7 +50,7 @@ fn state() -> Outcome {
         while GO.load(Ordering::SeqCst) == 0 {
             let _ = sync::wait(&GO, 0, sync::FOREVER);
         }
-        syscall::thread_self().map_or(0, |(number, _)| number)
+        syscall::thread_self().map_or(0, |running| running.thread)
     });
     let thread = thread.map_err(failed("spawning"))?;
     let (number, address) = (thread.thread(), thread.state_address());
@@ -69,7 +69,7 @@ fn state() -> Outcome {
         (ThreadPhase::Exited as u32, 0, number),
         "the state at the end"
     );
-    check!(syscall::thread_self().map_err(failed("self"))?.0 != number, "two threads of one number");
+    check!(syscall::thread_self().map_err(failed("self"))?.thread != number, "two threads of one number");
     Ok(())
 }
 
@@ -113,7 +113,7 @@ fn affinity() -> Outcome {
         let thread = Builder::new().affinity(1 << hart).spawn(move || {
             (0..100).all(|_| {
                 syscall::thread_yield();
-                syscall::thread_self().is_ok_and(|(_, here)| here == hart)
+                syscall::thread_self().is_ok_and(|running| running.hart == hart)
             })
         });
         threads.push(thread.map_err(failed("spawning"))?);
@@ -124,7 +124,7 @@ fn affinity() -> Outcome {
     // A running thread moves itself.
     for hart in 0..harts {
         syscall::thread_set(0, ThreadProperty::Affinity, 1 << hart).map_err(failed("moving"))?;
-        same!(syscall::thread_self().map_err(failed("self"))?.1, hart, "the hart after moving");
+        same!(syscall::thread_self().map_err(failed("self"))?.hart, hart, "the hart after moving");
     }
     syscall::thread_set(0, ThreadProperty::Affinity, u64::MAX).map_err(failed("any hart"))?;
     for bad in [0, 1 << 40, 1 << 63] {

@@ -13,6 +13,7 @@ pub mod time;
 
 use super::{CreateSpec, Durability, Seam, Stat, Woken};
 use crate::error::{Error, Result};
+use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use twz_abi::object::DATA_OFFSET;
@@ -59,6 +60,7 @@ fn nanoseconds(time: Duration) -> u64 {
 fn translate(operation: &'static str, id: ObjectId, error: ErrorCode) -> Error {
     match error {
         ErrorCode::NoObject => Error::NoSuchObject(id),
+        ErrorCode::NotPermitted => Error::NotPermitted(id),
         ErrorCode::PoolFull => Error::OutOfSpace(id),
         other => platform(operation, other),
     }
@@ -66,6 +68,14 @@ fn translate(operation: &'static str, id: ObjectId, error: ErrorCode) -> Error {
 
 fn platform(operation: &'static str, error: ErrorCode) -> Error {
     Error::Platform { operation, code: (error as u32).cast_signed() }
+}
+
+/// Says what the code of an [`Error::Platform`] means.
+pub(crate) fn describe(code: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    match ErrorCode::try_from(code.cast_unsigned()) {
+        Ok(error) => write!(f, "{error}"),
+        Err(_) => write!(f, "unknown error {code}"),
+    }
 }
 
 // SAFETY: the heap object is the program's alone, and the heap ends before `VOLATILE_AREA`; slots show what the view's entries say,

@@ -15,9 +15,11 @@ use core::any::Any;
 use core::cell::RefCell;
 use core::fmt;
 use core::marker::PhantomData;
-use core::num::NonZeroU64;
+use core::num::{NonZeroU64, NonZeroUsize};
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
+use twz_abi::ErrorCode;
+use twz_rt::syscall;
 
 pub use twz_rt::thread::Ended;
 pub use twz_rt::thread_local;
@@ -398,6 +400,16 @@ pub fn sleep(time: Duration) {
     while let Some(left) = until.checked_sub(Guest::monotonic()).filter(|left| !left.is_zero()) {
         Guest::wait(&nobody_wakes, 0, Some(left));
     }
+}
+
+/// How many threads can run at the same time: the machine's harts.
+///
+/// # Errors
+/// [`crate::Error::Platform`] if the kernel does not say.
+pub fn available_parallelism() -> crate::Result<NonZeroUsize> {
+    let harts = syscall::thread_self().ok().and_then(|running| usize::try_from(running.harts).ok());
+    let unknown = crate::Error::Platform { operation: "count harts", code: ErrorCode::NoSuchCall as i32 };
+    harts.and_then(NonZeroUsize::new).ok_or(unknown)
 }
 
 /// Lets other threads run.

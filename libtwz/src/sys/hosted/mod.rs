@@ -21,6 +21,7 @@ use super::{CreateSpec, Durability, Seam, Stat, Woken};
 use crate::error::{Error, Result};
 use crate::window::SLOT_SHIFT;
 use std::boxed::Box;
+use std::fmt;
 use std::io::{Read, Write};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -214,6 +215,11 @@ fn map_fixed(address: usize, bytes: usize, protection: i32) -> Result<()> {
 
 fn last_error(operation: &'static str) -> Error {
     Error::Platform { operation, code: std::io::Error::last_os_error().raw_os_error().unwrap_or(0) }
+}
+
+/// Says what the code of an [`Error::Platform`] means.
+pub(crate) fn describe(code: i32, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    write!(f, "{}", std::io::Error::from_raw_os_error(code))
 }
 
 /// Counts one boot more, for the crash tests.
