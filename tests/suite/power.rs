@@ -1,6 +1,6 @@
 //! A few of what `make test-power` does by the hundred: power cuts that lose unflushed lines, kills, a full pool, a truncated file.
 
-use tests::power::{Campaign, Load, SEEDED_FAULTS, boots, cuts, find_fault, kills};
+use tests::power::{Campaign, Load, Progress, SEEDED_FAULTS, boots, cuts, find_fault, kills};
 use tests::{Facility, available};
 
 /// The seed of these tests; `twz-power --seed` tries others.
@@ -38,7 +38,8 @@ mod local {
             return;
         }
         for &(name, load, sites) in SEEDED_FAULTS {
-            find_fault(SEED + 2, load, sites).unwrap_or_else(|error| panic!("{name}: {error}"));
+            find_fault(SEED + 2, load, sites, &Progress::default())
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
         }
     }
 

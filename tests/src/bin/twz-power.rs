@@ -4,11 +4,14 @@
 //!
 //! Boots are in the testbed, on `/dev/dax0.0`, with four cuts each that lose lines, and a cut of the machine's own power.
 //!
-//! Prints what was done and checked; the exit status is 1 if anything was lost, torn or damaged, or a seeded fault was not found.
+//! Prints what was done and checked, and meanwhile, once a second on standard error, what it does; the exit status is 1 if anything was lost, torn or damaged, or a seeded fault was not found.
 
 use std::process::ExitCode;
-use std::time::Instant;
-use tests::power::{Campaign, Load, SEEDED_FAULTS, Tally, boots, cuts, find_fault, kills};
+use std::time::{Duration, Instant};
+use tests::power::{Campaign, Load, Progress, SEEDED_FAULTS, Tally, boots, cuts, find_fault, kills};
+
+/// Between two lines about what it does.
+const TICK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let (mut number_of_cuts, mut number_of_kills, mut number_of_boots, mut seed) = (500, 1000, 0, 1);
@@ -27,6 +30,15 @@ fn main() -> ExitCode {
         }
     }
     let began = Instant::now();
+    let progress = Progress::default();
+    let watched = progress.clone();
+    // Ends with the process.
+    std::thread::spawn(move || {
+        loop {
+            std::thread::sleep(TICK);
+            eprintln!("{:>5} s  {watched}", began.elapsed().as_secs());
+        }
+    });
     let mut has_failed = false;
     let mut tell = |what: &str, campaign: &Campaign, result: Result<(), String>| {
         let seconds = began.elapsed().as_secs();
@@ -43,17 +55,17 @@ fn main() -> ExitCode {
         let part = |number: u64| number.div_ceil(2);
         let name = load.name();
         if number_of_cuts > 0 {
-            let mut campaign = Campaign::new(load, seed + share, &[]);
+            let mut campaign = Campaign::new(load, seed + share, &[]).watched(&progress);
             let result = cuts(&mut campaign, part(number_of_cuts));
             tell(&format!("{name}, power cuts that lose unflushed lines"), &campaign, result);
         }
         if number_of_kills > 0 {
-            let mut campaign = Campaign::new(load, seed + share + 10, &[]);
+            let mut campaign = Campaign::new(load, seed + share + 10, &[]).watched(&progress);
             let result = kills(&mut campaign, part(number_of_kills));
             tell(&format!("{name}, kills"), &campaign, result);
         }
         if number_of_boots > 0 {
-            let mut campaign = Campaign::new(load, seed + share + 20, &[]);
+            let mut campaign = Campaign::new(load, seed + share + 20, &[]).watched(&progress);
             let result = boots(&mut campaign, part(number_of_boots), 4);
             tell(&format!("{name}, power cuts in the testbed"), &campaign, result);
         }
@@ -61,7 +73,7 @@ fn main() -> ExitCode {
     // Part of the runs that lose lines.
     let faults = if number_of_cuts > 0 { SEEDED_FAULTS } else { &[] };
     for &(name, load, sites) in faults {
-        let found = find_fault(seed + 20, load, sites);
+        let found = find_fault(seed + 20, load, sites, &progress);
         let seconds = began.elapsed().as_secs();
         match found {
             Ok((cuts, how)) => {

@@ -8,8 +8,10 @@
 mod model;
 #[path = "../../../apps/src/bin/churn/plan.rs"]
 mod plan;
+mod progress;
 mod testbed;
 
+pub use progress::Progress;
 pub use testbed::boots;
 
 use crate::{Output, Running, binary, start};
@@ -131,6 +133,7 @@ pub struct Campaign {
     random: u64,
     /// So far.
     pub tally: Tally,
+    progress: Progress,
 }
 
 impl Campaign {
@@ -154,7 +157,21 @@ impl Campaign {
             is_listed: false,
             random: seed,
             tally: Tally::default(),
+            progress: Progress::default(),
         }
+    }
+
+    /// Has it note there what it does.
+    #[must_use]
+    pub fn watched(self, progress: &Progress) -> Self {
+        Self { progress: progress.clone(), ..self }
+    }
+
+    fn note(&self, what: &dyn fmt::Debug) {
+        let Tally { cuts, kills, states, .. } = self.tally;
+        let name = self.load.name();
+        self.progress
+            .note(format!("{name}: {cuts} power cuts, {kills} kills, {states} states checked; now {what:?}"));
     }
 
     /// How a line of the load's begins.
@@ -202,6 +219,7 @@ impl Campaign {
     /// # Errors
     /// What was lost, torn or damaged, in words.
     pub fn round(&mut self, end: End) -> Result<(), String> {
+        self.note(&end);
         let shadow = match end {
             End::PowerCut { events } => Some(Some(events)),
             End::KillShadowed(_) => Some(None),
@@ -231,8 +249,8 @@ impl Campaign {
         let expected: &[i32] = match end {
             End::PowerCut { .. } | End::Kill(_) | End::KillShadowed(_) | End::Stop(_) => &[137],
             End::Terminate(_) => &[143],
-            // It notices, or is killed, or a thread gets no page: fault 5.
-            End::NoMemory(_) => &[137, 2, 133, 134],
+            // It notices, or is killed, or a thread gets no page: fault 5. 127: there was not even enough to load the program.
+            End::NoMemory(_) => &[137, 2, 133, 134, 127],
         };
         if output.stderr.contains("was set aside") {
             self.tally.set_aside += 1;
@@ -381,6 +399,7 @@ impl Campaign {
     /// As [`Campaign::round`].
     pub fn settle(&mut self) -> Result<(), String> {
         for _ in 0..3 {
+            self.note(&"the last life");
             let states = self.tally.states;
             let running = self.start(None);
             if running.wait_until(&self.line("done"), LIMIT) {
@@ -506,11 +525,18 @@ pub const SEEDED_FAULTS: &[(&str, Load, &[&str])] = &[
 ///
 /// # Errors
 /// It does not show, or something shows without it, too.
-pub fn find_fault(seed: u64, load: Load, sites: &[&str]) -> Result<(u64, String), String> {
+pub fn find_fault(
+    seed: u64,
+    load: Load,
+    sites: &[&str],
+    progress: &Progress,
+) -> Result<(u64, String), String> {
     const POOLS_MAX: u64 = 50;
     let search = |sites: &[&str], pools: u64| {
-        (0..pools)
-            .find_map(|pool| few_cuts(Campaign::new(load, seed + pool, sites)).map(|found| (pool, found)))
+        (0..pools).find_map(|pool| {
+            let campaign = Campaign::new(load, seed + pool, sites).watched(progress);
+            few_cuts(campaign).map(|found| (pool, found))
+        })
     };
     let (pool, (cuts, how)) = search(sites, POOLS_MAX).ok_or("not found")?;
     if let Some((_, (_, how))) = search(&[], pool + 1) {

@@ -23,6 +23,7 @@ impl Campaign {
     /// # Errors
     /// As [`Campaign::round`].
     pub fn boot(&mut self, cuts: u64, after_ms: Option<u64>) -> Result<(), String> {
+        self.note(&format_args!("a boot with {cuts} cuts"));
         let load = self.load;
         let mut script = String::new();
         for _ in 0..cuts {
