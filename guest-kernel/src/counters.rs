@@ -4,8 +4,7 @@ use crate::kernel::Kernel;
 use crate::memory::frames::Frame;
 use twz_abi::counters::Counters;
 
-/// The frame that holds the counters.
-#[derive(Clone, Copy)]
+/// The frame that holds the counters; whoever has this value alone writes them.
 pub(crate) struct CounterPage(Frame);
 
 impl CounterPage {
@@ -15,17 +14,21 @@ impl CounterPage {
     }
 
     /// Guest-physical address, for `twzvmm`.
-    pub(crate) const fn address(self) -> u64 {
+    pub(crate) const fn address(&self) -> u64 {
         self.0.address()
+    }
+
+    /// The counters.
+    pub(crate) fn get(&mut self) -> &mut Counters {
+        // SAFETY: the frame belongs to this value and held zeros; it is borrowed mutably, so this is the only reference in the guest.
+        // `twzvmm` only reads, with volatile loads.
+        unsafe { &mut *self.0.pointer::<Counters>() }
     }
 }
 
 impl Kernel {
     /// The counters; written under the kernel's lock only.
     pub(crate) fn counters(&mut self) -> &mut Counters {
-        let page = self.counter_page.expect("set at start, before anything is counted");
-        // SAFETY: the frame belongs to the counters and held zeros; `self` is borrowed mutably, so this is the only reference in the
-        // guest. `twzvmm` only reads, with volatile loads.
-        unsafe { &mut *page.0.pointer::<Counters>() }
+        self.frames.counters().expect("set at start, before anything is counted").get()
     }
 }

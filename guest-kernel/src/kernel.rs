@@ -5,7 +5,6 @@ use crate::arch::fpu::FpuPages;
 use crate::arch::tables::{self, HartTables};
 use crate::arch::{cpu, usercopy};
 use crate::context::{self, Context};
-use crate::counters::CounterPage;
 use crate::fault;
 use crate::gate::{Call, Gate};
 use crate::lock::{Guard, Lock};
@@ -83,7 +82,6 @@ pub(crate) struct Kernel {
     /// Threads that sleep with a deadline, as a list, and when the alarm rings.
     pub(crate) timed_sleepers: Option<u32>,
     pub(crate) alarm: u64,
-    pub(crate) counter_page: Option<CounterPage>,
     /// Last serial number given to a thread or a space.
     pub(crate) next_serial: u64,
     /// Calls that may have made the second stage refuse what the tables allow: copies, trims, writes to pages that were shared.
@@ -118,7 +116,6 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     console_waiters: None,
     timed_sleepers: None,
     alarm: 0,
-    counter_page: None,
     next_serial: 0,
     page_changes: 0,
     first_left: 0,
@@ -167,7 +164,7 @@ extern "C" fn hart_main(hart: u32) -> ! {
     unsafe { tables.load() };
     tables::load_idt();
     cpu::init(boot, tables);
-    let counters = kernel.counter_page.map_or(0, CounterPage::address);
+    let counters = kernel.frames.counters().map_or(0, |page| page.address());
     if boot.flags & boot_flags::VERBOSE != 0 {
         mailbox::be_verbose();
     }
@@ -248,9 +245,8 @@ impl Kernel {
         self.boot_table = Table::of_entry(cpu::page_table() | bits::PRESENT);
         self.hart_count = boot.hart_count;
         self.alarm = u64::MAX;
-        self.counter_page = self.frames.allocate().map(CounterPage::new);
-        let is_ready = self.fpu_pages.prepare(&mut self.frames);
-        assert!(self.counter_page.is_some() && is_ready, "no memory at all");
+        let is_ready = self.frames.begin_counting() && self.fpu_pages.prepare(&mut self.frames);
+        assert!(is_ready, "no memory at all");
     }
 
     /// Settles why `thread` entered the kernel; leaves it queued if it can go on.

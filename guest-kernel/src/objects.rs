@@ -124,7 +124,7 @@ impl Kernel {
         offset: u64,
         access: Rights,
     ) -> Result<(), ErrorCode> {
-        let (binding, directory) = (self.maps[map].binding, self.maps[map].directory);
+        let directory = self.maps[map].directory;
         let chunk = offset / CHUNK_SIZE;
         let entry = directory.get(chunk);
         let needed = bits::PRESENT | if access.contains(Rights::WRITE) { bits::WRITE } else { 0 };
@@ -137,13 +137,11 @@ impl Kernel {
         };
         self.counters().touches += 1;
         let flags = bits::PRESENT | bits::WRITE | bits::USER | bits::ACCESSED;
-        let record = self.maps[map].record;
-        let visited = self.visit(mailbox, record);
-        let mut answer = visited.and_then(|()| mailbox.touch(binding, offset, access, table.address()));
-        if matches!(answer, Err(ErrorCode::WindowFull)) {
-            answer = self
-                .empty_window(mailbox, record)
-                .and_then(|()| mailbox.touch(binding, offset, access, table.address()));
+        let mut answer = self.touch(mailbox, map, offset, access, table);
+        if matches!(answer, Err(ErrorCode::NotPermitted)) {
+            // Revoked since it was bound, which leaves the binding as it is; the context may have been given the right again since.
+            answer =
+                self.ask_again(mailbox, map).and_then(|()| self.touch(mailbox, map, offset, access, table));
         }
         if let Ok((_, rights)) = answer {
             self.regrant(mailbox, map, rights);
@@ -175,6 +173,26 @@ impl Kernel {
                 }
                 Err(error)
             }
+        }
+    }
+
+    /// Asks the monitor for a page of a bound object; makes room in the context's window if it is full.
+    fn touch(
+        &mut self,
+        mailbox: Mailbox,
+        map: u32,
+        offset: u64,
+        access: Rights,
+        table: Table,
+    ) -> Result<(Option<u64>, Rights), ErrorCode> {
+        let (record, binding) = (self.maps[map].record, self.maps[map].binding);
+        self.visit(mailbox, record)?;
+        match mailbox.touch(binding, offset, access, table.address()) {
+            Err(ErrorCode::WindowFull) => {
+                self.empty_window(mailbox, record)?;
+                mailbox.touch(binding, offset, access, table.address())
+            }
+            answer => answer,
         }
     }
 

@@ -281,11 +281,7 @@ impl Kernel {
     }
 
     fn copy_counters(&mut self, caller: Caller, to: u64, room: u64) -> Result<Values, ErrorCode> {
-        let free = self.frames.free_count();
-        let used = self.frames.total() - free;
-        let counters = self.counters();
-        (counters.frames_free, counters.frames_used) = (free, used);
-        let copy = *counters;
+        let copy = *self.counters();
         let length = usize::try_from(room).unwrap_or(usize::MAX).min(size_of_val(&copy));
         self.copy_out(caller.mailbox, caller.space, to, &copy.as_bytes()[..length])?;
         Ok((length as u64, 0))

@@ -151,6 +151,12 @@ fn a_machine_tells_about_itself(place: Place) {
     for wanted in ["\"uptime_ns\"", "\"hypercall\"", "\"Touch\"", "\"frames_free\"", "\"timer\""] {
         assert!(stats.stdout.contains(wanted), "{wanted} is missing in {}", stats.stdout);
     }
+    // `spin` has not asked for its counters: what the kernel has in use is known all the same.
+    for counted in ["frames_used", "frames_free"] {
+        let after = stats.stdout.split_once(&format!("\"{counted}\":")).expect(counted).1;
+        let number: String = after.trim_start().chars().take_while(char::is_ascii_digit).collect();
+        assert!(number.parse::<u64>().is_ok_and(|number| number > 16), "{counted} is {number}");
+    }
     let trace = asked("trace", &control, false);
     trace.expect_status(0);
     for wanted in ["hypercall Touch took ", "kernel ThreadStarted thread ", "kernel SlotMapped "] {

@@ -1,6 +1,6 @@
 //! What happens over time: rights that end, callees that do not, contexts that come and go, windows that are full.
 
-use crate::callee::{self, LOAD};
+use crate::callee::{self, LOAD, STORE};
 use crate::{SECRET, expect, is_refused, load, secret};
 use apps::compartment::{Compartment, World};
 use apps::mapped::{BOTH, Mapped, volatile_object};
@@ -21,6 +21,8 @@ const RESULT: u64 = DATA_OFFSET + 40;
 const SEEN: u64 = DATA_OFFSET + 48;
 /// [`RESULT`] of a call that came back; others are error codes.
 const RETURNED: u64 = 1000;
+/// How often a right is taken and given again.
+const REGAINS: u64 = 6;
 /// How long a right lasts that is to end in use.
 const LASTS_NS: u64 = 400_000_000;
 /// Bytes of a chunk of object space, and how many of an object's are touched.
@@ -28,6 +30,7 @@ const CHUNK: u64 = 2 << 20;
 const CHUNKS: u64 = 300;
 
 pub(crate) fn life(world: &World, shared: bool) -> Result<(), ErrorCode> {
+    regained(world, shared)?;
     expiry(world, shared)?;
     deleted(world, shared)?;
     endless(world, shared)?;
@@ -41,6 +44,49 @@ fn board(world: &World, compartment: &Compartment) -> Result<(Mapped, u64), Erro
     let id = volatile_object(world.owner.id())?;
     compartment.hand_over(&world.owner.grant(&Grant::new(id, compartment.id, BOTH)))?;
     Ok((Mapped::of(id)?, compartment.map(FREE_SLOT, id)))
+}
+
+/// A right that is given again while a thread lives on in the context, so that what the kernel knew of the first one is still there.
+fn regained(world: &World, shared: bool) -> Result<(), ErrorCode> {
+    let callee = world.compartment(shared, &[callee::probe])?;
+    let (board, address) = board(world, &callee)?;
+    let (target, _) = secret(world)?;
+    let give = |epoch, rights| {
+        callee.hand_over(&world.owner.grant(&Grant { epoch, ..Grant::new(target, callee.id, rights) }))
+    };
+    give(0, BOTH)?;
+    callee.map(FREE_SLOT + 1, target);
+    callee.start(witness, address)?;
+    while board.word(SEEN) != SECRET {
+        syscall::thread_yield();
+    }
+    let (mut kept, mut regained, mut more) = (0, 0, 0);
+    for epoch in 1..=REGAINS {
+        context::revoke(&world.owner.revoke_object(target, epoch), None)?;
+        // In the slot that was in use, in one that was not, and in both again.
+        let slots = [FREE_SLOT + 1, FREE_SLOT + 1 + epoch];
+        let all = || slots.iter().map(|&slot| load(&callee, slot, target));
+        kept += u32::from(!all().all(is_refused));
+        give(epoch, Rights::READ)?;
+        regained += u64::from(all().all(|result| result == Ok(SECRET)));
+        let store = slots.map(|slot| gate_call(callee.id, 0, [STORE, slot * SLOT_SIZE + DATA_OFFSET, 1]));
+        more += u32::from(!store.into_iter().all(|result| is_refused(result.map(|(value, _)| value))));
+    }
+    expect("revoked under a thread that lives on", kept == 0);
+    expect("a right given again to a context with a thread in it works", regained == REGAINS);
+    expect("and is no more than was given", more == 0);
+    board.set_word(GO_ON, 1);
+    Ok(())
+}
+
+/// Reads the object in the slot behind the board's once, and then waits.
+extern "C" fn witness(argument: u64) -> ! {
+    let board = Mapped(argument as *mut u8);
+    board.set_word(SEEN, Mapped((argument + SLOT_SIZE) as *mut u8).word(DATA_OFFSET));
+    while board.word(GO_ON) == 0 {
+        syscall::thread_yield();
+    }
+    syscall::thread_exit(0)
 }
 
 /// A right that ends while a thread uses it.
