@@ -2,6 +2,7 @@
 
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
+use crate::memory::chunks::ChunkSet;
 use crate::memory::table::{Table, bits};
 use twz_abi::{ErrorCode, ObjectId, Rights};
 
@@ -19,8 +20,8 @@ pub(crate) struct ObjectMap {
     binding: u64,
     pub(crate) granted: Rights,
     pub(crate) directory: Table,
-    /// Level-1 tables that `directory` leads to.
-    tables: u32,
+    /// The entries of `directory` that are in use.
+    chunks: ChunkSet,
     /// Slots and views that use it.
     uses: u32,
     next_in_bucket: Option<u32>,
@@ -59,7 +60,7 @@ impl Kernel {
             binding: bound.binding,
             granted: bound.granted,
             directory,
-            tables: 0,
+            chunks: ChunkSet::EMPTY,
             uses: 1,
             next_in_bucket: self.map_buckets[bucket],
         };
@@ -98,14 +99,9 @@ impl Kernel {
             }
         }
         let Some(map) = self.maps.remove(&mut self.frames, index) else { return };
-        let mut left = map.tables;
-        for chunk in 0..512 {
-            if left == 0 {
-                break;
-            }
+        for chunk in map.chunks {
             if let Some(table) = Table::of_entry(map.directory.get(chunk)) {
                 table.free(&mut self.frames);
-                left -= 1;
             }
         }
         map.directory.free(&mut self.frames);
@@ -118,6 +114,23 @@ impl Kernel {
 
     /// Makes the page at `offset` of a bound object usable for `access`: `twzvmm` backs it and fills in the table, which is then linked.
     pub(crate) fn back(
+        &mut self,
+        mailbox: Mailbox,
+        map: u32,
+        offset: u64,
+        access: Rights,
+    ) -> Result<(), ErrorCode> {
+        match self.back_if_room(mailbox, map, offset, access) {
+            Err(ErrorCode::WindowFull) => {
+                self.empty_window(mailbox, self.maps[map].record)?;
+                self.back_if_room(mailbox, map, offset, access)
+            }
+            answer => answer,
+        }
+    }
+
+    /// [`Kernel::back`] in a window with room for another chunk, or for none; tables that were linked before may be gone after that.
+    fn back_if_room(
         &mut self,
         mailbox: Mailbox,
         map: u32,
@@ -151,12 +164,13 @@ impl Kernel {
             Ok(None) => {
                 if is_new {
                     directory.set(chunk, table.address() | flags);
-                    self.maps[map].tables += 1;
+                    self.maps[map].chunks.add(chunk);
                 }
                 Ok(())
             }
             Ok(Some(large)) if is_new => {
                 directory.set(chunk, large | flags | bits::DIRTY | bits::LARGE);
+                self.maps[map].chunks.add(chunk);
                 table.free(&mut self.frames);
                 Ok(())
             }
@@ -176,7 +190,7 @@ impl Kernel {
         }
     }
 
-    /// Asks the monitor for a page of a bound object; makes room in the context's window if it is full.
+    /// Asks the monitor for a page of a bound object.
     fn touch(
         &mut self,
         mailbox: Mailbox,
@@ -187,13 +201,7 @@ impl Kernel {
     ) -> Result<(Option<u64>, Rights), ErrorCode> {
         let (record, binding) = (self.maps[map].record, self.maps[map].binding);
         self.visit(mailbox, record)?;
-        match mailbox.touch(binding, offset, access, table.address()) {
-            Err(ErrorCode::WindowFull) => {
-                self.empty_window(mailbox, record)?;
-                mailbox.touch(binding, offset, access, table.address())
-            }
-            answer => answer,
-        }
+        mailbox.touch(binding, offset, access, table.address())
     }
 
     /// The rights that the monitor gives to a bound object now.
@@ -207,22 +215,27 @@ impl Kernel {
     }
 
     /// The monitor has refused an access that the tables of `context` allowed: something was taken away since they were filled in.
-    /// Empties them all, so that the next access of each page asks again and is answered exactly. The tables stay linked, because other
-    /// harts may be walking them.
+    /// Unlinks them all, so that the next access of each page asks again and is answered exactly. Takes time by the chunks that are in use,
+    /// not by the size of the objects.
     pub(crate) fn forget_pages(&mut self, mailbox: Mailbox, context: ObjectId) {
+        let mut unlinked = None;
         for index in 0..self.maps.index_end() {
-            let Some(map) = self.maps.get(index).filter(|map| map.context == context) else { continue };
-            let directory = map.directory;
-            for chunk in 0..512 {
-                let entry = directory.get(chunk);
-                if let Some(table) = Table::of_entry(entry) {
-                    (0..512).for_each(|page| table.set(page, 0));
-                } else if entry & bits::LARGE != 0 {
-                    directory.set(chunk, 0);
+            let Some(map) = self.maps.get_mut(index).filter(|map| map.context == context) else { continue };
+            for chunk in &mut map.chunks {
+                let table = Table::of_entry(map.directory.get(chunk));
+                map.directory.set(chunk, 0);
+                if let Some(table) = table {
+                    table.chain(unlinked);
+                    unlinked = Some(table);
                 }
             }
         }
         self.drop_everywhere(mailbox);
+        // Only now can no hart be walking them.
+        while let Some(table) = unlinked {
+            unlinked = table.chained();
+            table.free(&mut self.frames);
+        }
     }
 }
 

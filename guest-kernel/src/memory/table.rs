@@ -65,6 +65,18 @@ impl Table {
         self.0.pointer::<u64>().wrapping_add((index & 511) as usize)
     }
 
+    /// Makes this table, to which nothing leads any more, the head of a list. Other harts may still be walking it: they find nothing in the
+    /// entry that is used for it.
+    pub(crate) fn chain(self, next: Option<Self>) {
+        self.set(0, next.map_or(0, Self::address));
+    }
+
+    /// The next table of such a list.
+    pub(crate) fn chained(self) -> Option<Self> {
+        // SAFETY: [`Table::chain`] wrote the address of a table there that is not free, or nothing.
+        unsafe { Frame::from_address(self.get(0)) }.map(Self)
+    }
+
     /// Gives the table's frame back; nothing may lead to it any more.
     pub(crate) fn free(self, frames: &mut Frames) {
         frames.free(self.0);

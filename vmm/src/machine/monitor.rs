@@ -43,8 +43,10 @@ pub(super) use life::Life;
 pub(super) use resume::begin_session;
 pub(super) use revocation::HostRevocation;
 
-/// Growth that a touch suggests to the pool, in bytes; the pool rounds it to its own policy.
+/// Growth that a touch beside pages that are there suggests to the pool, in bytes; the pool rounds it to its own policy.
 const GROWTH_HINT: u64 = 16 * PAGE_SIZE;
+/// Likewise of a touch far from all pages: most objects are small.
+const FIRST_HINT: u64 = 4 * PAGE_SIZE;
 /// Decisions that are remembered.
 const DECISIONS_MAX: usize = 1 << 16;
 
@@ -333,13 +335,18 @@ fn refusal(error: AuthorityError) -> ErrorCode {
 
 /// Touches the page at `offset`. A hole just below what is there is a stack or an FOT growing down: its growth goes below, too.
 fn grow(object: &ObjectRef, offset: u64, access: Access) -> Result<pool::Extent, PoolError> {
-    let above = offset - offset % PAGE_SIZE + PAGE_SIZE;
+    if object.lookup(offset)?.is_some() {
+        return object.touch(offset, PAGE_SIZE, access);
+    }
+    let page = offset - offset % PAGE_SIZE;
     let chunk = offset - offset % CHUNK_SIZE;
-    if above < chunk + CHUNK_SIZE && object.lookup(offset)?.is_none() && object.lookup(above)?.is_some() {
+    let above = page + PAGE_SIZE;
+    if above < chunk + CHUNK_SIZE && object.lookup(above)?.is_some() {
         let below = above.saturating_sub(GROWTH_HINT).max(chunk).max(DATA_OFFSET);
         object.touch(below, above - below, access)?;
     }
-    object.touch(offset, GROWTH_HINT, access)
+    let goes_on = object.lookup(page.saturating_sub(PAGE_SIZE))?.is_some();
+    object.touch(offset, if goes_on { GROWTH_HINT } else { FIRST_HINT }, access)
 }
 
 /// What a pool error means for the guest.
