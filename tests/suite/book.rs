@@ -157,6 +157,52 @@ fn command_lines_are_documented_as_they_are() {
     );
 }
 
+/// A step of a page that a reader follows.
+enum Step {
+    /// Write this to that file.
+    File(String, String),
+    /// Type this line, and see that: lines in which `…` stands for any text.
+    Command(String, Vec<String>),
+}
+
+/// The steps of a page: blocks marked `rust,file=PATH`, and in `console` blocks the lines after `$ ` with what comes out.
+fn steps(text: &str) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut block = String::new();
+    for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
+        match event {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) => block = language.to_string(),
+            Event::End(TagEnd::CodeBlock) => block.clear(),
+            Event::Text(lines) if block == "console" => {
+                for line in lines.lines() {
+                    match (line.strip_prefix("$ "), steps.last_mut()) {
+                        (Some(command), _) => steps.push(Step::Command(command.to_owned(), Vec::new())),
+                        (None, Some(Step::Command(_, output))) => output.push(line.to_owned()),
+                        (None, _) => panic!("output of no command: {line}"),
+                    }
+                }
+            }
+            Event::Text(lines) => {
+                if let Some((_, path)) = block.split_once("file=") {
+                    steps.push(Step::File(path.to_owned(), lines.to_string()));
+                }
+            }
+            _ => (),
+        }
+    }
+    steps
+}
+
+/// Whether `line` is what `pattern` says, with one `…` for any text.
+fn is_like(line: &str, pattern: &str) -> bool {
+    match pattern.split_once('…') {
+        None => line == pattern,
+        Some((before, after)) => {
+            line.len() >= before.len() + after.len() && line.starts_with(before) && line.ends_with(after)
+        }
+    }
+}
+
 mod local {
     use super::*;
 
@@ -196,6 +242,57 @@ mod local {
                     String::from_utf8_lossy(&output.stderr)
                 );
             }
+        }
+    }
+
+    /// Follows the tutorial: all of its commands in one shell, its files in the folder that the shell is in then.
+    #[test]
+    fn the_tutorial_can_be_followed() {
+        if !available(Facility::Kvm) {
+            return;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let mut script = String::from("set -u\n");
+        let mut wanted = Vec::new();
+        for step in steps(&read(&project().join("docs/tutorial.md"))) {
+            match step {
+                Step::File(path, text) => {
+                    let _ = writeln!(script, "cat >{path} <<'END_OF_FILE'\n{text}END_OF_FILE");
+                }
+                Step::Command(command, output) => {
+                    // Compiled programs are kept from run to run, beside those of other tests.
+                    let target = project().join("target/own-program");
+                    let keep = if command.starts_with("cd ") {
+                        format!("; ln -s '{}' target", target.display())
+                    } else {
+                        String::new()
+                    };
+                    let _ = writeln!(script, "echo '=== {}'; {command}{keep}", wanted.len());
+                    wanted.push((command, output));
+                }
+            }
+        }
+        assert!(wanted.len() > 10, "the tutorial has {} commands", wanted.len());
+        let mut shell = Command::new("sh");
+        let binaries = binary("twzvmm").parent().expect("a folder").to_owned();
+        shell.args(["-c", &script]).current_dir(project()).env("HOME", home.path());
+        // Toolchains are found by the home that is replaced, unless they are told.
+        for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+            if std::env::var_os(variable).is_none() {
+                shell.env(variable, Path::new(&std::env::var_os("HOME").expect("a home")).join(folder));
+            }
+        }
+        let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+        shell.env("PATH", path).env("CARGO_NET_OFFLINE", "true");
+        let output = tests::start(shell).wait(std::time::Duration::from_secs(900));
+        let parts: Vec<Vec<&str>> =
+            output.stdout.split("=== ").skip(1).map(|part| part.lines().skip(1).collect()).collect();
+        assert_eq!(parts.len(), wanted.len(), "{output:?}");
+        for ((command, wanted), lines) in wanted.iter().zip(parts) {
+            let ok = wanted.iter().map(String::as_str).eq(["…"])
+                || (lines.len() == wanted.len()
+                    && lines.iter().zip(wanted).all(|(line, is)| is_like(line, is)));
+            assert!(ok, "`{command}` printed {lines:#?} instead of {wanted:#?}\n{}", output.stderr);
         }
     }
 }

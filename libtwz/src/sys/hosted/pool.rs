@@ -5,6 +5,8 @@
 //! - When the pool is about to share or replace pages (copy on write), every mapping of them is dropped first; the next touch faults
 //!   and asks the pool again. The pool calls with the object locked, so nobody may hold `STATE` while calling the pool: the fault
 //!   handler looks up, calls, and looks whether a drop came between (`epoch`).
+//! - New objects belong to the context that first programs run in, once a machine has made it: what a hosted program stores is within
+//!   reach of programs in a machine on the same pool.
 //! - Each opening counts one boot more, in the pool's record [`BOOTS_RECORD`].
 
 use super::{CreateSpec, Durability, Piece, Stat, Store};
@@ -16,7 +18,7 @@ use std::collections::HashMap;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use twz_abi::program::BOOTS_RECORD;
+use twz_abi::program::{BOOTS_RECORD, INIT_CONTEXT_RECORD};
 use twz_abi::{ObjectId, Rights};
 
 /// Bytes that a first touch asks for: a new object's root, log and first blocks.
@@ -80,6 +82,14 @@ impl PoolStore {
         self.pool.sync().map_err(|e| explain("sync the pool", &e))
     }
 
+    /// What makes the pool's first context the creator of a new object; `None` where there is none yet.
+    fn nonce(&self) -> Option<[u8; 16]> {
+        let owner = self.pool.root_get(INIT_CONTEXT_RECORD).map(ObjectId::from_u128)?;
+        let mut lot = [0; 8];
+        super::memory::random(&mut lot);
+        Some(sec::creation_nonce(owner, u64::from_le_bytes(lot)))
+    }
+
     fn object(&self, id: ObjectId) -> Result<ObjectRef<Mapped>> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(object) = used.get(&id) {
@@ -93,7 +103,12 @@ impl PoolStore {
 
 impl Store for PoolStore {
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
-        let spec = ObjectSpec { key: spec.key, rights: spec.default_rights, ..ObjectSpec::default() };
+        let spec = ObjectSpec {
+            nonce: self.nonce(),
+            key: spec.key,
+            rights: spec.default_rights,
+            ..ObjectSpec::default()
+        };
         self.pool.create_object(&spec).map_err(|e| translate(ObjectId::NULL, &e))
     }
 
@@ -104,6 +119,7 @@ impl Store for PoolStore {
 
     fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
         let spec = ObjectSpec {
+            nonce: self.nonce(),
             key: spec.key,
             rights: spec.default_rights,
             copy_of: Some(source),

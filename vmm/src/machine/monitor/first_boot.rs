@@ -1,7 +1,7 @@
 //! What the first boot makes: the owner's key and the context of the first program.
 //!
 //! # Contract
-//! - **Commit point**: the pool root [`CONTEXT_KEY`]. A boot that was cut short before it leaves objects that nothing refers to, and the
+//! - **Commit point**: the pool root [`INIT_CONTEXT_RECORD`]. A boot that was cut short before it leaves objects that nothing refers to, and the
 //!   next one begins anew.
 //! - The context may do everything to itself and use the owner's key, by capabilities in its own table signed by that key. The VMM
 //!   forgets the secret; it stands in an object that only this context can read.
@@ -10,12 +10,11 @@ use super::facts::Bytes;
 use pool::{Error as PoolError, ObjectSpec, Pool};
 use sec::{Context, Grant, KeyPair, creation_nonce};
 use twz_abi::object::DATA_OFFSET;
+use twz_abi::program::INIT_CONTEXT_RECORD;
 use twz_abi::sec::CONTEXT_OFFSET;
 use twz_abi::{ObjectId, Rights};
 use zerocopy::IntoBytes;
 
-/// Pool root that names the first program's context.
-pub(super) const CONTEXT_KEY: &str = "context/init";
 /// Names of what the first boot makes.
 const CONTEXT_NAME: &str = "context/init";
 const KEY_NAME: &str = "key/owner";
@@ -28,7 +27,7 @@ const SLOTS: u32 = 4096;
 /// # Errors
 /// The pool's; [`PoolError::Io`] if the host has no random numbers.
 pub(in crate::machine) fn init_context(pool: &Pool) -> Result<ObjectId, PoolError> {
-    if let Some(known) = pool.root_get(CONTEXT_KEY).map(ObjectId::from_u128)
+    if let Some(known) = pool.root_get(INIT_CONTEXT_RECORD).map(ObjectId::from_u128)
         && pool.contains(known)
     {
         return Ok(known);
@@ -74,7 +73,7 @@ pub(in crate::machine) fn init_context(pool: &Pool) -> Result<ObjectId, PoolErro
     for (name, id) in [(KEY_NAME, key.id()), (SECRET_NAME, secret), (CONTEXT_NAME, context)] {
         pool.name_set(name, id)?;
     }
-    pool.root_set(CONTEXT_KEY, context.as_u128())?;
+    pool.root_set(INIT_CONTEXT_RECORD, context.as_u128())?;
     // Said without being asked: whoever loses these loses the right to grant.
     tracing::info!(
         target: "first_boot",
