@@ -96,6 +96,14 @@ impl Load {
             Self::Grants => "grants",
         }
     }
+
+    /// Before which event its power fails. Each operation on rights takes many switches of contexts, so fewer of those are waited for.
+    const fn events_max(self) -> u64 {
+        match self {
+            Self::Grants => 700,
+            _ => 1500,
+        }
+    }
 }
 
 /// What was seen in all rounds so far.
@@ -542,7 +550,7 @@ pub fn cuts(campaign: &mut Campaign, count: u64) -> Result<(), String> {
             0 => End::KillShadowed(moment(campaign)),
             // Now and then early, in the start of the machine.
             1 => End::PowerCut { events: campaign.lot(60) },
-            _ => End::PowerCut { events: campaign.lot(1500) },
+            _ => End::PowerCut { events: campaign.lot(campaign.load.events_max()) },
         };
         campaign.round(end)?;
     }
@@ -615,7 +623,7 @@ const CUTS: u64 = 4;
 fn few_cuts(mut campaign: Campaign) -> Option<(u64, String)> {
     campaign.limit = LIMIT_SEEDED;
     for _ in 0..CUTS {
-        let events = 200 + campaign.lot(1200);
+        let events = 200 + campaign.lot(campaign.load.events_max() - 300);
         if let Err(how) = campaign.round(End::PowerCut { events }) {
             return Some((campaign.tally.cuts, how));
         }
