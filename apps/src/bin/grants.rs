@@ -33,6 +33,7 @@ use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::FREE_SLOT;
 use twz_rt::abi::syscall::CreateSpec;
 use twz_rt::abi::view::SLOT_SIZE;
+use twz_rt::view::View;
 use twz_rt::{context, fault, syscall};
 
 /// Exit status when something that was stored is not what it was.
@@ -92,8 +93,9 @@ fn go_on(resumed: Resumed) -> Outcome<u8> {
 
 fn handle(frame: &mut FaultFrame) {
     if !probe::recover(frame) {
-        // As without a handler.
-        syscall::thread_exit(u8::try_from(128 + frame.info.cause).unwrap_or(u8::MAX));
+        // Again, without a handler: the thread ends by its fault, and is resumed at the next start.
+        // SAFETY: 0 is no code at all.
+        unsafe { View::current().set_fault_handler(0) };
     }
 }
 
