@@ -359,9 +359,9 @@ impl Campaign {
         let filled = self.run_fill();
         let next = self.start(None).wait(LIMIT);
         for output in [filled, next] {
-            if output.status != 2
-                || !output.stderr.contains("twzvmm: a write to the disk under the pool failed")
-            {
+            // It fails in an operation, or at last, when all is written out.
+            let said = ["twzvmm: a write to the disk under the pool failed", "twzvmm: cannot sync "];
+            if output.status != 2 || !said.iter().any(|said| output.stderr.contains(said)) {
                 return Err(format!("a failed disk: status {}, {}", output.status, output.stderr));
             }
             self.judge_full(&output)?;
