@@ -87,9 +87,21 @@ impl ContextObject {
     /// # Errors
     /// [`ErrorCode::BadContext`].
     pub fn remove_dead(&self) -> Result<(), ErrorCode> {
+        self.remove(|target| matches!(syscall::object_stat(target), Err(ErrorCode::NoObject)))
+    }
+
+    /// Takes every capability to `target` out of its table.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadContext`].
+    pub fn remove_all(&self, target: ObjectId) -> Result<(), ErrorCode> {
+        self.remove(|other| other == target)
+    }
+
+    fn remove(&self, is_wanted: impl Fn(ObjectId) -> bool) -> Result<(), ErrorCode> {
         let read = self.read()?;
         for (offset, capability) in read.capabilities(&self.bytes) {
-            if matches!(syscall::object_stat(capability.target), Err(ErrorCode::NoObject)) {
+            if is_wanted(capability.target) {
                 self.bytes.write_durably(offset, 0_u64.as_bytes());
             }
         }

@@ -30,7 +30,7 @@ pub const SERVICE: &str = "context/logboi";
 
 /// Gates of the service. What is numbered before [`gates::READ`] is for every client.
 pub mod gates {
-    /// Returns the ID of the key object with which a client creates the object that it shares.
+    /// Returns the ID of the key object with which a client creates the object that it shares; null while the service is not ready.
     pub const KEY: u32 = 0;
     /// Shares the object with the ID (first, second word). Returns 0 and the client's number, or an error's number.
     pub const CONNECT: u32 = 1;
@@ -98,12 +98,16 @@ impl Logger {
     /// Connects to the service that [`SERVICE`] names.
     ///
     /// # Errors
-    /// [`ErrorCode::NoName`] if there is none; [`ErrorCode::NotPermitted`] if this context may not call it; what a gate's call says if it
+    /// [`ErrorCode::NoName`] if there is none; [`ErrorCode::Busy`] if it is not ready yet, or has too many clients; [`ErrorCode::NotPermitted`] if this context may not call it; what a gate's call says if it
     /// does not run.
     pub fn connect() -> Result<Self, ErrorCode> {
         let service = syscall::name_get(SERVICE)?;
         let (lo, hi) = gate_call(service, gates::KEY, [0; 3])?;
-        let shared = volatile_object(ObjectId { lo, hi })?;
+        let key = ObjectId { lo, hi };
+        if key.is_null() {
+            return Err(ErrorCode::Busy);
+        }
+        let shared = volatile_object(key)?;
         let bytes = Mapped::of(shared)?;
         let number = answer(gate_call(service, gates::CONNECT, [shared.lo, shared.hi, 0]))?;
         Ok(Self { service, number, shared, bytes })

@@ -336,8 +336,13 @@ impl Kernel {
     /// Starts what is to run: resumed threads in their order, then the first thread, if there is one.
     fn begin(&mut self, mailbox: Mailbox, init: &ThreadStart) {
         let alone = init.view.is_null();
+        // While the hart is where it began: resuming may lead it into another root, from which nobody speaks for the first context.
+        let context = if alone { Ok(0) } else { self.use_context(mailbox, init.context, init.context) };
         self.resume_all(mailbox, alone);
-        let started = if alone { Ok(()) } else { self.spawn_first(mailbox, init) };
+        let started = context.and_then(|context| match alone {
+            true => Ok(()),
+            false => self.spawn_first(mailbox, init, context),
+        });
         if let Err(error) = started {
             mailbox.log(format_args!("the first thread cannot start in view {}: {error}", init.view));
         }

@@ -164,8 +164,13 @@ impl fmt::Display for Label {
 }
 
 impl Kernel {
-    /// Makes the machine's first thread.
-    pub(crate) fn spawn_first(&mut self, mailbox: Mailbox, start: &ThreadStart) -> Result<(), ErrorCode> {
+    /// Makes the machine's first thread; one use of the context becomes its own.
+    pub(crate) fn spawn_first(
+        &mut self,
+        mailbox: Mailbox,
+        start: &ThreadStart,
+        context: u32,
+    ) -> Result<(), ErrorCode> {
         let mut name = [0; THREAD_NAME_MAX];
         name[..4].copy_from_slice(b"main");
         let spec = ThreadSpec {
@@ -177,7 +182,6 @@ impl Kernel {
             name,
             ..ThreadSpec::default()
         };
-        let context = self.use_context(mailbox, start.context, start.context)?;
         let thread = self.spawn(mailbox, &spec, start.view, context)?;
         self.is_first(thread);
         Ok(())

@@ -161,7 +161,7 @@ impl Window {
 
     /// Flushes `bytes` from `offset`.
     #[inline]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
+    #[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
     pub fn flush(self, offset: usize, bytes: usize) {
         crate::persist::flush(self.base + (offset & SLOT_MASK), bytes);
     }

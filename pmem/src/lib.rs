@@ -152,6 +152,27 @@ macro_rules! loads_and_stores_of {
     };
 }
 
+/// Stores around the cache of a [`Pmem`] whose field `$region` is one, for backends to which such a store is one that is flushed at once.
+#[cfg(feature = "std")]
+macro_rules! flushed_stores_of {
+    ($region:ident) => {
+        fn write_nt(&self, at: u64, from: &[u8]) {
+            self.$region.write(at, from);
+            self.flush(at, from.len() as u64);
+        }
+        fn zero_nt(&self, at: u64, len: u64) {
+            self.$region.zero_nt(at, len);
+            self.flush(at, len);
+        }
+        fn copy_nt(&self, from: u64, to: u64, len: u64) {
+            self.$region.copy_nt(from, to, len);
+            self.flush(to, len);
+        }
+    };
+}
+#[cfg(feature = "std")]
+pub(crate) use flushed_stores_of;
+
 /// A shared reference to a region is as good as the region.
 impl<M: Pmem + ?Sized> Pmem for &M {
     #[inline]

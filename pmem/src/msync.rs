@@ -58,19 +58,8 @@ impl Msynced {
 
 impl Pmem for Msynced {
     crate::loads_and_stores_of!(region);
+    crate::flushed_stores_of!(region);
 
-    fn write_nt(&self, at: u64, from: &[u8]) {
-        self.region.write(at, from);
-        self.note(at, from.len() as u64);
-    }
-    fn zero_nt(&self, at: u64, len: u64) {
-        self.region.zero_nt(at, len);
-        self.note(at, len);
-    }
-    fn copy_nt(&self, from: u64, to: u64, len: u64) {
-        self.region.copy_nt(from, to, len);
-        self.note(to, len);
-    }
     fn flush(&self, at: u64, len: u64) {
         assert!(len <= self.len() && at <= self.len() - len, "pmem flush outside its region");
         self.note(at, len);

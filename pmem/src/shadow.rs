@@ -285,19 +285,8 @@ fn next(random: &mut u64) -> u64 {
 
 impl Pmem for Shadow {
     crate::loads_and_stores_of!(shadow);
+    crate::flushed_stores_of!(shadow);
 
-    fn write_nt(&self, at: u64, from: &[u8]) {
-        self.shadow.write(at, from);
-        self.flush(at, from.len() as u64);
-    }
-    fn zero_nt(&self, at: u64, len: u64) {
-        self.shadow.zero_nt(at, len);
-        self.flush(at, len);
-    }
-    fn copy_nt(&self, from: u64, to: u64, len: u64) {
-        self.shadow.copy_nt(from, to, len);
-        self.flush(to, len);
-    }
     fn flush(&self, at: u64, len: u64) {
         assert!(len <= self.len() && at <= self.len() - len, "pmem flush outside its region");
         self.flushed(who(), at, len, &Location::caller().to_string());

@@ -145,7 +145,8 @@ impl<M: Medium> Core<M> {
     fn finish_interrupted(&self) -> Result<()> {
         let mut state = self.state();
         let state = &mut *state;
-        self.sweep_doomed(state)?;
+        let doomed: Vec<_> = state.doomed.iter().copied().collect();
+        self.sweep(state, &doomed)?;
         let dangling = state.ties.dangling(|id| state.objects.contains_key(&id));
         for at in dangling {
             self.free_tie(state, at);

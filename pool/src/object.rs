@@ -124,8 +124,13 @@ impl<M: Medium> Drop for ObjectRef<M> {
         for pages in content.replaced.drain(..) {
             state.space.release(pages);
         }
-        // Damage met here has been reported where it was first met; nobody waits for an answer of `drop`.
-        let _ = self.core.sweep_doomed(&mut state);
+        let id = content.record.birth.id;
+        // Others keep what is tied to them whether they are in use or not.
+        if state.doomed.contains(&id) {
+            let candidates = self.core.hanging_on(&state, id);
+            // Damage met here has been reported where it was first met; nobody waits for an answer of `drop`.
+            let _ = self.core.sweep(&mut state, &candidates);
+        }
     }
 }
 

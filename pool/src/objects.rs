@@ -168,14 +168,15 @@ impl<M: Medium> Pool<M> {
                 return Err(Error::NoSuchObject(id));
             }
             let Some((opened, _)) = state.opened.get(&at) else {
+                // Found before its ties are gone. Also after dooming: it may have been the last that kept a ring of doomed ones.
+                let candidates = self.0.hanging_on(&state, id);
                 if self.0.is_held(&state, id) {
                     let mut record = self.0.load_record(at)?;
                     self.0.doom(&mut state, &mut record, at);
                 } else {
                     self.0.remove_object(&mut state, id)?;
                 }
-                // Also after dooming: the object may have been the last that kept a ring of doomed ones.
-                self.0.sweep_doomed(&mut state)?;
+                self.0.sweep(&mut state, &candidates)?;
                 break;
             };
             // In use: its lock comes before the state's.

@@ -110,7 +110,8 @@ impl<M: Medium> Pool<M> {
         let mut state = self.0.state();
         let Some(&at) = state.ties.by_tied.get(&(tied, holder)) else { return Ok(false) };
         self.0.free_tie(&mut state, at);
-        self.0.sweep_doomed(&mut state)?;
+        let candidates = self.0.hanging_on(&state, tied);
+        self.0.sweep(&mut state, &candidates)?;
         self.0.pmem.check()?;
         Ok(true)
     }
@@ -166,14 +167,24 @@ impl<M: Medium> Core<M> {
         false
     }
 
-    /// Removes every doomed object that neither a use nor a tie keeps.
-    pub(crate) fn sweep_doomed(&self, state: &mut State) -> Result<()> {
-        if state.doomed.is_empty() {
-            return Ok(());
+    /// The doomed objects that may go when `id` is deleted, or not in use any more: itself, and what is tied to it directly or through doomed ones.
+    pub(crate) fn hanging_on(&self, state: &State, id: ObjectId) -> Vec<ObjectId> {
+        let mut seen = HashSet::from([id]);
+        let mut found = vec![id];
+        let mut next = 0;
+        while let Some(&holder) = found.get(next) {
+            next += 1;
+            let doomed = state.ties.tied_to(holder).filter(|tied| state.doomed.contains(tied));
+            found.extend(doomed.filter(|&tied| seen.insert(tied)));
         }
+        found
+    }
+
+    /// Removes those of `candidates` that are doomed and that neither a use nor a tie keeps.
+    pub(crate) fn sweep(&self, state: &mut State, candidates: &[ObjectId]) -> Result<()> {
         let in_use = |id: &ObjectId| state.objects.get(id).is_some_and(|at| state.opened.contains_key(at));
-        let gone: Vec<ObjectId> =
-            state.doomed.iter().copied().filter(|id| !in_use(id) && !self.is_held(state, *id)).collect();
+        let is_gone = |id: &ObjectId| state.doomed.contains(id) && !in_use(id) && !self.is_held(state, *id);
+        let gone: Vec<ObjectId> = candidates.iter().copied().filter(is_gone).collect();
         gone.into_iter().try_for_each(|id| self.remove_object(state, id))
     }
 }

@@ -11,11 +11,13 @@
 
 pub mod blocks;
 mod machine;
+mod mounted;
 pub mod power;
 mod process;
 mod terminal;
 
 pub use machine::{Job, Machine, Place};
+pub use mounted::Mounted;
 pub use process::{Output, Running, start, start_typing};
 pub use terminal::{AtTerminal, KeyModes, start_at_terminal};
 

@@ -107,6 +107,12 @@ impl Running {
         self.input = None;
     }
 
+    /// Standard output so far.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.stdout.text()
+    }
+
     /// Waits until standard output contains `text`.
     ///
     /// # Panics

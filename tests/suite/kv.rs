@@ -1,8 +1,9 @@
 //! `kv` inside: from the host's shell, over boots, and after `twzvmm` was killed.
 
 use rustix::process::Signal;
+use std::collections::BTreeMap;
 use std::time::Duration;
-use tests::{Job, Machine, Output, Place, start};
+use tests::{Job, Machine, Output, Place, start, start_typing};
 
 tests_on!(
     local,
@@ -10,6 +11,7 @@ tests_on!(
     pairs_stay_over_boots,
     bulk_loads_show_how_far_they_are,
     a_killed_store_recovers,
+    a_server_goes_on_after_failures,
     rights_on_values_are_the_machines_affair,
 );
 tests_on!(testbed, super::NPT, pairs_stay_over_boots, rights_on_values_are_the_machines_affair);
@@ -107,6 +109,66 @@ fn a_killed_store_recovers(place: Place) {
     let keys: u32 = keys.and_then(|keys| keys.parse().ok()).expect("a number of keys");
     assert!((SHOWN..=COUNT).contains(&keys), "{keys}");
     assert!(said(&outputs[4]).ends_with("recoveries: 1"), "{:?}", outputs[4]);
+}
+
+/// Killed, and cut off with its unflushed lines lost, again and again: the server is there at the next start without having been started, and has all that it
+/// acknowledged, and nothing but that and the command that was under way.
+fn a_server_goes_on_after_failures(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let command = |number: u32| match number % 3 {
+        2 => format!("delete key-{}", (number + 4) % 7),
+        _ => format!("put key-{} value-{number}", number % 7),
+    };
+    let after = |commands: u32| {
+        let mut pairs = BTreeMap::new();
+        for number in 0..commands {
+            match number % 3 {
+                2 => drop(pairs.remove(&format!("key-{}", (number + 4) % 7))),
+                _ => drop(pairs.insert(format!("key-{}", number % 7), format!("value-{number}"))),
+            }
+        }
+        pairs
+    };
+    let mut done = 0;
+    for life in 0..8_u32 {
+        let cut = ["--power-cut".to_owned(), life.to_string()];
+        let mut words = vec!["twzvmm", "--pmem", "pool.img", "--create", "64M", "--mem", "32M"];
+        if life % 2 == 0 {
+            words.extend(cut.iter().map(String::as_str));
+        }
+        if life == 0 {
+            words.extend(["--", "kv", "serve"]);
+        }
+        let mut running = start_typing(machine.local_command(&words).expect("a local machine"));
+        running.type_in("scan\n");
+        running.wait_for("\nkv: scanned ");
+        let said = running.said();
+        let found: BTreeMap<String, String> = said
+            .lines()
+            .filter(|line| line.starts_with("key-"))
+            .filter_map(|line| line.split_once(' '))
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .collect();
+        done = (done..=done + 1)
+            .find(|&commands| after(commands) == found)
+            .unwrap_or_else(|| panic!("life {life}: after {done} commands:\n{said}"));
+        for number in done..done + 40 {
+            running.type_in(&format!("{}\n", command(number)));
+        }
+        let last = done + life * 5;
+        running.wait_for(&format!("\nkv: {} ", last + 1 - done));
+        running.signal(Signal::KILL);
+        let output = running.wait(LIMIT);
+        output.expect_status(137);
+        let acknowledged = output.stdout.lines().filter(|line| line.starts_with("kv: ")).count();
+        // Besides those, it said what it serves and that it scanned.
+        done += u32::try_from(acknowledged - 2).expect("a small number");
+    }
+    let mut running = start_typing(machine.local_command(&["twzvmm", "--pmem", "pool.img"]).expect("local"));
+    running.type_in("quit\n");
+    running.wait(LIMIT).expect_status(0);
+    let over = machine.run(&["twzvmm", "resume", "ls", "--json", "--pmem", "pool.img"]);
+    assert_eq!(said(&over), "[]");
 }
 
 /// Values of one store in objects with different rights; a program in a context of its own gets those that the machine gives it.

@@ -12,6 +12,7 @@ tests_on!(
     messages_of_both_kinds_stay_in_order,
     nobody_reads_alters_or_forges,
     what_was_acknowledged_survives_kill_9,
+    the_service_goes_on_after_a_failure,
     calls_in_the_shared_root_switch_no_root,
 );
 tests_on!(testbed, super::SMALL, messages_of_both_kinds_stay_in_order, nobody_reads_alters_or_forges);
@@ -63,6 +64,7 @@ fn nobody_reads_alters_or_forges(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     // Once with the service in a root of its own, once in the shared one.
     for option in ["", "--shared "] {
+        end_service(&machine);
         let start = format!("log {option}before");
         let output = script(&machine, &[&start, "run --own logboi --attack", "log after", "log"]);
         let broken: Vec<&str> = output.stdout.lines().filter(|line| line.starts_with("BROKEN")).collect();
@@ -117,6 +119,42 @@ fn what_was_acknowledged_survives_kill_9(place: Place) {
     }
 }
 
+/// Killed, and cut off with its unflushed lines lost: the service is there again, with the log, and without having been started.
+fn the_service_goes_on_after_a_failure(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let mut lines = Vec::new();
+    for (life, options) in
+        [&["--power-cut", "1"][..], &[], &["--power-cut", "2"], &[]].into_iter().enumerate()
+    {
+        let words = ["twzvmm", "--pmem", "pool.img", "--create", "64M", "--harts", "2"];
+        let words = [&words[..], options, &["--", "twsh"]].concat();
+        let mut running = start_typing(machine.local_command(&words).expect("a local machine"));
+        running.type_in(&format!("log life {life}\nstat done-{life}\n"));
+        running.wait_for(&format!("done-{life}:"));
+        running.signal(Signal::KILL);
+        running.wait(Duration::from_secs(20)).expect_status(137);
+        lines.push(own(&format!("life {life}")));
+        let list = machine.run(&["twzvmm", "resume", "ls", "--pmem", "pool.img"]);
+        let line = list.expect_status(0).stdout.lines().nth(1).expect("a line").to_owned();
+        let numbers: Vec<&str> = line.split_whitespace().skip(3).take(3).collect();
+        assert_eq!(numbers, ["resumable", "0", &life.to_string()], "{line}");
+    }
+    // A program that ends at once does not count as three failed tries of the service.
+    for _ in 0..4 {
+        machine.run(&["twzvmm", "--pmem", "pool.img", "--", "hello"]).expect_status(0);
+    }
+    let output = script(&machine, &["log"]);
+    assert_eq!(records(output.expect_status(0)), lines);
+    assert!(!output.stderr.contains("set aside"), "{output:?}");
+}
+
+/// Takes the service off the resume list: the next machine starts it anew.
+fn end_service(machine: &Machine) {
+    let pool = machine.pool();
+    let command = format!("twzvmm resume clear --all --pmem {pool} || ! twzvmm pool info {pool}");
+    run(machine, &["sh", "-c", &command]).expect_status(0);
+}
+
 fn calls_in_the_shared_root_switch_no_root(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     let pool = machine.pool();
@@ -134,6 +172,7 @@ fn calls_in_the_shared_root_switch_no_root(place: Place) {
     };
     let (calls, switches) = bench(&[]);
     assert!((1000..1100).contains(&calls) && switches >= 2000, "own: {calls} calls, {switches} switches");
+    end_service(&machine);
     let (calls, switches) = bench(&["--shared"]);
     assert!((1000..1100).contains(&calls) && switches < 1000, "shared: {calls} calls, {switches} switches");
 }

@@ -1,7 +1,7 @@
 //! A few of what `make test-power` does by the hundred: power cuts that lose unflushed lines, kills, a full pool, a truncated file.
 
 use tests::power::{Campaign, Load, Progress, SEEDED_FAULTS, boots, cuts, find_fault, kills};
-use tests::{Facility, available};
+use tests::{Facility, Mounted, available};
 
 /// The seed of these tests; `twz-power --seed` tries others.
 const SEED: u64 = 20_261_120;
@@ -16,18 +16,18 @@ mod local {
 
     #[test]
     fn power_cuts_lose_nothing_that_was_acknowledged() {
-        for load in [Load::Churn, Load::Ledger] {
+        for load in Load::ALL {
             let Some(mut campaign) = campaign(load, SEED) else { return };
-            cuts(&mut campaign, 15).unwrap_or_else(|error| panic!("{error}"));
+            cuts(&mut campaign, 12).unwrap_or_else(|error| panic!("{error}"));
             assert!(campaign.tally.states > 3, "{}", campaign.tally);
         }
     }
 
     #[test]
     fn kills_lose_nothing_that_was_acknowledged() {
-        for load in [Load::Churn, Load::Ledger] {
+        for load in Load::ALL {
             let Some(mut campaign) = campaign(load, SEED + 1) else { return };
-            kills(&mut campaign, 20).unwrap_or_else(|error| panic!("{error}"));
+            kills(&mut campaign, 15).unwrap_or_else(|error| panic!("{error}"));
             assert!(campaign.tally.acknowledged > 0, "{}", campaign.tally);
         }
     }
@@ -48,6 +48,33 @@ mod local {
         let Some(mut campaign) = campaign(Load::Churn, SEED + 3) else { return };
         kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
         campaign.fill().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    #[test]
+    fn a_full_disk_is_said_and_survived() {
+        let Some(memory) = Mounted::memory("8m") else { return };
+        if !available(Facility::Kvm) {
+            return;
+        }
+        let mut campaign = Campaign::within(&memory.folder(), Load::Churn, SEED + 6, &[]);
+        kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
+        campaign.fill().unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// A filesystem on a loop device whose file lies in a memory that is too small for it: each write to a new block fails.
+    #[test]
+    fn a_failing_disk_is_said_and_survived() {
+        let Some(memory) = Mounted::memory("10m") else { return };
+        let Some(disk) = memory.disk() else { return };
+        if !available(Facility::Kvm) {
+            return;
+        }
+        let mut campaign = Campaign::within(&disk.folder(), Load::Churn, SEED + 7, &[]);
+        kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
+        campaign.wear_out().unwrap_or_else(|error| panic!("{error}"));
+        memory.enlarge("64m");
+        campaign.make_room().unwrap_or_else(|error| panic!("{error}"));
+        kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
     }
 
     #[test]

@@ -174,7 +174,8 @@ impl<'a> Command<'a> {
         data.fill(template.map(|offset| unsafe { text.at(offset).read_volatile() }));
 
         // 2. Arguments, stack and heap.
-        let args = Mapped::new(home, Rights::READ)?;
+        // Should the program be resumed, the monitor stores in its name what is another then; see `docs/resume.md`.
+        let args = Mapped::new(home, READ_WRITE)?;
         args.fill(self.arguments(ours)?.into_iter());
         let (stack, heap) = (Mapped::new(home, READ_WRITE)?, Mapped::new(home, READ_WRITE)?);
 

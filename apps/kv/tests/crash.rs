@@ -7,116 +7,16 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use kv::{Options, Store};
-use libtwz::Window;
-use libtwz::prelude::{ObjectBuilder, ObjectId};
-use libtwz::simulate::{self, Event};
-use libtwz::sys::Durability;
-use libtwz::sys::hosted::{MemoryStore, use_store};
+use libtwz::prelude::ObjectId;
+use libtwz::simulate;
 use pmem::Pmem;
 use pmem::sim::{Config, Crash, Sim, explore, mutants};
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::collections::BTreeMap;
 
-const GIB: usize = 1 << 30;
-const OBJECTS: usize = 16;
-
-/// The simulator's copy of the objects in the slots from `first` on.
-struct World {
-    sim: Sim,
-    first: usize,
-    /// Pages that were ever stored to.
-    pages: RefCell<BTreeSet<usize>>,
-}
-
-thread_local! {
-    static WORLD: RefCell<Option<Rc<World>>> = const { RefCell::new(None) };
-}
-
-impl World {
-    fn begin() -> Rc<Self> {
-        use_store(Arc::new(MemoryStore::with_durability(Durability::Power).unwrap())).unwrap();
-        assert!(simulate::record_with(|event, _| {
-            WORLD.with(|world| {
-                // Not while the world itself is at work.
-                if let Ok(world) = world.try_borrow()
-                    && let Some(world) = world.as_ref()
-                {
-                    world.tell(event);
-                }
-            });
-        }));
-        let probe = ObjectBuilder::new().build(()).unwrap();
-        Rc::new(Self {
-            sim: Sim::new((OBJECTS * GIB) as u64),
-            first: probe.window().base() + GIB,
-            pages: RefCell::default(),
-        })
-    }
-
-    fn on<R>(self: &Rc<Self>, body: impl FnOnce() -> R) -> R {
-        WORLD.with(|world| *world.borrow_mut() = Some(Rc::clone(self)));
-        let result = body();
-        WORLD.with(|world| *world.borrow_mut() = None);
-        result
-    }
-
-    fn place(&self, address: usize) -> Option<u64> {
-        address.checked_sub(self.first).filter(|at| *at < OBJECTS * GIB).map(|at| at as u64)
-    }
-
-    fn tell(&self, event: Event) {
-        match event {
-            Event::Stored { address, bytes } => self.store(address, bytes, false),
-            Event::Around { address, bytes } => self.store(address, bytes, true),
-            Event::Flush { address, bytes } => {
-                for line in (address & !63..address + bytes).step_by(64) {
-                    if let Some(at) = self.place(line) {
-                        self.sim.flush(at, 64);
-                    }
-                }
-            }
-            Event::Fence => self.sim.fence(),
-        }
-    }
-
-    fn store(&self, address: usize, bytes: usize, around: bool) {
-        for word in (address & !7..address + bytes).step_by(8) {
-            let Some(at) = self.place(word) else { continue };
-            let value = Window::around(word).unwrap().load(word % GIB);
-            self.pages.borrow_mut().insert(word - word % 4096 - self.first);
-            if around {
-                self.sim.write_nt(at, &value.to_le_bytes());
-            } else if self.sim.load(at) != value {
-                self.sim.store(at, value);
-            }
-        }
-    }
-
-    /// Gives the objects the simulator's contents.
-    fn load(&self) {
-        for &page in self.pages.borrow().iter() {
-            let window = Window::around(self.first + page).unwrap();
-            let theirs = self.sim.base().wrapping_add(page).cast_const();
-            // SAFETY: the simulator's memory has OBJECTS GiB, and this thread is the only one that uses it.
-            let theirs = unsafe { std::slice::from_raw_parts(theirs, 4096) };
-            // SAFETY: a page of an object that is mapped (it was stored to); nobody changes it meanwhile.
-            let ours = unsafe { std::slice::from_raw_parts((self.first + page) as *const u8, 4096) };
-            if ours == theirs {
-                continue;
-            }
-            for at in (page..page + 4096).step_by(8) {
-                let word = window.word(at % GIB);
-                let value = self.sim.load(at as u64);
-                if word.load(Ordering::Relaxed) != value {
-                    word.store(value, Ordering::Relaxed);
-                }
-            }
-        }
-    }
-}
+/// The simulator's copy of the objects, as `libtwz`'s own crash tests have it.
+#[allow(dead_code, reason = "these tests know less of the objects, and record from the start")]
+#[path = "../../../libtwz/tests/crash/world.rs"]
+mod world;
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -192,10 +92,10 @@ fn is_ordering(event: &pmem::sim::Event) -> bool {
 
 #[test]
 fn what_was_acknowledged_survives() {
-    let world = World::begin();
+    let (_one, world) = world::begin();
     let options = Options { data_bytes: 64 << 10, index_segments: 2, ..Options::default() };
     // All of the store's making goes into the simulator, too.
-    let (trace, id) = world.on(|| {
+    let id = world.on(|| {
         let store = Store::create(&options).unwrap();
         let id = store.id();
         // A large block, freed: small records do not fit its class, so the run begins with making another object.
@@ -203,10 +103,10 @@ fn what_was_acknowledged_survives() {
         store.delete(b"large").unwrap();
         store.close().unwrap();
         world.sim.fence();
-        world.sim.start_recording();
+        world.record();
         let mut store = Store::open(id).unwrap();
         for step in 0..9 {
-            world.sim.mark(step);
+            world.mark(step);
             operate(step, Some(&store), &mut Pairs::new());
             if step == 4 {
                 store.close().unwrap();
@@ -215,10 +115,10 @@ fn what_was_acknowledged_survives() {
         }
         assert!(store.stats().unwrap().data_objects > 1, "the run grows past one object");
         store.close().unwrap();
-        (world.sim.take_trace(), id)
+        id
     });
+    let (trace, _) = world.take();
     println!("{} events", trace.len());
-    world.sim.rewind(&trace);
     let accept = &mut |_: &Sim, crash: Crash| {
         world.load();
         simulate::reboot();

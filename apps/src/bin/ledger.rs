@@ -8,13 +8,16 @@
 #![no_std]
 #![no_main]
 
+#[path = "churn/books.rs"]
+mod books;
 #[path = "churn/plan.rs"]
 mod plan;
 
+use books::{Books, Seen, place};
 use libtwz::collections::{BTreeMap, HashMap};
 use libtwz::prelude::*;
 use libtwz::resume::{self, Resumed};
-use plan::{ACCOUNTS, BALANCE, Operation, THINGS};
+use plan::{Operation, THINGS};
 
 /// Notes that things may point to.
 const NOTES: u64 = 32;
@@ -31,9 +34,7 @@ struct Note {
 #[derive(Invariant)]
 #[repr(C)]
 struct Ledger {
-    seed: PCell<u64>,
-    done: PCell<u64>,
-    accounts: [PCell<u64>; place(ACCOUNTS)],
+    books: Books,
     tree: BTreeMap<u64, u64>,
     hash: HashMap<u64, u64>,
     things: [InvPtr<Note>; place(THINGS)],
@@ -42,11 +43,8 @@ struct Ledger {
 
 #[libtwz::main]
 fn main() -> Result<u8> {
-    let seed = libtwz::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(1);
     let ledger = Object::<Ledger>::named("ledger", || Ledger {
-        seed: PCell::new(seed),
-        done: PCell::new(0),
-        accounts: [const { PCell::new(BALANCE) }; place(ACCOUNTS)],
+        books: Books::new(),
         tree: BTreeMap::new(),
         hash: HashMap::new(),
         things: [const { InvPtr::null() }; place(THINGS)],
@@ -62,41 +60,29 @@ fn go_on(resumed: Resumed) -> Result<u8> {
 }
 
 fn work(ledger: &Object<Ledger>, is_first: bool) -> Result<u8> {
-    println!("ledger: found {}", ledger.done.get());
-    for (account, amount) in ledger.accounts.iter().enumerate() {
-        println!("ledger: account {account} {}", amount.get());
+    if !ledger.books.tell("ledger", |thing| look(ledger, thing))? {
+        return Ok(TORN);
     }
-    for thing in 0..THINGS {
-        match look(ledger, thing)? {
-            Ok(Some(version)) => println!("ledger: thing {thing} {version}"),
-            Ok(None) => {}
-            Err(what) => {
-                println!("ledger: TORN thing {thing}: {what}");
-                return Ok(TORN);
-            }
-        }
-    }
-    println!("ledger: that is all");
     if !is_first {
         resume::confirm()?;
     }
     loop {
-        let done = ledger.done.get();
-        let operation = plan::operation(ledger.seed.get(), done);
+        let done = ledger.books.done.get();
+        let operation = plan::operation(ledger.books.seed.get(), done);
         // An object cannot be made within a transaction: one that no transaction points to is made again.
         if let Operation::Make { .. } = operation {
             provide(ledger, done % NOTES)?;
         }
         ledger.tx(|tx| {
             change(ledger, tx, operation, done)?;
-            tx.set(&ledger.done, done + 1)
+            ledger.books.count(tx)
         })?;
         println!("ledger: done {}", done + 1);
     }
 }
 
 /// The version of a thing, if the three places agree on it.
-fn look(ledger: &Object<Ledger>, thing: u64) -> Result<core::result::Result<Option<u64>, &'static str>> {
+fn look(ledger: &Object<Ledger>, thing: u64) -> Result<Seen> {
     let version = ledger.tree.get(&thing)?;
     if ledger.hash.get(&thing)? != version {
         return Ok(Err("tree and hash map differ"));
@@ -121,11 +107,7 @@ fn provide(ledger: &Object<Ledger>, number: u64) -> Result<()> {
 
 fn change(ledger: &Object<Ledger>, tx: &Tx, operation: Operation, done: u64) -> Result<()> {
     let (thing, version) = match operation {
-        Operation::Transfer { from, to, amount } => {
-            let (from, to) = (&ledger.accounts[place(from)], &ledger.accounts[place(to)]);
-            tx.set(from, from.get() - amount)?;
-            return tx.set(to, to.get() + amount);
-        }
+        Operation::Transfer { from, to, amount } => return ledger.books.transfer(tx, from, to, amount),
         Operation::Make { thing } => (thing, Some(done)),
         Operation::Copy { thing, source } => (thing, ledger.tree.get(&source)?),
         Operation::Remove { thing } => (thing, None),
@@ -139,9 +121,4 @@ fn change(ledger: &Object<Ledger>, tx: &Tx, operation: Operation, done: u64) -> 
     ledger.tree.insert_in(tx, thing, version)?;
     ledger.hash.insert_in(tx, thing, version)?;
     tx.point(pointer, Some(ledger.notes[place(version % NOTES)].resolve()?))
-}
-
-#[allow(clippy::cast_possible_truncation, reason = "small numbers")]
-const fn place(number: u64) -> usize {
-    number as usize
 }

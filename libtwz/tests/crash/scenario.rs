@@ -46,7 +46,7 @@ pub(crate) fn scenario(
     how: &mut How<'_>,
 ) {
     world.on(|| {
-        world.begin_recording(objects);
+        world.record_from(objects);
         for step in 0.. {
             world.mark(step);
             if !steps(step) {

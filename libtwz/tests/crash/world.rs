@@ -1,4 +1,6 @@
 //! The objects of a scenario in `pmem`'s simulator: what `libtwz` does to them, in program order, with the places that did it.
+//!
+//! The crash tests of programs on `libtwz` include this file, too (`apps/kv/tests/crash.rs`).
 
 use libtwz::Window;
 use libtwz::prelude::*;
@@ -30,7 +32,9 @@ pub(crate) struct World {
     pages: RefCell<BTreeSet<usize>>,
     /// Lines that are never flushed (locks, tails, dirty sets): what they hold after a failure must not matter.
     unflushed: RefCell<Vec<(usize, usize)>>,
-    /// Look for stores that were not told of: in the run itself, where no contents come from elsewhere.
+    /// Between the beginning of the recording and its end.
+    recording: Cell<bool>,
+    /// Look for stores that were not told of: in a run with no contents from elsewhere, of which all lines are known that are never flushed.
     strict: Cell<bool>,
     /// Which place did each event since the recording began; in step with the trace.
     sites: RefCell<Vec<Site>>,
@@ -75,7 +79,7 @@ impl World {
     }
 
     fn note(&self, site: Site) {
-        if self.strict.get() {
+        if self.recording.get() {
             self.sites.borrow_mut().push(site);
         }
     }
@@ -87,8 +91,9 @@ impl World {
         self.note(std::panic::Location::caller());
     }
 
-    /// What was done since [`World::begin_recording`], and where in the program; memory is as it was then.
+    /// What was done since [`World::record`], and where in the program; memory is as it was then.
     pub(crate) fn take(&self) -> (Vec<pmem::sim::Event>, Vec<Site>) {
+        self.recording.set(false);
         self.strict.set(false);
         let trace = self.sim.take_trace();
         self.sim.rewind(&trace);
@@ -97,8 +102,15 @@ impl World {
         (trace, sites)
     }
 
-    /// What was built so far in these objects is durable: takes it into the simulator as it is, and records from here on.
-    pub(crate) fn begin_recording(&self, objects: &[Window]) {
+    /// Records from here on.
+    pub(crate) fn record(&self) {
+        self.sim.start_recording();
+        self.recording.set(true);
+    }
+
+    /// What was built so far in these objects is durable: takes it into the simulator as it is, and records from here on. Stores that are not told of are
+    /// errors then.
+    pub(crate) fn record_from(&self, objects: &[Window]) {
         for object in objects {
             self.know(*object);
         }
@@ -113,7 +125,7 @@ impl World {
                 }
             }
         }
-        self.sim.start_recording();
+        self.record();
         self.strict.set(true);
     }
 
@@ -190,6 +202,7 @@ pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
         first: probe.window().base() + GIB,
         pages: RefCell::default(),
         unflushed: RefCell::default(),
+        recording: Cell::new(false),
         strict: Cell::new(false),
         sites: RefCell::default(),
     });

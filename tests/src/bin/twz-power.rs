@@ -40,7 +40,9 @@ fn main() -> ExitCode {
         }
     });
     let mut has_failed = false;
+    let mut all = Tally::default();
     let mut tell = |what: &str, campaign: &Campaign, result: Result<(), String>| {
+        all += campaign.tally;
         let seconds = began.elapsed().as_secs();
         match result {
             Ok(()) => println!("{seconds:>5} s  {what}: {}", campaign.tally),
@@ -50,22 +52,23 @@ fn main() -> ExitCode {
             }
         }
     };
-    for (load, share) in [(Load::Churn, 0), (Load::Ledger, 1)] {
-        // Half to each.
-        let part = |number: u64| number.div_ceil(2);
+    for (load, share) in Load::ALL.into_iter().zip(0..) {
+        // As many for each.
+        let part = |number: u64| number.div_ceil(Load::ALL.len() as u64);
         let name = load.name();
+        let campaign = |more: u64| Campaign::new(load, seed + share + more, &[]).watched(&progress);
         if number_of_cuts > 0 {
-            let mut campaign = Campaign::new(load, seed + share, &[]).watched(&progress);
+            let mut campaign = campaign(0);
             let result = cuts(&mut campaign, part(number_of_cuts));
             tell(&format!("{name}, power cuts that lose unflushed lines"), &campaign, result);
         }
         if number_of_kills > 0 {
-            let mut campaign = Campaign::new(load, seed + share + 10, &[]).watched(&progress);
+            let mut campaign = campaign(10);
             let result = kills(&mut campaign, part(number_of_kills));
             tell(&format!("{name}, kills"), &campaign, result);
         }
         if number_of_boots > 0 {
-            let mut campaign = Campaign::new(load, seed + share + 20, &[]).watched(&progress);
+            let mut campaign = campaign(20);
             let result = boots(&mut campaign, part(number_of_boots), 4);
             tell(&format!("{name}, power cuts in the testbed"), &campaign, result);
         }
@@ -84,6 +87,9 @@ fn main() -> ExitCode {
                 println!("{seconds:>5} s  seeded fault, {name}: FAILED: {error}");
             }
         }
+    }
+    if !has_failed {
+        println!("{:>5} s  all: {all}", began.elapsed().as_secs());
     }
     if has_failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -18,7 +18,8 @@ use crate::{Output, Running, binary, start};
 use model::{Model, Said};
 use rustix::process::{Pid, Resource, Rlimit, Signal, prlimit};
 use std::fmt;
-use std::path::PathBuf;
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -75,15 +76,32 @@ pub enum Load {
     Churn,
     /// `libtwz`: transactions, collections, pointers through FOTs.
     Ledger,
+    /// `kv`: pairs put, deleted and loaded, transactions beside them.
+    Pairs,
+    /// Security contexts: capabilities granted and revoked.
+    Grants,
 }
 
 impl Load {
+    /// All.
+    pub const ALL: [Self; 4] = [Self::Churn, Self::Ledger, Self::Pairs, Self::Grants];
+
     /// The program's name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Churn => "churn",
             Self::Ledger => "ledger",
+            Self::Pairs => "pairs",
+            Self::Grants => "grants",
+        }
+    }
+
+    /// Before which event its power fails. Each operation on rights takes many switches of contexts, so fewer of those are waited for.
+    const fn events_max(self) -> u64 {
+        match self {
+            Self::Grants => 700,
+            _ => 1500,
         }
     }
 }
@@ -95,7 +113,7 @@ pub struct Tally {
     pub cuts: u64,
     /// Kills and stops.
     pub kills: u64,
-    /// Lives in which `churn` came so far as to tell what it found: states that were checked.
+    /// Lives in which the load came so far as to tell what it found: states that were checked.
     pub states: u64,
     /// Operations that had been acknowledged when they were checked.
     pub acknowledged: u64,
@@ -111,6 +129,16 @@ impl fmt::Display for Tally {
             "{cuts} power cuts, {kills} kills, {states} states checked, {acknowledged} acknowledged operations checked, \
              set aside and retried {set_aside} times: 0 lost, 0 torn"
         )
+    }
+}
+
+impl AddAssign for Tally {
+    fn add_assign(&mut self, other: Self) {
+        self.cuts += other.cuts;
+        self.kills += other.kills;
+        self.states += other.states;
+        self.acknowledged += other.acknowledged;
+        self.set_aside += other.set_aside;
     }
 }
 
@@ -144,9 +172,18 @@ impl Campaign {
     #[must_use]
     pub fn new(load: Load, seed: u64, deaf_to: &[&str]) -> Self {
         let memory = PathBuf::from("/dev/shm");
-        let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+        let folder = if memory.is_dir() { memory } else { std::env::temp_dir() };
+        Self::within(&folder, load, seed, deaf_to)
+    }
+
+    /// A new pool somewhere in this folder.
+    ///
+    /// # Panics
+    /// If there is no room for it.
+    #[must_use]
+    pub fn within(folder: &Path, load: Load, seed: u64, deaf_to: &[&str]) -> Self {
         Self {
-            folder: folder.expect("room for a pool"),
+            folder: tempfile::tempdir_in(folder).expect("room for a pool"),
             load,
             model: Model::new(seed),
             seed,
@@ -296,11 +333,8 @@ impl Campaign {
     /// # Errors
     /// As [`Campaign::round`].
     pub fn fill(&mut self) -> Result<(), String> {
-        let pool = self.pool();
-        let mut command = Command::new(binary("twzvmm"));
-        command.arg("--pmem").arg(&pool).args(["--mem", "32M", "--", "churn", "fill"]);
         // 128 + the fault: out of space.
-        let filled = start(command).wait(LIMIT);
+        let filled = self.run_fill();
         if filled.status != 133 || !filled.stderr.contains("out of space") {
             return Err(format!("filling ended with {}: {}", filled.status, filled.stderr));
         }
@@ -314,9 +348,43 @@ impl Campaign {
         running.signal(Signal::KILL);
         let output = running.wait(LIMIT);
         self.judge_full(&output)?;
+        self.make_room()
+    }
+
+    /// Fills the pool on a disk that fails meanwhile: the machine must say so and end, and so must the next one.
+    ///
+    /// # Errors
+    /// As [`Campaign::round`].
+    pub fn wear_out(&mut self) -> Result<(), String> {
+        let filled = self.run_fill();
+        let next = self.start(None).wait(LIMIT);
+        for output in [filled, next] {
+            // It fails in an operation, or at last, when all is written out.
+            let said = ["twzvmm: a write to the disk under the pool failed", "twzvmm: cannot sync "];
+            if output.status != 2 || !said.iter().any(|said| output.stderr.contains(said)) {
+                return Err(format!("a failed disk: status {}, {}", output.status, output.stderr));
+            }
+            self.judge_full(&output)?;
+            // Whether its end was recorded cannot be known.
+            self.is_listed = false;
+        }
+        Ok(())
+    }
+
+    fn run_fill(&self) -> Output {
+        let mut command = Command::new(binary("twzvmm"));
+        command.arg("--pmem").arg(self.pool()).args(["--mem", "32M", "--", "churn", "fill"]);
+        start(command).wait(LIMIT)
+    }
+
+    /// Deletes what filled the pool, and lets the load come up again.
+    ///
+    /// # Errors
+    /// As [`Campaign::round`].
+    pub fn make_room(&mut self) -> Result<(), String> {
         self.check_pool()?;
         let mut command = Command::new(binary("twzvmm"));
-        command.args(["pool", "rm"]).arg(&pool).arg("churn/fill");
+        command.args(["pool", "rm"]).arg(self.pool()).arg("churn/fill");
         let removed = start(command).wait(LIMIT);
         if removed.status != 0 {
             return Err(format!("making room: {}", removed.stderr));
@@ -324,7 +392,7 @@ impl Campaign {
         self.settle()
     }
 
-    /// A life in which the pool was full.
+    /// A life in which the pool was full, or its disk failed.
     fn judge_full(&mut self, output: &Output) -> Result<(), String> {
         let mut said = output.clone();
         said.status = 137;
@@ -332,7 +400,7 @@ impl Campaign {
         said.stdout = said
             .stdout
             .lines()
-            .filter(|line| !line.contains("the pool is full"))
+            .filter(|line| !line.contains("the pool is full") && !line.contains("medium failed"))
             .map(|line| format!("{line}\n"))
             .collect();
         self.judge(&said, AT_ONCE)?;
@@ -482,7 +550,7 @@ pub fn cuts(campaign: &mut Campaign, count: u64) -> Result<(), String> {
             0 => End::KillShadowed(moment(campaign)),
             // Now and then early, in the start of the machine.
             1 => End::PowerCut { events: campaign.lot(60) },
-            _ => End::PowerCut { events: campaign.lot(1500) },
+            _ => End::PowerCut { events: campaign.lot(campaign.load.events_max()) },
         };
         campaign.round(end)?;
     }
@@ -518,6 +586,9 @@ pub const SEEDED_FAULTS: &[(&str, Load, &[&str])] = &[
         Load::Ledger,
         &["libtwz/src/tx/mod.rs", "libtwz/src/tx/part.rs"],
     ),
+    ("no flush of kv's records", Load::Pairs, &["apps/kv/src/data.rs"]),
+    ("no flush of capabilities", Load::Grants, &["apps/src/mapped.rs"]),
+    ("no flush of revocations", Load::Grants, &["pool/src/object.rs"]),
 ];
 
 /// Cuts the power of machines with a forgotten flush until that shows; after how many cuts, and how. The same cuts without the fault must not show
@@ -552,7 +623,7 @@ const CUTS: u64 = 4;
 fn few_cuts(mut campaign: Campaign) -> Option<(u64, String)> {
     campaign.limit = LIMIT_SEEDED;
     for _ in 0..CUTS {
-        let events = 200 + campaign.lot(1200);
+        let events = 200 + campaign.lot(campaign.load.events_max() - 300);
         if let Err(how) = campaign.round(End::PowerCut { events }) {
             return Some((campaign.tally.cuts, how));
         }

@@ -448,6 +448,9 @@ impl Machine {
             }
         }
         shared.drain_console(&also_signals);
+        if matches!(shared.ending(), Some(Ending::Exit(_))) {
+            shared.monitor.resume_interrupted()?;
+        }
         // Of a file that was truncated, nothing is written out: that may need a page that is gone.
         if !matches!(shared.ending(), Some(Ending::Truncated { .. })) {
             pool.sync()?;

@@ -30,7 +30,7 @@ use ept_contexts::{CHUNK_SIZE, Narrowing, ShowError, Touched};
 use facts::PoolObjects;
 use pool::{Access, Error as PoolError, ObjectRef, Pool, ShareHook};
 use sec::{Authority, AuthorityError, Decision};
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -79,6 +79,8 @@ pub(super) struct Monitor {
     resume: Mutex<ResumeList>,
     /// Those that this start has not begun yet.
     resume_order: Mutex<VecDeque<u64>>,
+    /// Views of threads of an earlier life that have not begun in this one. What stands in their memory is that life's.
+    dormant: Mutex<HashSet<ObjectId>>,
     /// What this run's programs are told, once there was one.
     life: Mutex<Option<Life>>,
 }
@@ -131,7 +133,8 @@ impl Monitor {
     pub(super) fn new(parts: Parts) -> Result<Self, PoolError> {
         let Parts { pool, session, maker, first_root, limits, harts, on_revision, expiry_timer, resume } =
             parts;
-        let resume_order = resume.in_order().into_iter().map(|(number, _)| number).collect();
+        let (resume_order, dormant) =
+            resume.in_order().into_iter().map(|(number, record)| (number, record.view)).unzip();
         let revocations = revocation::load(&pool)?;
         let contexts = Arc::new(Mutex::new(Contexts::new(maker, first_root, limits, harts)));
         pool.set_share_hook(Some(Arc::new(Hook(Arc::clone(&contexts)))));
@@ -147,6 +150,7 @@ impl Monitor {
             expiry_timer,
             resume: Mutex::new(resume),
             resume_order: Mutex::new(resume_order),
+            dormant: Mutex::new(dormant),
             life: Mutex::new(None),
         })
     }

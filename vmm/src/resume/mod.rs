@@ -18,6 +18,7 @@ pub mod command;
 use crate::machine::PROGRAM_PREFIX;
 use pool::{Error as PoolError, ObjectRef, ObjectSpec, Pool};
 use serde::Serialize;
+use std::collections::HashSet;
 use twz_abi::ObjectId;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::resume::ResumeSpec;
@@ -189,7 +190,7 @@ impl ResumeList {
             return Err(PoolError::NoSuchObject(id));
         }
         let mut list = Self { object: Some(id), ..empty };
-        let mut replaced = Vec::new();
+        let mut replaced = HashSet::new();
         for extent in object.extents()? {
             // Records never cross pages.
             let end = (extent.object_offset + extent.len).min(record_offset(RECORDS_MAX));
@@ -201,7 +202,7 @@ impl ResumeList {
                 at += RECORD_BYTES;
                 let Some(word) = Word::unpack(raw.word) else { continue };
                 list.next_sequence = list.next_sequence.max(raw.sequence + 1);
-                replaced.push(raw.replaces);
+                replaced.insert(raw.replaces);
                 let RawRecord { sequence, order, view, context, text, spec, .. } = raw;
                 list.put(index, Some(Record { word, view, context, text, spec, sequence, order }));
             }

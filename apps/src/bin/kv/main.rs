@@ -8,10 +8,12 @@
 #![no_main]
 
 mod load;
+mod serve;
 
 use kv::{Options, Region, Stats, Store};
 use libtwz::names::Namespace;
 use libtwz::prelude::*;
+use libtwz::resume::Resumed;
 
 const USAGE: &str = "usage: kv [--store NAME] COMMAND
   put KEY VALUE [REGION]   give KEY a value, in an object of region 0 or REGION
@@ -20,6 +22,7 @@ const USAGE: &str = "usage: kv [--store NAME] COMMAND
   scan [LIMIT]             print pairs, in no order
   load COUNT               put COUNT generated pairs, and show how far it is
   read                     put the pairs that stand in the input's lines, as KEY VALUE
+  serve                    do what is typed: put, get, delete, scan, quit; go on with that at the machine's next start
   stats                    count keys, objects and bytes
   region [r|rw|none] [KEY] add a region whose objects everybody may read, write, or neither; print its number and objects.
                            KEY: the ID of the key that can grant more";
@@ -36,7 +39,16 @@ fn main() -> u8 {
         words.remove(0);
     }
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    run(&name, &words).unwrap_or_else(|message| {
+    status(run(&name, &words))
+}
+
+#[libtwz::resume]
+fn go_on(resumed: Resumed) -> u8 {
+    status(serve::go_on(resumed.state))
+}
+
+fn status(outcome: Outcome) -> u8 {
+    outcome.unwrap_or_else(|message| {
         eprintln!("kv: {message}");
         1
     })
@@ -57,6 +69,7 @@ fn run(name: &str, words: &[&str]) -> Outcome {
         ["scan", limit] => scan(name, number(limit)?.into()),
         ["load", count] => load::generated(&for_writing(name)?, number(count)?),
         ["read"] => load::lines(&for_writing(name)?),
+        ["serve"] => serve::begin(name),
         ["stats"] => stats(name),
         ["region"] => region(name, "rw", ObjectId::NULL),
         ["region", rights] => region(name, rights, ObjectId::NULL),
@@ -113,18 +126,22 @@ fn get(name: &str, key: &str) -> Outcome {
 }
 
 fn scan(name: &str, limit: u64) -> Outcome {
-    let mut left = limit;
-    for_reading(name)?
-        .scan(|value| {
-            if left > 0 {
-                left -= 1;
-                let (key, value) = (value.key()?, value.to_vec()?);
-                println!("{} {}", String::from_utf8_lossy(&key), String::from_utf8_lossy(&value));
-            }
-            Ok(())
-        })
-        .map_err(text)?;
+    pairs(&for_reading(name)?, limit).map_err(text)?;
     Ok(0)
+}
+
+/// Prints pairs, at most so many; returns how many.
+fn pairs(store: &Store, limit: u64) -> kv::Result<u64> {
+    let mut printed = 0;
+    store.scan(|value| {
+        if printed < limit {
+            printed += 1;
+            let (key, value) = (value.key()?, value.to_vec()?);
+            println!("{} {}", String::from_utf8_lossy(&key), String::from_utf8_lossy(&value));
+        }
+        Ok(())
+    })?;
+    Ok(printed)
 }
 
 fn stats(name: &str) -> Outcome {

@@ -26,7 +26,7 @@ pub(crate) fn connect(shared: bool, ours: Args) -> Result<Logger, ErrorCode> {
     let home = Home::named(SERVICE, shared)?;
     let Home::Own { owner, context } = &home else { return Err(ErrorCode::NotPermitted) };
     if runs(context) {
-        return Logger::connect();
+        return connect_soon();
     }
     context.close_gates()?;
     context.place(shared)?;
@@ -48,7 +48,18 @@ pub(crate) fn connect(shared: bool, ours: Args) -> Result<Logger, ErrorCode> {
     Logger::connect()
 }
 
-/// Whether the gates lead somewhere. Those of an earlier machine do not: their view went with it. They must not even be called, which would
+/// Connects to a service that is there, or is beginning again.
+fn connect_soon() -> Result<Logger, ErrorCode> {
+    let began = syscall::clock()?.0;
+    loop {
+        match Logger::connect() {
+            Err(ErrorCode::Busy) if syscall::clock()?.0 - began < PATIENCE => syscall::thread_yield(),
+            connected => return connected,
+        }
+    }
+}
+
+/// Whether the gates lead somewhere. Those of an earlier machine do not, unless the service is resumed: their view went with it. They must not even be called, which would
 /// enter the context where it was, and keep it there.
 fn runs(context: &ContextObject) -> bool {
     let gate =

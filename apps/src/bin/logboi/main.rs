@@ -17,9 +17,11 @@ mod service;
 use alloc::string::{String, ToString};
 use apps::options::Options;
 use twz_rt::abi::ErrorCode;
+use twz_rt::resume::Resumed;
 use twz_rt::{Args, println};
 
 twz_rt::entry!(main);
+twz_rt::resume_entry!(go_on);
 
 const USAGE: &str = "usage:
   logboi [--shared]                     print the log, oldest record first
@@ -34,7 +36,7 @@ const LEVEL: u32 = 3;
 fn main(args: Args) -> Result<u8, String> {
     let mut options = Options::new(args);
     if options.flag("--serve") {
-        return service::serve().map_err(text);
+        return service::serve(false).map_err(text);
     }
     if options.flag("--attack") {
         return Ok(attack::attack());
@@ -67,6 +69,11 @@ fn main(args: Args) -> Result<u8, String> {
         None => logger.log(LEVEL, &line).map_err(text)?,
     }
     Ok(0)
+}
+
+/// The service's thread at the machine's next start.
+fn go_on(_: Args, _: Resumed) -> Result<u8, String> {
+    service::serve(true).map_err(text)
 }
 
 fn text(error: ErrorCode) -> String {

@@ -5,7 +5,8 @@
 //! - Clients' words are claims. A client is known by the context that the kernel says it called from, and its number only finds the entry.
 //! - Clients' memory may vanish or change at any time: it is read by [`probe`], copied once, before the log is locked. So no client's
 //!   crash or malice keeps the lock, or ends the service's thread.
-//! - Everything but the log's object is volatile: each start of the machine begins with no client.
+//! - Its thread is resumable: once started, the service is there at every start of the machine. Everything but the log's object is of one
+//!   life: each start begins with no client, and refuses calls until the service is ready.
 
 use crate::clock::Clock;
 use apps::context_object::ContextObject;
@@ -27,7 +28,7 @@ use twz_rt::abi::{ErrorCode, ObjectId, Rights};
 use twz_rt::context::{self, GateFn, entry_offset, gate_return};
 use twz_rt::sync::{self, Lock};
 use twz_rt::view::{self, View};
-use twz_rt::{fault, syscall};
+use twz_rt::{fault, resume, slots, syscall};
 use zerocopy::IntoBytes;
 
 /// Name of the log's object, for people: the service finds it by [`ROOT`].
@@ -46,6 +47,8 @@ const STACKS: u32 = 16;
 const STACK_BYTES: u32 = 0x1_0000;
 /// Clients at a time: a sleep can wait for one word each.
 const CLIENTS: usize = 60;
+/// Slots in which objects of a former life may be mapped: the lowest free one is taken, and fewer than these are ever in use.
+const FORMER_SLOTS: u64 = 256;
 /// How long the thread sleeps when it cannot sleep on its clients' words.
 const PAUSE_NANOSECONDS: u64 = 10_000_000;
 
@@ -86,13 +89,17 @@ static CHANGES: AtomicU32 = AtomicU32::new(0);
 /// Gates in the order of their numbers.
 const GATES: [GateFn; gates::COUNT as usize] = [key, connect, log, flush, disconnect, read];
 
-/// Sets the service up in this context and view, and serves streams for ever.
+/// Sets the service up in this context and view, for this life or for all that follow, and serves streams for ever.
 ///
 /// # Errors
 /// What making or opening its objects says.
-pub(crate) fn serve() -> Result<u8, ErrorCode> {
+pub(crate) fn serve(is_resumed: bool) -> Result<u8, ErrorCode> {
     // SAFETY: the handler takes no lock, and changes frames of probes only.
     unsafe { fault::set_handler(on_fault) };
+    if is_resumed {
+        // What former clients shared; they are gone.
+        (slots::FIRST..slots::FIRST + FORMER_SLOTS).for_each(|slot| View::current().clear(slot));
+    }
     let me = ContextObject::open(context::current()?, BOTH)?;
     let object = log_object(&me)?;
     let bytes = Mapped::of(object)?;
@@ -120,6 +127,11 @@ pub(crate) fn serve() -> Result<u8, ErrorCode> {
             stack_count: STACKS,
         };
         me.set_gate(number, &entry)?;
+    }
+    if is_resumed {
+        resume::confirm()?;
+    } else {
+        resume::set(crate::_resume, object, 0)?;
     }
     loop {
         take_streams();

@@ -48,6 +48,9 @@ impl Monitor {
     }
 
     /// Where gate `number` of the context `into` leads, if threads in `context` may call it; enters that context.
+    ///
+    /// # Errors
+    /// [`ErrorCode::Busy`] if the gate's view is that of a thread that was cut off and has not begun again; what `may_call` refuses.
     pub(in crate::machine) fn gate(
         &self,
         context: ObjectId,
@@ -58,6 +61,9 @@ impl Monitor {
         let mut authority = self.authority();
         let objects = PoolObjects(&self.pool);
         let gate = authority.may_call(&objects, context, into, number, now()).map_err(refusal)?;
+        if gate.view.is_some_and(|view| self.is_dormant(view)) {
+            return Err(ErrorCode::Busy);
+        }
         let header =
             sec::Context::read(&facts::Bytes(&self.pool, into)).map_err(|_| ErrorCode::BadContext)?;
         let entered = self.enter_as(into, &header)?;

@@ -188,6 +188,7 @@ impl Monitor {
             let Some(record) = self.count_try(number) else { continue };
             match self.begin_again(&record) {
                 Ok((entered, spec)) => {
+                    self.dormant.lock().unwrap_or_else(PoisonError::into_inner).remove(&record.view);
                     let Record { view, context, .. } = record;
                     let times = u64::from(record.word.times);
                     tracing::info!(thread = record.describe(&self.pool), times, "resuming");
@@ -196,6 +197,28 @@ impl Monitor {
                 Err(reason) => self.not_resumed(&mut self.resume_list(), number, &record, &reason),
             }
         }
+    }
+
+    /// Whether a thread of an earlier life has this view and has not begun in this one.
+    pub(super) fn is_dormant(&self, view: ObjectId) -> bool {
+        self.dormant.lock().unwrap_or_else(PoisonError::into_inner).contains(&view)
+    }
+
+    /// The machine ends in good order: a thread that did not come to confirm its try before has not failed.
+    ///
+    /// # Errors
+    /// The pool's.
+    pub(in crate::machine) fn resume_interrupted(&self) -> Result<(), PoolError> {
+        let mut list = self.resume_list();
+        for (number, record) in list.in_order() {
+            let word = record.word;
+            let is_under_way =
+                word.kind == Kind::Resumable && word.tries > 0 && !word.confirmed && !word.faulted;
+            if is_under_way && !self.is_dormant(record.view) {
+                list.change(&self.pool, number, |word| word.tries -= 1)?;
+            }
+        }
+        Ok(())
     }
 
     /// Counts a try of a thread and returns its record; `None` if it is not to be started.
