@@ -37,8 +37,10 @@ fn serve(store: Store, is_resumable: bool) -> Outcome {
         let answer = answer(&store, &words, &mut changes).unwrap_or_else(|error| error.to_string());
         println!("kv: {answer}");
     }
-    while is_resumable {
-        libtwz::thread::park();
+    if is_resumable {
+        loop {
+            libtwz::thread::park();
+        }
     }
     store.close().map_err(text)?;
     Ok(0)
