@@ -140,6 +140,16 @@ impl Running {
         true
     }
 
+    /// Waits until it has ended, or closed its output; false if it does not in time.
+    #[must_use]
+    pub fn ends_within(&self, limit: Duration) -> bool {
+        let until = Instant::now() + limit;
+        while !self.stdout.reader.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(2));
+        }
+        self.stdout.reader.is_finished()
+    }
+
     /// Waits for the end and for all output, at most so long; then kills.
     pub fn wait(mut self, limit: Duration) -> Output {
         let until = Instant::now() + limit;

@@ -286,8 +286,9 @@ impl Campaign {
         let expected: &[i32] = match end {
             End::PowerCut { .. } | End::Kill(_) | End::KillShadowed(_) | End::Stop(_) => &[137],
             End::Terminate(_) => &[143],
-            // It notices, or is killed, or a thread gets no page: fault 5. 127: there was not even enough to load the program.
-            End::NoMemory(_) => &[137, 2, 133, 134, 127],
+            // It notices, or is killed, or a thread gets no page: fault 5, or a call of the program fails: 1. 127: there was not even enough to
+            // load the program.
+            End::NoMemory(_) => &[137, 2, 133, 134, 127, 1],
         };
         if output.stderr.contains("was set aside") {
             self.tally.set_aside += 1;
@@ -325,6 +326,10 @@ impl Campaign {
             self.announced = announced;
             self.is_listed = true;
         }
+        if matches!(end, End::NoMemory(_)) && output.status != 137 {
+            // The program may have ended by itself, and need not be resumed then.
+            self.is_listed = false;
+        }
         Ok(())
     }
 
@@ -351,23 +356,30 @@ impl Campaign {
         self.make_room()
     }
 
-    /// Fills the pool on a disk that fails meanwhile: the machine must say so and end, and so must the next one.
+    /// Fills the pool on a disk that fails meanwhile: the machine must say so and end, and so must the next one if it meets that.
     ///
     /// # Errors
     /// As [`Campaign::round`].
     pub fn wear_out(&mut self) -> Result<(), String> {
         let filled = self.run_fill();
-        let next = self.start(None).wait(LIMIT);
-        for output in [filled, next] {
-            // It fails in an operation, or at last, when all is written out.
-            let said = ["twzvmm: a write to the disk under the pool failed", "twzvmm: cannot sync "];
-            if output.status != 2 || !said.iter().any(|said| output.stderr.contains(said)) {
-                return Err(format!("a failed disk: status {}, {}", output.status, output.stderr));
-            }
-            self.judge_full(&output)?;
-            // Whether its end was recorded cannot be known.
-            self.is_listed = false;
+        self.judge_failed_disk(&filled)?;
+        // The next one may find all the blocks that it writes to in place, and then has nothing to complain about.
+        let running = self.start(None);
+        let ended = running.ends_within(Duration::from_secs(5));
+        running.signal(Signal::KILL);
+        let next = running.wait(LIMIT);
+        if ended { self.judge_failed_disk(&next) } else { self.judge_full(&next) }
+    }
+
+    fn judge_failed_disk(&mut self, output: &Output) -> Result<(), String> {
+        // It fails in an operation, or at last, when all is written out.
+        let said = ["twzvmm: a write to the disk under the pool failed", "twzvmm: cannot sync "];
+        if output.status != 2 || !said.iter().any(|said| output.stderr.contains(said)) {
+            return Err(format!("a failed disk: status {}, {}", output.status, output.stderr));
         }
+        self.judge_full(output)?;
+        // Whether its end was recorded cannot be known.
+        self.is_listed = false;
         Ok(())
     }
 
