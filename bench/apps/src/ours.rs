@@ -111,27 +111,6 @@ pub(crate) fn kv_lookup(store: &Store, count: u64) -> Result<f64> {
     })
 }
 
-/// Looks all pairs up, each key known only when the value before is: what one look-up takes, where [`kv_lookup`] says how many there are in a second.
-pub(crate) fn kv_lookup_in_turn(store: &Store, count: u64) -> Result<f64> {
-    in_turn(count, |key| {
-        Ok(store.get(&key.to_le_bytes())?.map(|value| value.word(0)))
-    })
-}
-
-/// Nanoseconds of `get`, for all keys, each made of what the one before found.
-pub(crate) fn in_turn(count: u64, mut get: impl FnMut(u32) -> Result<Option<u64>>) -> Result<f64> {
-    timed(count, || {
-        let mut at = 0;
-        for _ in 0..count {
-            let key = key(at);
-            let value = get(key)?.ok_or(Failed::WrongValue(key))?;
-            // A right value adds 1, which no compiler knows.
-            at = (at + 7_368_786 + value.wrapping_sub(key.into())) % count;
-        }
-        Ok(())
-    })
-}
-
 /// Fills a tree and looks everything up.
 pub(crate) fn tree_round<P: Pointers>(pointers: P, count: u64) -> Result<Pair> {
     let tree = Tree::new(pointers);

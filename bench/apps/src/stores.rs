@@ -1,13 +1,33 @@
 //! Figure 6 of the paper (kv and unixkv, 1 M pairs of 32 bits, in one data object and in several), and kv beside other stores.
 
 use crate::chained::Chained;
-use crate::ours::{FIGURE_6, OBJECTS, Pair, in_turn, key, kv_lookup, kv_lookup_in_turn, kv_round, kv_store, order};
+use crate::ours::{FIGURE_6, OBJECTS, Pair, key, kv_lookup, kv_round, kv_store, order};
 use crate::peers;
 use crate::timed::timed;
 use anyhow::{Context, Result};
 use bench::row::{Row, Where};
+use kv::Store;
 use std::path::Path;
 use unixkv::UnixKv;
+
+/// Looks all pairs up, each key known only when the value before is: what one look-up takes, where [`kv_lookup`] says how many there are in a second.
+fn kv_lookup_in_turn(store: &Store, count: u64) -> Result<f64> {
+    in_turn(count, |key| Ok(store.get(&key.to_le_bytes())?.map(|value| value.word(0))))
+}
+
+/// Nanoseconds of `get`, for all keys, each made of what the one before found.
+fn in_turn(count: u64, mut get: impl FnMut(u32) -> Result<Option<u64>>) -> Result<f64> {
+    timed(count, || -> Result<()> {
+        let mut at = 0;
+        for _ in 0..count {
+            let key = key(at);
+            let value = get(key)?.context("a key that was put")?;
+            // The step of `order`, if the value is right, which no compiler knows.
+            at = (at + 7_368_786 + u64::from(value.wrapping_sub(u64::from(key)) == 1)) % count;
+        }
+        Ok(())
+    })
+}
 
 fn unixkv_round(folder: &Path, count: u64, files: u64) -> Result<Pair> {
     let folder = tempfile::tempdir_in(folder)?;

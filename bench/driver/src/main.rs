@@ -141,9 +141,8 @@ fn run(arguments: &Run) -> Result<()> {
 fn inside(rows: &[Row]) -> Vec<Row> {
     let guests = rows.iter().filter(|row| row.place == Where::Guest);
     let both = guests.filter_map(|guest| {
-        let same = |row: &&Row| {
-            row.place == Where::Hosted && (&row.group, &row.name) == (&guest.group, &guest.name)
-        };
+        let same =
+            |row: &&Row| row.place == Where::Hosted && (&row.group, &row.name) == (&guest.group, &guest.name);
         let hosted = rows.iter().find(same)?;
         let row = Row {
             group: "inside the machine".into(),
