@@ -15,7 +15,7 @@ coverage: setup   ## which code of the guest kernel no test program reaches
 test-power: setup ## hundreds of power cuts and kills under load, and seeded faults (minutes)
 	@scripts/test-power
 
-bench: setup      ## measure, and print what was measured on what
+bench:            ## measure, and print what was measured on what
 	@scripts/bench
 
 bench-compare:    ## what became slower: make bench-compare A.json B.json (or A=A.json B=B.json)

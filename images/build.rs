@@ -50,6 +50,7 @@ fn main() {
         "sec",
         "libtwz",
         "libtwz-derive",
+        "bench/apps/src/ours.rs",
         "bench/libtwz/src/ours.rs",
         "bench/libtwz/src/plans.rs",
         "Cargo.toml",

@@ -1,30 +1,9 @@
 /* LMDB beside kv: one transaction for an insert, one for all look-ups of a round. Speaks as peers/pmdk.c does. */
-#include <inttypes.h>
-#include <lmdb.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include "lmdb_store.h"
 
 static MDB_env *environment;
 static MDB_dbi database;
 static uint64_t count;
-
-static void must(int error, const char *what)
-{
-	if (error) {
-		fprintf(stderr, "%s: %s\n", what, mdb_strerror(error));
-		exit(1);
-	}
-}
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return t.tv_sec * 1e9 + t.tv_nsec;
-}
 
 static uint32_t key(uint64_t number)
 {
@@ -70,18 +49,7 @@ static double get(uint64_t n)
 
 int main(int argc, char **argv)
 {
-	char path[512];
-	snprintf(path, sizeof path, "%s/lmdb-apps-%d", argc > 1 ? argv[1] : "/dev/shm", getpid());
-	must(mdb_env_create(&environment), "create");
-	must(mdb_env_set_mapsize(environment, 1024UL << 20), "size");
-	must(mdb_env_open(environment, path, MDB_NOSUBDIR, 0600), "open");
-	unlink(path);
-	strcat(path, "-lock");
-	unlink(path);
-	MDB_txn *txn;
-	must(mdb_txn_begin(environment, NULL, 0, &txn), "begin");
-	must(mdb_dbi_open(txn, NULL, 0, &database), "open");
-	must(mdb_txn_commit(txn), "commit");
+	environment = open_store(argc > 1 ? argv[1] : "/dev/shm", 1024UL << 20, 0, &database);
 	char what[32];
 	uint64_t n;
 	while (scanf("%31s %" SCNu64, what, &n) == 2) {
@@ -90,8 +58,7 @@ int main(int argc, char **argv)
 			: !strcmp(what, "get") ? get(n) : -1.0;
 		if (ns < 0)
 			return 2;
-		printf("%.4f\n", ns / n);
-		fflush(stdout);
+		answer(ns, n);
 	}
 	return 0;
 }

@@ -1,11 +1,5 @@
 /* PMDK's example maps beside kv and rbt: "<what> <count>" lines in, nanoseconds per operation out. Keys are those of src/keys.rs. */
-#include <inttypes.h>
-#include <libpmemobj.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include "pmdk_pool.h"
 
 #include "hashmap_tx.h"
 #include "rbtree_map.h"
@@ -19,21 +13,9 @@ static PMEMobjpool *pool;
 static struct root *root;
 static uint64_t hash_count, tree_count;
 
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
-	return t.tv_sec * 1e9 + t.tv_nsec;
-}
-
 static uint64_t key(uint64_t number)
 {
 	return (uint32_t)(number * 2654435761u);
-}
-
-static PMEMoid as_value(uint64_t number)
-{
-	return (PMEMoid){ .pool_uuid_lo = number, .off = number };
 }
 
 /* Inserts `n` keys more. */
@@ -72,14 +54,7 @@ static double get(int tree, uint64_t n)
 
 int main(int argc, char **argv)
 {
-	char path[512];
-	snprintf(path, sizeof path, "%s/pmdk-apps-%d", argc > 1 ? argv[1] : "/dev/shm", getpid());
-	pool = pmemobj_create(path, "bench", 1024UL << 20, 0600);
-	if (!pool) {
-		fprintf(stderr, "pmemobj_create %s: %s\n", path, pmemobj_errormsg());
-		return 1;
-	}
-	unlink(path); /* the mapping keeps it; nothing stays behind */
+	pool = make_pool(argc > 1 ? argv[1] : "/dev/shm", "pmdk-apps", 0, 1024UL << 20);
 	root = pmemobj_direct(pmemobj_root(pool, sizeof *root));
 	struct hashmap_args arguments = { .seed = 1 };
 	if (hm_tx_create(pool, &root->hash, &arguments) || rbtree_map_create(pool, &root->tree, NULL))
@@ -93,8 +68,7 @@ int main(int argc, char **argv)
 			: !strcmp(what, "tree_get") ? get(1, n) : -1.0;
 		if (ns < 0)
 			return 2;
-		printf("%.4f\n", ns / n);
-		fflush(stdout);
+		answer(ns, n);
 	}
 	return 0;
 }

@@ -3,10 +3,13 @@
 //! Both sides write to memory and flush as if it were persistent (`PMEM_IS_PMEM_FORCE=1` and the same for us). Times are of the CPU, but
 //! for threads.
 
+extern crate alloc;
+
 mod chained;
-mod keys;
-mod peer;
+mod ours;
+mod peers;
 mod stores;
+mod timed;
 mod trees;
 mod ycsb;
 
@@ -57,12 +60,6 @@ fn main() -> Result<()> {
     if wanted("rbt") {
         rows.extend(trees::all(folder.path(), data, scaled(1_000_000), rounds)?);
     }
-    for row in &rows {
-        let ratio = row.ratio.map_or(String::new(), |ratio| {
-            format!(", {ratio:.3} of {}", row.peer_name.as_deref().unwrap_or(""))
-        });
-        let holds = row.holds.map_or("", |holds| if holds { ": holds" } else { ": MISSED" });
-        println!("{} / {}: {:.1} {}{ratio}{holds}", row.group, row.name, row.ours, row.unit);
-    }
+    rows.iter().for_each(|row| println!("{row}"));
     bench::row::write(&arguments.json, &rows)
 }

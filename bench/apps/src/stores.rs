@@ -1,41 +1,29 @@
 //! Figure 6 of the paper (kv and unixkv, 1 M pairs of 32 bits, in one data object and in several), and kv beside other stores.
 
 use crate::chained::Chained;
-use crate::keys::{key, order, timed};
-use crate::peer::Peer;
+use crate::ours::{FIGURE_6, OBJECTS, Pair, key, kv_lookup, kv_round, kv_store, order};
+use crate::peers;
+use crate::timed::timed;
 use anyhow::{Context, Result};
 use bench::row::{Row, Where};
-use kv::{Options, Region, Store};
-use libtwz::Rights;
+use kv::Store;
 use std::path::Path;
 use unixkv::UnixKv;
 
-/// Data objects or files of the "several" rows.
-const SEVERAL: u64 = 8;
-
-/// Inserts and looks up, in nanoseconds an operation.
-type Pair = (f64, f64);
-
-fn kv_round(count: u64, objects: u64) -> Result<Pair> {
-    let store = Store::create(&Options { data_bytes: 256 << 20, ..Options::default() })?;
-    let regions = (1..objects).map(|_| store.add_region(Rights::empty())).collect::<kv::Result<Vec<_>>>()?;
-    let regions: Vec<Region> = std::iter::once(Region(0)).chain(regions).collect();
-    let insert = timed(count, || -> kv::Result<()> {
-        for (number, region) in (0..count).zip(regions.iter().copied().cycle()) {
-            let key = key(number);
-            store.put_in(region, &key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
-        }
-        Ok(())
-    })?;
-    Ok((insert, kv_lookup(&store, count)?))
+/// Looks all pairs up, each key known only when the value before is: what one look-up takes, where [`kv_lookup`] says how many there are in a second.
+fn kv_lookup_in_turn(store: &Store, count: u64) -> Result<f64> {
+    in_turn(count, |key| Ok(store.get(&key.to_le_bytes())?.map(|value| value.word(0))))
 }
 
-fn kv_lookup(store: &Store, count: u64) -> Result<f64> {
+/// Nanoseconds of `get`, for all keys, each made of what the one before found.
+fn in_turn(count: u64, mut get: impl FnMut(u32) -> Result<Option<u64>>) -> Result<f64> {
     timed(count, || -> Result<()> {
-        for number in order(count).take(usize::try_from(count)?) {
-            let key = key(number);
-            let value = store.get(&key.to_le_bytes())?.context("a key that was put")?;
-            anyhow::ensure!(value.word(0) == u64::from(key.wrapping_add(1)), "a wrong value");
+        let mut at = 0;
+        for _ in 0..count {
+            let key = key(at);
+            let value = get(key)?.context("a key that was put")?;
+            // The step of `order`, if the value is right, which no compiler knows.
+            at = (at + 7_368_786 + u64::from(value.wrapping_sub(u64::from(key)) == 1)) % count;
         }
         Ok(())
     })
@@ -54,7 +42,7 @@ fn unixkv_round(folder: &Path, count: u64, files: u64) -> Result<Pair> {
         Ok(())
     })?;
     let lookup = timed(count, || -> Result<()> {
-        for number in order(count).take(usize::try_from(count)?) {
+        for number in order(count) {
             let key = key(number);
             let value = store.get(&key.to_le_bytes()).context("a key that was put")?;
             anyhow::ensure!(value == key.wrapping_add(1).to_le_bytes(), "a wrong value");
@@ -67,7 +55,7 @@ fn unixkv_round(folder: &Path, count: u64, files: u64) -> Result<Pair> {
 /// Figure 6.
 pub(crate) fn figure_6(data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
-    for (objects, what) in [(1, "1 data object"), (SEVERAL, "8 data objects")] {
+    for (objects, what) in OBJECTS {
         let mut ours: [Vec<f64>; 2] = Default::default();
         let mut theirs: [Vec<f64>; 2] = Default::default();
         for round in 0..=rounds {
@@ -82,7 +70,7 @@ pub(crate) fn figure_6(data: &Path, count: u64, rounds: usize) -> Result<Vec<Row
         }
         for (number, operation) in ["insert", "lookup"].into_iter().enumerate() {
             let name = |side: &str| format!("{operation}, {what}: {side}");
-            let row = |side, samples| Row::new("figure 6", &name(side), Where::Hosted, "ns", samples);
+            let row = |side, samples| Row::new(FIGURE_6, &name(side), Where::Hosted, "ns", samples);
             rows.push(row("kv", &ours[number]).beside("unixkv", &theirs[number]).ratio_at_most(1.0));
             rows.push(row("unixkv", &theirs[number]));
         }
@@ -92,32 +80,34 @@ pub(crate) fn figure_6(data: &Path, count: u64, rounds: usize) -> Result<Vec<Row
 
 /// kv beside stores that a user would pick instead.
 pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
-    let mut pmdk = Peer::pmdk(folder, data).context("libpmemobj-dev is needed")?;
-    let mut lmdb = Peer::lmdb(folder, data).context("liblmdb-dev is needed")?;
-    let store = Store::create(&Options { data_bytes: 256 << 20, ..Options::default() })?;
+    let (mut pmdk, mut lmdb) = (peers::pmdk(folder, data), peers::lmdb(folder, data));
+    let (store, _) = kv_store(1)?;
     let mut raw = Chained::new(count);
     for number in 0..count {
         let key = key(number);
         store.put(&key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
         raw.insert(key, key.wrapping_add(1));
     }
-    pmdk.measure("hash_insert", count)?;
-    lmdb.measure("fill", count)?;
-    let mut lookups: [Vec<f64>; 4] = Default::default();
+    let mut ignored = Vec::new();
+    pmdk.measure("hash_insert", count, &mut ignored)?;
+    lmdb.measure("fill", count, &mut ignored)?;
+    let mut lookups: [Vec<f64>; 6] = Default::default();
     let mut inserts: [Vec<f64>; 3] = Default::default();
     let few = (count / 20).max(1);
     let mut next = count;
     for _ in 0..rounds {
         lookups[0].push(kv_lookup(&store, count)?);
         lookups[1].push(timed(count, || -> Result<()> {
-            for number in order(count).take(usize::try_from(count)?) {
+            for number in order(count) {
                 let key = key(number);
                 anyhow::ensure!(raw.get(key) == Some(key.wrapping_add(1)), "a wrong value");
             }
             Ok(())
         })?);
-        lookups[2].push(lmdb.measure("get", count)?);
-        lookups[3].push(pmdk.measure("hash_get", count)?);
+        lookups[4].push(kv_lookup_in_turn(&store, count)?);
+        lookups[5].push(in_turn(count, |key| Ok(raw.get(key).map(u64::from)))?);
+        lmdb.measure("get", count, &mut lookups[2])?;
+        pmdk.measure("hash_get", count, &mut lookups[3])?;
         inserts[0].push(timed(few, || -> kv::Result<()> {
             for number in next..next + few {
                 let key = key(number);
@@ -126,18 +116,21 @@ pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usiz
             Ok(())
         })?);
         next += few;
-        inserts[1].push(pmdk.measure("hash_insert", few)?);
-        inserts[2].push(lmdb.measure("insert", few)?);
+        pmdk.measure("hash_insert", few, &mut inserts[1])?;
+        lmdb.measure("insert", few, &mut inserts[2])?;
     }
-    let row = |name: &str, ours: &[f64], peer: &str, theirs: &[f64]| {
-        Row::new("kv", name, Where::Hosted, "ns", ours).beside(peer, theirs)
-    };
+    let row = |name: &str, ours: &[f64]| Row::new("kv", name, Where::Hosted, "ns", ours);
+    let hashmap = "PMDK hashmap_tx";
     Ok(vec![
-        row("lookup, against a raw chained hash", &lookups[0], "raw chained hash", &lookups[1])
+        row("lookup, against a raw chained hash", &lookups[0])
+            .beside("raw chained hash", &lookups[1])
             .ratio_at_most(1.3),
-        row("lookup, against LMDB", &lookups[0], "LMDB", &lookups[2]).ratio_at_most(0.2),
-        row("lookup, against PMDK", &lookups[0], "PMDK hashmap_tx", &lookups[3]).ratio_at_most(0.3),
-        row("durable insert, against PMDK", &inserts[0], "PMDK hashmap_tx", &inserts[1]).ratio_at_most(0.1),
-        row("durable insert, against LMDB", &inserts[0], "LMDB", &inserts[2]),
+        row("lookup, each waiting for the one before, against a raw chained hash", &lookups[4])
+            .beside("raw chained hash", &lookups[5]),
+        lmdb.put_beside(row("lookup, against LMDB", &lookups[0]), "LMDB", &lookups[2]).ratio_at_most(0.2),
+        pmdk.put_beside(row("lookup, against PMDK", &lookups[0]), hashmap, &lookups[3]).ratio_at_most(0.3),
+        pmdk.put_beside(row("durable insert, against PMDK", &inserts[0]), hashmap, &inserts[1])
+            .ratio_at_most(0.1),
+        lmdb.put_beside(row("durable insert, against LMDB", &inserts[0]), "LMDB", &inserts[2]),
     ])
 }

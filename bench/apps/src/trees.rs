@@ -1,29 +1,14 @@
 //! §5.4 of the paper: one red-black tree with three kinds of pointers, and a tree on PMDK's 16-byte ones.
 
-use crate::keys::{key, order, timed};
-use crate::peer::Peer;
-use anyhow::{Context, Result};
+use crate::ours::{TREE_OBJECTS, TREES as GROUP, key, tree_lookup, tree_round as round};
+use crate::peers;
+use crate::timed::timed;
+use anyhow::Result;
 use bench::row::{Row, Where};
 use libtwz::collections::RbTree;
 use libtwz::prelude::ObjectBuilder;
 use rbt::{Counted, Pointers, Ram, Tree, Twz, Unix};
 use std::path::Path;
-
-const GROUP: &str = "rbt (§5.4)";
-
-/// Inserts and looks up, in nanoseconds an operation.
-fn round<P: Pointers>(pointers: P, count: u64) -> Result<(f64, f64)> {
-    let tree = Tree::new(pointers);
-    let insert =
-        timed(count, || (0..count).try_for_each(|number| tree.insert(key(number).into(), number).map(drop)))?;
-    let lookup = timed(count, || -> Result<()> {
-        for number in order(count).take(usize::try_from(count)?) {
-            anyhow::ensure!(tree.get(key(number).into())? == Some(number), "a wrong value");
-        }
-        Ok(())
-    })?;
-    Ok((insert, lookup))
-}
 
 /// Links followed and stored, an operation.
 fn conversions<P: Pointers>(pointers: P, count: u64) -> Result<[f64; 3]> {
@@ -46,7 +31,7 @@ fn lines(source: &str) -> f64 {
 pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let nodes = usize::try_from(count)?;
-    for (several, what) in [(1, "1 object"), (4, "4 objects")] {
+    for (several, what) in TREE_OBJECTS {
         let mut samples: [[Vec<f64>; 3]; 2] = Default::default();
         for run in 0..=rounds {
             let unix = tempfile::tempdir_in(data)?;
@@ -99,35 +84,29 @@ pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Resu
 
 /// Beside PMDK's tree: look-ups, and durable inserts of libtwz's tree.
 fn on_pmdk(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
-    let mut pmdk = Peer::pmdk(folder, data).context("libpmemobj-dev is needed")?;
+    let mut pmdk = peers::pmdk(folder, data);
     let count = (count / 4).max(1000);
     let tree = Tree::new(Twz::create(1, usize::try_from(count)?)?);
     (0..count).try_for_each(|number| tree.insert(key(number).into(), number).map(drop))?;
-    pmdk.measure("tree_insert", count)?;
+    pmdk.measure("tree_insert", count, &mut Vec::new())?;
     let durable = ObjectBuilder::new().build(RbTree::<u64, [u64; 2]>::new())?;
     let few = (count / 20).max(1);
     (0..count).try_for_each(|number| durable.insert(key(number).into(), [number; 2]).map(drop))?;
     let mut samples: [Vec<f64>; 4] = Default::default();
     let mut next = count;
     for _ in 0..rounds {
-        samples[0].push(timed(count, || -> Result<()> {
-            for number in order(count).take(usize::try_from(count)?) {
-                anyhow::ensure!(tree.get(key(number).into())? == Some(number), "a wrong value");
-            }
-            Ok(())
-        })?);
-        samples[1].push(pmdk.measure("tree_get", count)?);
+        samples[0].push(tree_lookup(&tree, count)?);
+        pmdk.measure("tree_get", count, &mut samples[1])?;
         samples[2].push(timed(few, || {
             (next..next + few)
                 .try_for_each(|number| durable.insert(key(number).into(), [number; 2]).map(drop))
         })?);
-        samples[3].push(pmdk.measure("tree_insert", few)?);
+        pmdk.measure("tree_insert", few, &mut samples[3])?;
         next += few;
     }
     let row = |name, ours: &[f64], theirs: &[f64]| {
-        Row::new(GROUP, name, Where::Hosted, "ns", ours)
-            .beside("PMDK rbtree_map (PMEMoid)", theirs)
-            .ratio_at_most(0.5)
+        let row = Row::new(GROUP, name, Where::Hosted, "ns", ours);
+        pmdk.put_beside(row, "PMDK rbtree_map (PMEMoid)", theirs).ratio_at_most(0.5)
     };
     Ok(vec![
         row("lookup, against PMEMoid", &samples[0], &samples[1]),

@@ -1,6 +1,6 @@
 //! YCSB-like mixes on kv with threads (Cooper et al., SoCC 2010): zipfian keys, values of 100 bytes.
 
-use crate::keys::key;
+use crate::ours::key;
 use anyhow::Result;
 use bench::row::{Row, Where};
 use kv::{Options, Region, Store};

@@ -9,6 +9,7 @@
 pub mod compare;
 pub mod figures;
 pub mod host;
+pub mod peer;
 pub mod plot;
 pub mod report;
 pub mod row;

@@ -18,6 +18,7 @@ use clap::{Parser, Subcommand};
 use guest::Guest;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Instant;
 
 /// Measure Twizzler beside Linux and libraries for persistent memory.
 #[derive(Parser)]
@@ -112,18 +113,50 @@ fn run(arguments: &Run) -> Result<()> {
         .map(|row| Row { group: TABLE_1.into(), aim: None, holds: None, ..row.clone() })
         .collect();
     rows.extend(translations);
+    rows.extend(inside(&rows));
     if let Some(twzvmm) = &arguments.twzvmm {
         let guest = Guest::new(twzvmm)?;
+        let begun = Instant::now();
+        let part = |what: &str| eprintln!("bench:   {what} (after {} s)", begun.elapsed().as_secs());
+        part("start-up");
         rows.extend(boot(&guest, arguments.rounds)?);
+        part("kernel");
         rows.extend(kernel(&guest, arguments)?);
+        part("logboi");
         rows.extend(logger::rows(&guest, arguments.rounds, arguments.percent)?);
+        part("rights");
         rows.extend(contexts::rights(&guest, arguments.rounds)?);
+        part("resume");
         rows.extend(resume::rows(twzvmm, arguments.rounds)?);
+        part("switches");
         // Last: it keeps this process on one CPU.
         rows.extend(contexts::switches(&guest, arguments.rounds, arguments.percent)?);
     }
     print!("{}", report::write_all(&arguments.out, &Host::look(), &rows)?);
     Ok(())
+}
+
+/// What was measured in both places, under the same name: inside, beside the Linux process. Ring 3 is the CPU's in both, where it runs natively;
+/// inside, time is the machine's clock, and a busy host shows.
+fn inside(rows: &[Row]) -> Vec<Row> {
+    let guests = rows.iter().filter(|row| row.place == Where::Guest);
+    let both = guests.filter_map(|guest| {
+        let same =
+            |row: &&Row| row.place == Where::Hosted && (&row.group, &row.name) == (&guest.group, &guest.name);
+        let hosted = rows.iter().find(same)?;
+        let row = Row {
+            group: "inside the machine".into(),
+            name: format!("{}: {}", guest.group, guest.name),
+            peer: Some(hosted.ours),
+            peer_spread: hosted.ours_spread,
+            peer_name: Some("in a Linux process".into()),
+            ratio: (hosted.ours > 0.0).then(|| guest.ours / hosted.ours),
+            skipped: None,
+            ..guest.clone()
+        };
+        Some(row.ratio_at_most(1.1))
+    });
+    both.collect()
 }
 
 /// Whether a row of libtwz's is about translating pointers.
@@ -196,4 +229,23 @@ fn kernel(guest: &Guest, arguments: &Run) -> Result<Vec<Row>> {
         }
     }
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_has_one_name_in_both_places_is_compared() {
+        let row = |place, name: &str, ns: f64| Row::new("g", name, place, "ns", &[ns]);
+        let rows = [
+            row(Where::Hosted, "a", 10.0),
+            row(Where::Guest, "a", 12.0),
+            row(Where::Guest, "b", 1.0),
+            row(Where::Hosted, "c", 1.0),
+        ];
+        let both = inside(&rows);
+        assert_eq!(both.len(), 1);
+        assert_eq!((both[0].ours, both[0].ratio, both[0].holds), (12.0, Some(1.2), Some(false)));
+    }
 }

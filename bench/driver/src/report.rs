@@ -102,11 +102,16 @@ fn line(text: &mut String, row: &Row) {
         number(row.peer, row.peer_spread, &unit),
         row.peer_name.as_deref().unwrap_or("–"),
         row.aim.as_deref().unwrap_or("–"),
-        row.holds.map_or("–", |holds| if holds { "yes" } else { "no" }),
+        match (row.holds, &row.skipped) {
+            (_, Some(_)) => "skipped",
+            (Some(true), _) => "yes",
+            (Some(false), _) => "no",
+            (None, _) => "–",
+        },
     );
 }
 
-/// The end of the report: how many aims there are, and which are missed.
+/// The end of the report: how many aims there are, which are missed, and which rows are without their peer.
 #[must_use]
 pub fn missed(rows: &[Row]) -> String {
     let with_aim = rows.iter().filter(|row| row.holds.is_some()).count();
@@ -129,6 +134,15 @@ pub fn missed(rows: &[Row]) -> String {
             row.unit,
             row.aim.as_deref().unwrap_or_default()
         );
+    }
+    let skipped: Vec<(&Row, &String)> =
+        rows.iter().filter_map(|row| Some((row, row.skipped.as_ref()?))).collect();
+    if !skipped.is_empty() {
+        let _ = write!(text, "\n{} rows are without their peer:\n\n", skipped.len());
+    }
+    for (row, reason) in skipped {
+        let peer = row.peer_name.as_deref().unwrap_or("the peer");
+        let _ = writeln!(text, "- {} / {}: {peer} skipped: {reason}", row.group, row.name);
     }
     text
 }
@@ -153,6 +167,9 @@ mod tests {
         );
         assert!(text.ends_with("- kernel / syscall (guest): 50.0 ns, 0.500×; aim ≤ 9 ns\n"), "{text}");
         assert!(text.contains("2 rows, 2 with an aim, 1 miss it:"), "{text}");
+        let lone = [Row::new("g", "n", Where::Host, "ns", &[1.0]).without("LMDB", "not here")];
+        let text_of_lone = markdown(&Host::look(), &lone, &[], &[]);
+        assert!(text_of_lone.ends_with("- g / n: LMDB skipped: not here\n"), "{text_of_lone}");
         for file in ["report.json", "report.md", "host.json", "kernel.svg"] {
             assert!(folder.path().join(file).is_file(), "{file}");
         }

@@ -3,6 +3,7 @@
 use crate::sample::Samples;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
+use std::fmt;
 use std::path::Path;
 
 /// Where something was measured.
@@ -59,6 +60,9 @@ pub struct Row {
     /// Lower and upper quartile of `peer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_spread: Option<[f64; 2]>,
+    /// Why the peer is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
 }
 
 impl Row {
@@ -79,6 +83,7 @@ impl Row {
             holds: None,
             ours_spread: samples.spread(),
             peer_spread: None,
+            skipped: None,
         }
     }
 
@@ -99,6 +104,13 @@ impl Row {
         self
     }
 
+    /// Says why there is no peer to put beside.
+    #[must_use]
+    pub fn without(mut self, peer: &str, reason: &str) -> Self {
+        (self.peer_name, self.skipped) = (Some(peer.into()), Some(reason.into()));
+        self
+    }
+
     /// Says what was promised: at most this, in the row's unit.
     #[must_use]
     pub fn at_most(mut self, limit: f64) -> Self {
@@ -106,12 +118,31 @@ impl Row {
         self
     }
 
-    /// Says what was promised: at most so many times the peer. A row without a ratio does not hold.
+    /// Says what was promised: at most so many times the peer. A row without a ratio does not hold, unless it says why there is no peer.
     #[must_use]
     pub fn ratio_at_most(mut self, limit: f64) -> Self {
         let holds = self.ratio.is_some_and(|ratio| ratio <= limit);
-        (self.aim, self.holds) = (Some(format!("≤ {limit}×")), Some(holds));
+        (self.aim, self.holds) = (Some(format!("≤ {limit}×")), self.skipped.is_none().then_some(holds));
         self
+    }
+}
+
+/// A line for people.
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} / {}: {:.2} {}", self.group, self.name, self.ours, self.unit)?;
+        let peer = self.peer_name.as_deref().unwrap_or("the peer");
+        if let Some(ratio) = self.ratio {
+            write!(f, ", {ratio:.3} of {peer}")?;
+        }
+        if let Some(reason) = &self.skipped {
+            write!(f, ", {peer} skipped: {reason}")?;
+        }
+        if let Some(aim) = &self.aim {
+            let holds = self.holds.map_or("", |holds| if holds { ": holds" } else { ": MISSED" });
+            write!(f, "; aim {aim}{holds}")?;
+        }
+        Ok(())
     }
 }
 

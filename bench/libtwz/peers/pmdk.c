@@ -3,13 +3,7 @@
  * Maps come from the example sources that Debian ships with libpmemobj-dev. Keep the loops the same as in src/ours.rs.
  */
 #include <fcntl.h>
-#include <inttypes.h>
-#include <libpmemobj.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-#include <unistd.h>
+#include "pmdk_pool.h"
 
 #include "btree_map.h"
 #include "hashmap_tx.h"
@@ -39,35 +33,6 @@ static struct root *root;
 static PMEMobjpool *pools[MOST_POOLS];
 static struct node *first[MOST_POOLS + 1];
 
-/* Time of this thread on a CPU: other programs on a busy machine do not count. */
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
-	return t.tv_sec * 1e9 + t.tv_nsec;
-}
-
-static uint64_t next_random(uint64_t *state)
-{
-	*state ^= *state << 13;
-	*state ^= *state >> 7;
-	*state ^= *state << 17;
-	return *state;
-}
-
-static PMEMobjpool *make_pool(const char *name, int number, size_t bytes)
-{
-	char path[512];
-	snprintf(path, sizeof path, "%s/%s-%d-%d", directory, name, getpid(), number);
-	PMEMobjpool *made = pmemobj_create(path, "bench", bytes, 0600);
-	if (!made) {
-		fprintf(stderr, "pmemobj_create %s: %s\n", path, pmemobj_errormsg());
-		exit(1);
-	}
-	unlink(path); /* the mapping keeps it; nothing stays behind */
-	return made;
-}
-
 /* A ring of nodes that goes through `count` pools in random order; count 1: inside one pool. */
 static struct node *chase_ring(int count)
 {
@@ -75,7 +40,7 @@ static struct node *chase_ring(int count)
 		return first[count];
 	for (int i = 0; i < count; i++)
 		if (!pools[i])
-			pools[i] = make_pool("chase", i, CHASE_POOL_BYTES);
+			pools[i] = make_pool(directory, "chase", i, CHASE_POOL_BYTES);
 	PMEMoid *ids = calloc(CHASE_NODES, sizeof *ids);
 	uint64_t state = 88172645463325252ULL;
 	for (int i = 0; i < CHASE_NODES; i++) {
@@ -235,11 +200,6 @@ static double tx_alloc(uint64_t n)
 	return now() - start;
 }
 
-static PMEMoid as_value(uint64_t number)
-{
-	return (PMEMoid){ .pool_uuid_lo = number, .off = number };
-}
-
 enum kind { HASH, BTREE, RBTREE };
 
 static double insert(enum kind kind, uint64_t n)
@@ -262,7 +222,7 @@ static double insert(enum kind kind, uint64_t n)
 int main(int argc, char **argv)
 {
 	directory = argc > 1 ? argv[1] : "/dev/shm";
-	pool = make_pool("pmdk", 0, POOL_BYTES);
+	pool = make_pool(directory, "pmdk", 0, POOL_BYTES);
 	root = pmemobj_direct(pmemobj_root(pool, sizeof *root));
 	struct hashmap_args arguments = { .seed = 1 };
 	if (hm_tx_create(pool, &root->hash, &arguments) || btree_map_create(pool, &root->btree, NULL)
@@ -285,8 +245,7 @@ int main(int argc, char **argv)
 			: !strcmp(what, "rbtree_insert") ? insert(RBTREE, n) : -1.0;
 		if (ns < 0)
 			return 2;
-		printf("%.4f\n", ns / n);
-		fflush(stdout);
+		answer(ns, n);
 	}
 	return 0;
 }

@@ -1,8 +1,8 @@
 //! What is counted, not timed: fences and lines of memory for each operation, and lines of the example programs.
 
-use crate::Row;
 use crate::plans::PMDK;
 use anyhow::{Context, Result};
+use bench::row::{Row, Where};
 use serde::Deserialize;
 
 /// Counted by `libtwz/tests/costs.rs`, which fails when this is not what it counts.
@@ -45,32 +45,19 @@ pub(crate) fn rows() -> Result<Vec<Row>> {
             ("lines written around the cache", cost.log_lines),
             ("lines flushed", cost.flushed_lines),
         ] {
-            rows.push(fact(format!("{}: {unit}", cost.name), unit, count, None));
+            rows.push(fact(&format!("{}: {unit}", cost.name), unit, count));
         }
     }
     #[allow(clippy::cast_precision_loss, reason = "a few dozen lines")]
     let lines = |text| lines_of_code(text) as f64;
     for (name, ours, theirs) in EXAMPLES {
-        rows.push(fact(name.to_owned(), "lines", lines(ours), Some(lines(theirs))));
+        rows.push(fact(name, "lines", lines(ours)).beside(PMDK, &[lines(theirs)]));
     }
     Ok(rows)
 }
 
-fn fact(name: String, unit: &'static str, ours: f64, peer: Option<f64>) -> Row {
-    Row {
-        group: "libtwz",
-        name,
-        place: "hosted",
-        unit,
-        ours,
-        peer,
-        peer_name: peer.map(|_| PMDK),
-        ratio: peer.map(|peer| ours / peer),
-        aim: None,
-        holds: None,
-        ours_spread: None,
-        peer_spread: None,
-    }
+fn fact(name: &str, unit: &str, ours: f64) -> Row {
+    Row::count("libtwz", name, Where::Hosted, unit, ours)
 }
 
 /// Lines that are neither blank nor comment, in Rust or C.

@@ -9,20 +9,16 @@
 
 mod facts;
 mod ours;
-mod peer;
 mod plans;
 mod stopwatch;
 
 use anyhow::Result;
+use bench::peer::Peer;
+use bench::row::{Row, Where};
 use clap::Parser;
 use ours::Ours;
-use peer::Peer;
 use plans::{Aim, LMDB, PLANS, Plan, STD};
-use serde::Serialize;
-use std::path::PathBuf;
-
-/// Where Debian puts the example sources of libpmemobj-dev.
-const EXAMPLES: &str = "/usr/share/doc/libpmemobj-dev/examples";
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures libtwz beside PMDK in one interleaved run")]
@@ -44,56 +40,12 @@ struct Arguments {
     json: Option<PathBuf>,
 }
 
-/// One row of the result.
-#[derive(Debug, Serialize)]
-struct Row {
-    group: &'static str,
-    name: String,
-    #[serde(rename = "where")]
-    place: &'static str,
-    unit: &'static str,
-    ours: f64,
-    peer: Option<f64>,
-    peer_name: Option<&'static str>,
-    ratio: Option<f64>,
-    aim: Option<String>,
-    holds: Option<bool>,
-    /// Lower and upper quartile of `ours`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ours_spread: Option<[f64; 2]>,
-    /// Lower and upper quartile of `peer`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    peer_spread: Option<[f64; 2]>,
-}
-
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
     let rows = run(&arguments)?;
-    println!(
-        "| what | unit | ours | peer | peer is | ratio | aim | holds | quartiles of ours, of the peer |"
-    );
-    println!("|---|---|---|---|---|---|---|---|---|");
-    for row in &rows {
-        let spread = |quartiles: Option<[f64; 2]>| {
-            quartiles.map_or_else(|| "-".into(), |[a, b]| format!("{a:.2}–{b:.2}"))
-        };
-        let number = |value: Option<f64>| value.map_or_else(|| "-".into(), |v| format!("{v:.3}"));
-        println!(
-            "| {} | {} | {:.2} | {} | {} | {} | {} | {} | {} {} |",
-            row.name,
-            row.unit,
-            row.ours,
-            number(row.peer),
-            row.peer_name.unwrap_or("-"),
-            number(row.ratio),
-            row.aim.as_deref().unwrap_or("-"),
-            row.holds.map_or("-", |holds| if holds { "yes" } else { "NO" }),
-            spread(row.ours_spread),
-            spread(row.peer_spread),
-        );
-    }
+    rows.iter().for_each(|row| println!("{row}"));
     if let Some(path) = &arguments.json {
-        std::fs::write(path, serde_json::to_vec_pretty(&rows)?)?;
+        bench::row::write(path, &rows)?;
     }
     Ok(())
 }
@@ -101,8 +53,8 @@ fn main() -> Result<()> {
 fn run(arguments: &Arguments) -> Result<Vec<Row>> {
     let directory = tempfile::tempdir()?;
     let mut peers = Peers {
-        pmdk: or_say(start_pmdk(directory.path(), arguments), "libpmemobj-dev"),
-        lmdb: or_say(start_lmdb(directory.path(), arguments), "liblmdb-dev"),
+        pmdk: pmdk(directory.path(), &arguments.data),
+        lmdb: lmdb(directory.path(), &arguments.data),
     };
     libtwz::persist::set_durability(libtwz::sys::Durability::Power);
     let store = libtwz::sys::hosted::MemoryStore::with_durability(libtwz::sys::Durability::Power)?;
@@ -116,86 +68,51 @@ fn run(arguments: &Arguments) -> Result<Vec<Row>> {
     Ok(rows)
 }
 
-fn start_pmdk(directory: &std::path::Path, arguments: &Arguments) -> Result<Peer> {
-    let ours = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/pmdk.c").to_string();
-    let example = |path: &str| format!("{EXAMPLES}/{path}");
-    let sources = [
-        ours,
-        example("hashmap/hashmap_tx.c"),
-        example("tree_map/btree_map.c"),
-        example("tree_map/rbtree_map.c"),
-    ];
-    let flags = [format!("-I{EXAMPLES}/hashmap"), format!("-I{EXAMPLES}/tree_map"), "-lpmemobj".to_string()];
-    Peer::start("pmdk", directory, &sources, &flags, &arguments.data)
-}
-
-/// The programs beside us that could be built.
+/// The programs beside us.
 struct Peers {
-    pmdk: Option<Peer>,
-    lmdb: Option<Peer>,
+    pmdk: Peer,
+    lmdb: Peer,
 }
 
-fn or_say(peer: Result<Peer>, package: &str) -> Option<Peer> {
-    peer.inspect_err(|error| eprintln!("a peer is missing ({error:#}); apt-get install {package} brings it"))
-        .ok()
+fn pmdk(folder: &Path, data: &Path) -> Peer {
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/pmdk.c");
+    let maps = ["hashmap/hashmap_tx.c", "tree_map/btree_map.c", "tree_map/rbtree_map.c"];
+    Peer::pmdk(source, &maps, folder, data)
 }
 
-fn start_lmdb(directory: &std::path::Path, arguments: &Arguments) -> Result<Peer> {
-    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/lmdb.c").to_string();
-    Peer::start("lmdb", directory, &[source], &["-llmdb".to_string()], &arguments.data)
+fn lmdb(folder: &Path, data: &Path) -> Peer {
+    Peer::lmdb(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/lmdb.c"), folder, data)
 }
 
 fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Arguments) -> Result<Row> {
     let count = (plan.count / arguments.divide).max(1);
     let (mut us, mut them) = (Vec::new(), Vec::new());
     for round in 0..=arguments.rounds {
-        let our_time = ours.measure(plan.ours.0, plan.ours.1, count)?;
-        let their_time = match plan.peer {
-            None => None,
-            Some((STD, what, parameter)) => Some(ours.measure(what, parameter, count)?),
+        if round == 1 {
+            // The first round warmed both sides.
+            us.clear();
+            them.clear();
+        }
+        us.push(ours.measure(plan.ours.0, plan.ours.1, count)?);
+        match plan.peer {
+            None => {}
+            Some((STD, what, parameter)) => them.push(ours.measure(what, parameter, count)?),
             Some((name, what, parameter)) => {
                 let peer = if name == LMDB { &mut peers.lmdb } else { &mut peers.pmdk };
-                peer.as_mut().map(|peer| peer.measure(what, parameter, count)).transpose()?
+                peer.measure(format_args!("{what} {parameter}"), count, &mut them)?;
             }
-        };
-        if round > 0 {
-            us.push(our_time); // the first round warms both sides
-            them.extend(their_time);
         }
     }
-    let ours = median(&mut us).unwrap_or(f64::NAN);
-    let peer = median(&mut them);
-    let (ours_spread, peer_spread) = (quartiles(&us), quartiles(&them));
-    let ratio = peer.map(|peer| ours / peer);
-    let (aim, holds) = match plan.aim {
-        Aim::None => (None, None),
-        Aim::Ratio(limit) => (Some(format!("<= {limit}x")), ratio.map(|ratio| ratio <= limit)),
-        Aim::Nanoseconds(limit) => (Some(format!("<= {limit} ns")), Some(ours <= limit)),
+    let row = Row::new("libtwz", plan.name, Where::Hosted, "ns", &us);
+    let row = match plan.peer {
+        None => row,
+        Some((STD, ..)) => row.beside(STD, &them),
+        Some((LMDB, ..)) => peers.lmdb.put_beside(row, LMDB, &them),
+        Some((name, ..)) => peers.pmdk.put_beside(row, name, &them),
     };
-    let peer_name = plan.peer.map(|(name, _, _)| name);
-    Ok(Row {
-        group: "libtwz",
-        name: plan.name.to_owned(),
-        place: "hosted",
-        unit: "ns",
-        ours,
-        peer,
-        peer_name,
-        ratio,
-        aim,
-        holds,
-        ours_spread,
-        peer_spread,
+    Ok(match plan.aim {
+        Aim::None => row,
+        Aim::Ratio(limit) => row.ratio_at_most(limit),
+        Aim::Nanoseconds(limit) => row.at_most(limit),
     })
-}
-
-/// Of sorted values.
-fn quartiles(values: &[f64]) -> Option<[f64; 2]> {
-    let last = values.len().checked_sub(1)?;
-    Some([values[last / 4], values[last - last / 4]])
-}
-
-fn median(values: &mut [f64]) -> Option<f64> {
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied()
 }

@@ -78,6 +78,13 @@ pub(crate) const PLANS: &[Plan] = &[
         2_000_000,
         Aim::Nanoseconds(10.0),
     ),
+    plan(
+        "first resolution of a mapped ID, against opening a file",
+        ("first_resolution", 0),
+        Some(("open+close", "open_close", 0)),
+        2_000_000,
+        Aim::Ratio(1.0 / 200.0),
+    ),
     plan("TX of 1 x 8 B, durable", ("tx_put", 1), Some((PMDK, "tx_each", 1)), 100_000, Aim::Ratio(0.5)),
     plan(
         "TX of 1 x 8 B, without flush",

@@ -1,5 +1,5 @@
-//! The measurements of `bench/libtwz`, from the same files, as a program: `libbench [ROUNDS] [DIVIDE] [PART OF A NAME]`. Prints a row of
-//! JSON a line, as the reports of `bench` read them.
+//! The measurements of `bench/libtwz` and of `bench/apps`, from the same files, as a program: `libbench [ROUNDS] [DIVIDE] [PART OF A NAME]`.
+//! Prints a row of JSON a line, as the reports of `bench` read them.
 #![no_std]
 #![no_main]
 
@@ -16,12 +16,14 @@ pub mod collections {
     pub use hashbrown::HashMap;
 }
 
+mod apps;
 #[path = "../../../../bench/libtwz/src/ours.rs"]
 mod ours;
 #[path = "../../../../bench/libtwz/src/plans.rs"]
 #[allow(dead_code, reason = "peers and aims are for the run beside them")]
 mod plans;
 mod stopwatch;
+mod timed;
 
 use libtwz::prelude::*;
 use libtwz::{persist, sys};
@@ -53,15 +55,22 @@ fn main() -> Result<()> {
                 samples.push(sample); // the first round warms up
             }
         }
-        samples.sort_by(f64::total_cmp);
-        let at = |percent: usize| samples.get(samples.len() * percent / 100).copied().unwrap_or(f64::NAN);
-        println!(
-            "{{\"group\":\"libtwz\",\"name\":\"{}\",\"where\":\"guest\",\"unit\":\"ns\",\"ours\":{:.4},\"ours_spread\":[{:.4},{:.4}]}}",
-            plan.name,
-            at(50),
-            at(25),
-            at(75),
-        );
+        print_row("libtwz", plan.name, &mut samples);
     }
-    Ok(())
+    apps::measure(rounds, divide, part).map_err(|error| {
+        eprintln!("libbench: {error}");
+        Error::Aborted
+    })
+}
+
+/// A row of JSON.
+fn print_row(group: &str, name: &str, samples: &mut [f64]) {
+    samples.sort_by(f64::total_cmp);
+    let at = |percent: usize| samples.get(samples.len() * percent / 100).copied().unwrap_or(f64::NAN);
+    println!(
+        "{{\"group\":\"{group}\",\"name\":\"{name}\",\"where\":\"guest\",\"unit\":\"ns\",\"ours\":{:.4},\"ours_spread\":[{:.4},{:.4}]}}",
+        at(50),
+        at(25),
+        at(75),
+    );
 }

@@ -1,22 +1,6 @@
-//! The keys that all sides use, and the time that they take.
+//! What the measurements of a Linux process take time with.
 
 use std::time::Duration;
-
-/// Key `number`: all different, in no order.
-pub(crate) fn key(number: u64) -> u32 {
-    #[allow(clippy::cast_possible_truncation, reason = "a permutation of the 32-bit numbers")]
-    let key = (number.wrapping_mul(2_654_435_761)) as u32;
-    key
-}
-
-/// Numbers in another order than they were inserted in: a step that has no divisor in common with the counts used.
-pub(crate) fn order(count: u64) -> impl Iterator<Item = u64> {
-    let mut at = 0;
-    std::iter::from_fn(move || {
-        at = (at + 7_368_787) % count;
-        Some(at)
-    })
-}
 
 /// Time that this process spent on the CPU: what others on the machine do does not count.
 pub(crate) fn cpu_time() -> Duration {

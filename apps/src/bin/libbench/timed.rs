@@ -1,0 +1,12 @@
+//! What `bench/apps` takes time with, inside: the machine's clock.
+
+use libtwz::time::Instant;
+
+/// Nanoseconds an operation of `work`, which does `count`.
+pub(crate) fn timed<E>(count: u64, work: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
+    let begun = Instant::now();
+    work()?;
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let count = count as f64;
+    Ok(begun.elapsed().as_secs_f64() * 1e9 / count)
+}

@@ -1,0 +1,131 @@
+//! Our side of Figure 6 and of §5.4, the same source in a Linux process (`bench-apps`) and inside Twizzler (`apps/src/bin/libbench`). Both have
+//! a [`timed`] of their own.
+
+use crate::timed::timed;
+use alloc::vec::Vec;
+use core::fmt;
+use kv::{Options, Region, Store};
+use libtwz::Rights;
+use rbt::{Pointers, Tree};
+
+/// The group of Figure 6.
+pub(crate) const FIGURE_6: &str = "figure 6";
+/// The group of §5.4.
+pub(crate) const TREES: &str = "rbt (§5.4)";
+/// Data objects of Figure 6, and how the rows say it.
+pub(crate) const OBJECTS: [(u64, &str); 2] = [(1, "1 data object"), (8, "8 data objects")];
+/// Objects of the trees, likewise.
+pub(crate) const TREE_OBJECTS: [(usize, &str); 2] = [(1, "1 object"), (4, "4 objects")];
+
+/// What went wrong.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    Kv(kv::Error),
+    Libtwz(libtwz::Error),
+    Tree(rbt::Error),
+    /// A key has no value, or another than was put.
+    WrongValue(u32),
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Kv(error) => write!(f, "kv: {error}"),
+            Self::Libtwz(error) => write!(f, "libtwz: {error}"),
+            Self::Tree(error) => write!(f, "the tree: {error}"),
+            Self::WrongValue(key) => write!(f, "key {key} has not the value that was put"),
+        }
+    }
+}
+
+impl core::error::Error for Failed {}
+
+impl From<kv::Error> for Failed {
+    fn from(error: kv::Error) -> Self {
+        Self::Kv(error)
+    }
+}
+
+impl From<libtwz::Error> for Failed {
+    fn from(error: libtwz::Error) -> Self {
+        Self::Libtwz(error)
+    }
+}
+
+impl From<rbt::Error> for Failed {
+    fn from(error: rbt::Error) -> Self {
+        Self::Tree(error)
+    }
+}
+
+pub(crate) type Result<T> = core::result::Result<T, Failed>;
+
+/// Nanoseconds an insert and a look-up.
+pub(crate) type Pair = (f64, f64);
+
+/// Key `number`: all different, in no order.
+pub(crate) fn key(number: u64) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "a permutation of the 32-bit numbers")]
+    let key = (number.wrapping_mul(2_654_435_761)) as u32;
+    key
+}
+
+/// `count` numbers in another order than they were inserted in: a step that has no divisor in common with the counts used.
+pub(crate) fn order(count: u64) -> impl Iterator<Item = u64> {
+    let mut at = 0;
+    (0..count).map(move |_| {
+        at = (at + 7_368_787) % count;
+        at
+    })
+}
+
+/// A store with a region for each of `objects` data objects.
+pub(crate) fn kv_store(objects: u64) -> Result<(Store, Vec<Region>)> {
+    let store = Store::create(&Options { data_bytes: 256 << 20, ..Options::default() })?;
+    let more = (1..objects).map(|_| store.add_region(Rights::empty())).collect::<kv::Result<Vec<_>>>()?;
+    Ok((store, core::iter::once(Region(0)).chain(more).collect()))
+}
+
+/// Fills a store with pairs of 32 bits and looks them up.
+pub(crate) fn kv_round(count: u64, objects: u64) -> Result<Pair> {
+    let (store, regions) = kv_store(objects)?;
+    let insert = timed(count, || -> Result<()> {
+        for (number, region) in (0..count).zip(regions.iter().copied().cycle()) {
+            let key = key(number);
+            store.put_in(region, &key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
+        }
+        Ok(())
+    })?;
+    Ok((insert, kv_lookup(&store, count)?))
+}
+
+/// Looks all pairs up.
+pub(crate) fn kv_lookup(store: &Store, count: u64) -> Result<f64> {
+    timed(count, || {
+        order(count).try_for_each(|number| {
+            let key = key(number);
+            let value = store.get(&key.to_le_bytes())?;
+            let right = value.is_some_and(|value| value.word(0) == u64::from(key.wrapping_add(1)));
+            if right { Ok(()) } else { Err(Failed::WrongValue(key)) }
+        })
+    })
+}
+
+/// Fills a tree and looks everything up.
+pub(crate) fn tree_round<P: Pointers>(pointers: P, count: u64) -> Result<Pair> {
+    let tree = Tree::new(pointers);
+    let insert = timed(count, || -> Result<()> {
+        (0..count).try_for_each(|number| Ok(tree.insert(key(number).into(), number).map(drop)?))
+    })?;
+    Ok((insert, tree_lookup(&tree, count)?))
+}
+
+/// Looks everything up.
+pub(crate) fn tree_lookup<P: Pointers>(tree: &Tree<P>, count: u64) -> Result<f64> {
+    timed(count, || {
+        order(count).try_for_each(|number| {
+            let right = tree.get(key(number).into())? == Some(number);
+            if right { Ok(()) } else { Err(Failed::WrongValue(key(number))) }
+        })
+    })
+}

@@ -1,0 +1,149 @@
+//! Peers in C: programs that are compiled here and spoken to over pipes, so that both sides run in turns.
+//!
+//! A peer reads lines of words that end in a count, and answers each with the nanoseconds that an operation took (`peers/peer.h`). One that
+//! cannot be built, for want of its library, costs the rows their peer, not the run: they say so.
+
+use crate::row::Row;
+use anyhow::{Context, Result, bail};
+use std::fmt::Display;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+/// Headers that peers share.
+const HEADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
+/// Where Debian puts the example sources of libpmemobj-dev.
+const EXAMPLES: &str = "/usr/share/doc/libpmemobj-dev/examples";
+
+/// A peer program, or why there is none.
+#[derive(Debug)]
+pub struct Peer(Result<Running, String>);
+
+#[derive(Debug)]
+struct Running {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Peer {
+    /// `source`, with these of PMDK's example maps ("hashmap/hashmap_tx.c"), on libpmemobj. Built in `folder`, its pools in `data`.
+    #[must_use]
+    pub fn pmdk(source: &str, maps: &[&str], folder: &Path, data: &Path) -> Self {
+        let mut arguments = vec![source.to_owned()];
+        arguments.extend(maps.iter().map(|map| format!("{EXAMPLES}/{map}")));
+        arguments.extend(["hashmap", "tree_map"].map(|of| format!("-I{EXAMPLES}/{of}")));
+        arguments.push("-lpmemobj".into());
+        Self::start("pmdk", "libpmemobj-dev", &arguments, folder, data)
+    }
+
+    /// `source` on LMDB. Built in `folder`, its store in `data`.
+    #[must_use]
+    pub fn lmdb(source: &str, folder: &Path, data: &Path) -> Self {
+        Self::start("lmdb", "liblmdb-dev", &[source.to_owned(), "-llmdb".into()], folder, data)
+    }
+
+    fn start(name: &str, package: &str, arguments: &[String], folder: &Path, data: &Path) -> Self {
+        Self(Running::start(name, arguments, folder, data).map_err(|error| {
+            let reason = format!("{package} is not usable here: {error:#}");
+            eprintln!("bench: rows without their peer: {reason}");
+            reason.lines().next().unwrap_or_default().to_owned()
+        }))
+    }
+
+    /// Adds the nanoseconds that an operation takes, of `count`, to `samples`; nothing if there is no peer.
+    ///
+    /// # Errors
+    /// When the peer ends, or answers something else.
+    pub fn measure(&mut self, what: impl Display, count: u64, samples: &mut Vec<f64>) -> Result<()> {
+        if let Ok(running) = &mut self.0 {
+            samples.push(running.ask(&what, count)?);
+        }
+        Ok(())
+    }
+
+    /// `row` with what this peer took beside, or with the reason for nothing.
+    #[must_use]
+    pub fn put_beside(&self, row: Row, name: &str, samples: &[f64]) -> Row {
+        match &self.0 {
+            Ok(_) => row.beside(name, samples),
+            Err(reason) => row.without(name, reason),
+        }
+    }
+}
+
+impl Running {
+    fn start(name: &str, arguments: &[String], folder: &Path, data: &Path) -> Result<Self> {
+        let program = folder.join(name);
+        let mut compiler = Command::new("cc");
+        compiler.args(["-O2", "-I", HEADERS, "-o"]).arg(&program).args(arguments);
+        let output = compiler.output().context("the C compiler does not run")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            let error = said.lines().find(|line| line.contains("error")).unwrap_or("it says nothing");
+            bail!("cc cannot build {name}: {error}");
+        }
+        let mut child = Command::new(&program)
+            .arg(data)
+            .env("PMEM_IS_PMEM_FORCE", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", program.display()))?;
+        let (input, output) = (child.stdin.take().context("pipe")?, child.stdout.take().context("pipe")?);
+        Ok(Self { child, input, output: BufReader::new(output) })
+    }
+
+    fn ask(&mut self, what: &impl Display, count: u64) -> Result<f64> {
+        writeln!(self.input, "{what} {count}").context("cannot ask the peer")?;
+        let mut line = String::new();
+        self.output.read_line(&mut line).context("cannot hear the peer")?;
+        line.trim().parse().with_context(|| format!("the peer answered {line:?} to {what}"))
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::Where;
+
+    fn of(source: &str, folder: &Path) -> Peer {
+        let path = folder.join("peer.c");
+        std::fs::write(&path, source).unwrap();
+        Peer::start("peer", "no package", &[path.display().to_string()], folder, folder)
+    }
+
+    #[test]
+    fn it_answers() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = "#include \"peer.h\"\nint main(void) { char what[9]; uint64_t n;\n\
+            while (scanf(\"%8s %\" SCNu64, what, &n) == 2) answer(2.5 * n, n); return 0; }\n";
+        let mut peer = of(source, folder.path());
+        let mut samples = Vec::new();
+        peer.measure("get", 1000, &mut samples).unwrap();
+        peer.measure("get", 10, &mut samples).unwrap();
+        assert_eq!(samples, [2.5, 2.5]);
+        let row = peer.put_beside(Row::new("g", "n", Where::Hosted, "ns", &[5.0]), "C", &samples);
+        assert_eq!((row.ratio, row.skipped), (Some(2.0), None));
+    }
+
+    #[test]
+    fn a_missing_one_is_said() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut peer = of("#include <no_such_library.h>\n", folder.path());
+        let mut samples = Vec::new();
+        peer.measure("get", 1000, &mut samples).unwrap();
+        let row = peer.put_beside(Row::new("g", "n", Where::Hosted, "ns", &[5.0]), "C", &samples);
+        let row = row.ratio_at_most(1.0);
+        assert_eq!((row.ratio, row.holds), (None, None));
+        assert!(row.skipped.is_some_and(|reason| reason.contains("no_such_library.h")));
+    }
+}
