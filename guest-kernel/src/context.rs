@@ -12,10 +12,13 @@
 use crate::arch::entry;
 use crate::kernel::Kernel;
 use crate::mailbox::{Entered, Mailbox};
+use crate::memory::chains::chained;
 use twz_abi::hypercall::Happening;
 use twz_abi::sec::context_flags;
 use twz_abi::{ErrorCode, ObjectId};
 
+/// Lists in which contexts are found.
+pub(crate) const CONTEXT_CHAINS: usize = 128;
 /// Contexts that a thread may hold at a time.
 pub(crate) const ATTACHED_MAX: usize = 8;
 
@@ -29,6 +32,7 @@ pub(crate) struct Context {
     uses: u32,
     next: Option<u32>,
 }
+chained!(Context);
 
 /// A context that a thread holds: by whose right, and when the monitor was last asked about it.
 #[derive(Clone, Copy)]
@@ -75,15 +79,7 @@ impl Attached {
 impl Kernel {
     /// The context in use with this ID.
     fn find_context(&self, id: ObjectId) -> Option<u32> {
-        let mut next = self.first_context;
-        while let Some(index) = next {
-            let context = &self.contexts[index];
-            if context.id == id {
-                return Some(index);
-            }
-            next = context.next;
-        }
-        None
+        self.context_chains.find(&self.contexts, id.lo, |context| context.id == id)
     }
 
     /// Makes a context usable for threads in the context `asking`, if the monitor lets them; counts one use.
@@ -109,10 +105,10 @@ impl Kernel {
             return Ok(index);
         }
         let Entered { number, root, flags } = entered;
-        let context = Context { id, number, root, flags, uses: 1, next: self.first_context };
+        let context = Context { id, number, root, flags, uses: 1, next: None };
         match self.contexts.insert(&mut self.frames, context) {
             Ok(index) => {
-                self.first_context = Some(index);
+                self.context_chains.link(&mut self.contexts, id.lo, index);
                 Ok(index)
             }
             Err(_) => {
@@ -134,18 +130,8 @@ impl Kernel {
         if context.uses > 0 {
             return;
         }
-        let after = context.next;
-        if self.first_context == Some(index) {
-            self.first_context = after;
-        } else {
-            let mut next = self.first_context;
-            while let Some(before) = next {
-                next = self.contexts[before].next;
-                if next == Some(index) {
-                    self.contexts[before].next = after;
-                }
-            }
-        }
+        let hash = context.id.lo;
+        self.context_chains.unlink(&mut self.contexts, hash, index);
         if let Some(context) = self.contexts.remove(&mut self.frames, index) {
             mailbox.leave(context.number);
         }

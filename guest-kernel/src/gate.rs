@@ -18,6 +18,7 @@ use crate::arch::entry::TrapFrame;
 use crate::arch::fpu::FpuPage;
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
+use crate::memory::chains::chained;
 use twz_abi::hypercall::Happening;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::sec::GateEntry;
@@ -26,8 +27,9 @@ use twz_abi::{ErrorCode, ObjectId};
 
 /// Calls in progress that a thread may have.
 const DEPTH_MAX: u32 = 16;
-/// Gates that are remembered; more are asked for again.
-const GATES_MAX: u32 = 64;
+/// Lists of gates that are remembered, and gates in each; more are asked for again.
+pub(crate) const GATE_CHAINS: usize = 16;
+const GATES_PER_CHAIN: u32 = 4;
 /// Callers that are remembered for each.
 const CALLERS_MAX: usize = 8;
 /// A gate's code and stacks are looked for in this many slots of its view, from 0 on.
@@ -52,6 +54,7 @@ pub(crate) struct Gate {
     next_caller: usize,
     next: Option<u32>,
 }
+chained!(Gate);
 
 /// A call in progress: where the thread goes back to.
 pub(crate) struct Call {
@@ -240,7 +243,7 @@ impl Kernel {
             }
             known => {
                 self.drop_idle_gate(mailbox, known);
-                self.make_room_for_gate(mailbox);
+                self.make_room_for_gate(mailbox, hash_of(callee, number));
                 self.make_gate(mailbox, context, number, entry)?
             }
         };
@@ -251,15 +254,8 @@ impl Kernel {
     }
 
     fn find_gate(&self, callee: ObjectId, number: u64) -> Option<u32> {
-        let mut next = self.first_gate;
-        while let Some(index) = next {
-            let gate = &self.gates[index];
-            if gate.number == number && self.contexts[gate.context].id == callee {
-                return Some(index);
-            }
-            next = gate.next;
-        }
-        None
+        let is_it = |gate: &Gate| gate.number == number && self.contexts[gate.context].id == callee;
+        self.gate_chains.find(&self.gates, hash_of(callee, number), is_it)
     }
 
     /// Remembers a gate; takes over one use of `context`, or ends it.
@@ -289,9 +285,7 @@ impl Kernel {
             return Err(ErrorCode::BadContext);
         }
         let space = self.enter_space(mailbox, entry.view, context)?;
-        let code = self.slot_of(mailbox, space, entry.code);
-        let stacks = self.slot_of(mailbox, space, entry.stacks);
-        let (Some(code), Some(stacks)) = (code, stacks) else {
+        let [Some(code), Some(stacks)] = self.slots_of(mailbox, space, [entry.code, entry.stacks]) else {
             self.leave_space(mailbox, space);
             return Err(ErrorCode::BadContext);
         };
@@ -305,11 +299,12 @@ impl Kernel {
             busy: 0,
             callers: [(ObjectId::NULL, 0); CALLERS_MAX],
             next_caller: 0,
-            next: self.first_gate,
+            next: None,
         };
         match self.gates.insert(&mut self.frames, gate) {
             Ok(index) => {
-                self.first_gate = Some(index);
+                let hash = hash_of(self.contexts[context].id, number);
+                self.gate_chains.link(&mut self.gates, hash, index);
                 Ok(index)
             }
             Err(_) => {
@@ -319,38 +314,40 @@ impl Kernel {
         }
     }
 
-    /// The first slot of a space's view that maps an object.
-    fn slot_of(&mut self, mailbox: Mailbox, space: u32, object: ObjectId) -> Option<u64> {
-        (0..SLOTS_SEARCHED).find(|&slot| {
-            self.view_entry(mailbox, space, slot)
-                .is_ok_and(|entry| entry.flags & entry_flags::VALID != 0 && entry.target == object)
-        })
+    /// The first slots of a space's view that map these objects.
+    fn slots_of(&mut self, mailbox: Mailbox, space: u32, objects: [ObjectId; 2]) -> [Option<u64>; 2] {
+        let mut found = [None; 2];
+        for slot in 0..SLOTS_SEARCHED {
+            let entry = self.view_entry(mailbox, space, slot);
+            let Some(entry) = entry.ok().filter(|entry| entry.flags & entry_flags::VALID != 0) else {
+                continue;
+            };
+            for (place, object) in found.iter_mut().zip(objects) {
+                if place.is_none() && entry.target == object {
+                    *place = Some(slot);
+                }
+            }
+            if found.iter().all(Option::is_some) {
+                break;
+            }
+        }
+        found
     }
 
     /// Forgets a gate that no call is in.
     fn drop_idle_gate(&mut self, mailbox: Mailbox, gate: Option<u32>) {
         let Some(index) = gate.filter(|&gate| self.gates[gate].busy == 0) else { return };
-        let after = self.gates[index].next;
-        if self.first_gate == Some(index) {
-            self.first_gate = after;
-        } else {
-            let mut next = self.first_gate;
-            while let Some(before) = next {
-                next = self.gates[before].next;
-                if next == Some(index) {
-                    self.gates[before].next = after;
-                }
-            }
-        }
+        let hash = hash_of(self.contexts[self.gates[index].context].id, self.gates[index].number);
+        self.gate_chains.unlink(&mut self.gates, hash, index);
         if let Some(gate) = self.gates.remove(&mut self.frames, index) {
             self.leave_space(mailbox, gate.space);
             self.release_context(mailbox, gate.context);
         }
     }
 
-    /// Forgets an idle gate if there are too many, the one that was made first.
-    fn make_room_for_gate(&mut self, mailbox: Mailbox) {
-        let (mut count, mut oldest, mut next) = (0, None, self.first_gate);
+    /// Forgets an idle gate if there are too many with this hash, the one that was made first.
+    fn make_room_for_gate(&mut self, mailbox: Mailbox, hash: u64) {
+        let (mut count, mut oldest, mut next) = (0, None, self.gate_chains.first(hash));
         while let Some(index) = next {
             count += 1;
             if self.gates[index].busy == 0 {
@@ -358,8 +355,12 @@ impl Kernel {
             }
             next = self.gates[index].next;
         }
-        if count >= GATES_MAX {
+        if count >= GATES_PER_CHAIN {
             self.drop_idle_gate(mailbox, oldest);
         }
     }
+}
+
+const fn hash_of(callee: ObjectId, number: u64) -> u64 {
+    callee.lo.wrapping_add(number)
 }

@@ -4,17 +4,18 @@ use crate::arch::entry::{self, KICK_VECTOR, REFUSED_VECTOR, SYSCALL_VECTOR, TIME
 use crate::arch::fpu::FpuPages;
 use crate::arch::tables::{self, HartTables};
 use crate::arch::{cpu, usercopy};
-use crate::context::{self, Context};
+use crate::context::{self, CONTEXT_CHAINS, Context};
 use crate::fault;
-use crate::gate::{Call, Gate};
+use crate::gate::{Call, GATE_CHAINS, Gate};
 use crate::lock::{Guard, Lock};
 use crate::mailbox::{self, Mailbox};
+use crate::memory::chains::Chains;
 use crate::memory::frames::Frames;
 use crate::memory::slab::Slab;
 use crate::memory::table::{Table, bits};
-use crate::objects::{MAP_BUCKETS, ObjectMap};
+use crate::objects::{MAP_CHAINS, ObjectMap};
 use crate::sched::RunQueue;
-use crate::space::{Mapping, Space};
+use crate::space::{Mapping, SPACE_CHAINS, Space};
 use crate::sync::{WAIT_BUCKETS, Wait, WaitBucket};
 use crate::thread::Thread;
 use crate::tlb::{self, PcidCache};
@@ -64,15 +65,15 @@ pub(crate) struct Kernel {
     pub(crate) threads: Slab<Thread>,
     pub(crate) spaces: Slab<Space>,
     pub(crate) contexts: Slab<Context>,
-    pub(crate) first_context: Option<u32>,
+    pub(crate) context_chains: Chains<CONTEXT_CHAINS>,
     pub(crate) gates: Slab<Gate>,
-    pub(crate) first_gate: Option<u32>,
+    pub(crate) gate_chains: Chains<GATE_CHAINS>,
     pub(crate) calls: Slab<Call>,
-    pub(crate) first_space: Option<u32>,
+    pub(crate) space_chains: Chains<SPACE_CHAINS>,
     pub(crate) maps: Slab<ObjectMap>,
     pub(crate) mappings: Slab<Mapping>,
     pub(crate) waits: Slab<Wait>,
-    pub(crate) map_buckets: [Option<u32>; MAP_BUCKETS],
+    pub(crate) map_chains: Chains<MAP_CHAINS>,
     pub(crate) wait_buckets: [WaitBucket; WAIT_BUCKETS],
     pub(crate) queue: RunQueue,
     /// The thread that entered the kernel and goes on when the entry ends; it is in no queue meanwhile.
@@ -101,15 +102,15 @@ static KERNEL: Lock<Kernel> = Lock::new(Kernel {
     threads: Slab::new(),
     spaces: Slab::new(),
     contexts: Slab::new(),
-    first_context: None,
+    context_chains: Chains::EMPTY,
     gates: Slab::new(),
-    first_gate: None,
+    gate_chains: Chains::EMPTY,
     calls: Slab::new(),
-    first_space: None,
+    space_chains: Chains::EMPTY,
     maps: Slab::new(),
     mappings: Slab::new(),
     waits: Slab::new(),
-    map_buckets: [None; MAP_BUCKETS],
+    map_chains: Chains::EMPTY,
     wait_buckets: [WaitBucket::EMPTY; WAIT_BUCKETS],
     queue: RunQueue::EMPTY,
     continuing: None,

@@ -2,12 +2,13 @@
 
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
+use crate::memory::chains::chained;
 use crate::memory::chunks::ChunkSet;
 use crate::memory::table::{Table, bits};
 use twz_abi::{ErrorCode, ObjectId, Rights};
 
-/// Buckets of the table that finds object maps.
-pub(crate) const MAP_BUCKETS: usize = 4096;
+/// Lists in which object maps are found.
+pub(crate) const MAP_CHAINS: usize = 4096;
 /// Bytes that one level-1 table covers.
 const CHUNK_SIZE: u64 = 2 << 20;
 
@@ -15,7 +16,7 @@ const CHUNK_SIZE: u64 = 2 << 20;
 pub(crate) struct ObjectMap {
     pub(crate) context: ObjectId,
     /// The context's record.
-    record: u32,
+    pub(crate) record: u32,
     pub(crate) object: ObjectId,
     binding: u64,
     pub(crate) granted: Rights,
@@ -24,8 +25,9 @@ pub(crate) struct ObjectMap {
     chunks: ChunkSet,
     /// Slots and views that use it.
     uses: u32,
-    next_in_bucket: Option<u32>,
+    next: Option<u32>,
 }
+chained!(ObjectMap);
 
 impl Kernel {
     /// The map of an object in a context, bound if it was not; counts one more use.
@@ -36,15 +38,11 @@ impl Kernel {
         object: ObjectId,
     ) -> Result<u32, ErrorCode> {
         let context = self.contexts[record].id;
-        let bucket = bucket(context, object);
-        let mut next = self.map_buckets[bucket];
-        while let Some(index) = next {
-            let map = &mut self.maps[index];
-            if map.object == object && map.context == context {
-                map.uses += 1;
-                return Ok(index);
-            }
-            next = map.next_in_bucket;
+        let hash = hash_of(context, object);
+        let is_it = |map: &ObjectMap| map.object == object && map.context == context;
+        if let Some(index) = self.map_chains.find(&self.maps, hash, is_it) {
+            self.maps[index].uses += 1;
+            return Ok(index);
         }
         self.visit(mailbox, record)?;
         let bound = mailbox.bind(context, object)?;
@@ -62,11 +60,11 @@ impl Kernel {
             directory,
             chunks: ChunkSet::EMPTY,
             uses: 1,
-            next_in_bucket: self.map_buckets[bucket],
+            next: None,
         };
         match self.maps.insert(&mut self.frames, map) {
             Ok(index) => {
-                self.map_buckets[bucket] = Some(index);
+                self.map_chains.link(&mut self.maps, hash, index);
                 Ok(index)
             }
             Err(map) => {
@@ -84,20 +82,8 @@ impl Kernel {
         if map.uses > 0 {
             return;
         }
-        let bucket = bucket(map.context, map.object);
-        let after = map.next_in_bucket;
-        if self.map_buckets[bucket] == Some(index) {
-            self.map_buckets[bucket] = after;
-        } else {
-            let mut next = self.map_buckets[bucket];
-            while let Some(before) = next {
-                next = self.maps[before].next_in_bucket;
-                if next == Some(index) {
-                    self.maps[before].next_in_bucket = after;
-                    break;
-                }
-            }
-        }
+        let hash = hash_of(map.context, map.object);
+        self.map_chains.unlink(&mut self.maps, hash, index);
         let Some(map) = self.maps.remove(&mut self.frames, index) else { return };
         for chunk in map.chunks {
             if let Some(table) = Table::of_entry(map.directory.get(chunk)) {
@@ -239,7 +225,6 @@ impl Kernel {
     }
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "only the low bits select a bucket")]
-fn bucket(context: ObjectId, object: ObjectId) -> usize {
-    (object.lo ^ object.hi.rotate_left(17) ^ context.lo.rotate_left(31)) as usize % MAP_BUCKETS
+const fn hash_of(context: ObjectId, object: ObjectId) -> u64 {
+    object.lo ^ object.hi.rotate_left(17) ^ context.lo.rotate_left(31)
 }

@@ -13,6 +13,7 @@
 use crate::arch::{cpu, usercopy};
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
+use crate::memory::chains::chained;
 use crate::memory::table::{Table, bits, index};
 use twz_abi::fault::{FaultCause, FaultInfo};
 use twz_abi::hypercall::Happening;
@@ -25,6 +26,8 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 const VIEW_WINDOW: u64 = 0xffff_c000_0000_0000;
 /// Entries of the top level that all spaces share: direct map, stacks, image.
 const SHARED_ENTRIES: [u64; 3] = [256, 510, 511];
+/// Lists in which spaces are found.
+pub(crate) const SPACE_CHAINS: usize = 128;
 /// How often a view entry is read again while a program is changing it.
 const READ_ATTEMPTS: u32 = 8;
 /// How often a read of the view is tried again after its page was backed.
@@ -52,9 +55,9 @@ pub(crate) struct Space {
     tables: u32,
     /// All mappings, as a list.
     mappings: Option<u32>,
-    /// The next of all spaces.
-    pub(crate) next: Option<u32>,
+    next: Option<u32>,
 }
+chained!(Space);
 
 /// A slot of a space that maps an object.
 pub(crate) struct Mapping {
@@ -86,14 +89,10 @@ impl Kernel {
         view: ObjectId,
         context: u32,
     ) -> Result<u32, ErrorCode> {
-        let mut next = self.first_space;
-        while let Some(space) = next {
-            let known = &mut self.spaces[space];
-            if known.view == view && known.record == context {
-                known.threads += 1;
-                return Ok(space);
-            }
-            next = known.next;
+        let is_it = |space: &Space| space.view == view && space.record == context;
+        if let Some(space) = self.space_chains.find(&self.spaces, hash_of(view, context), is_it) {
+            self.spaces[space].threads += 1;
+            return Ok(space);
         }
         let view_map = self.use_object(mailbox, context, view)?;
         let made = self.new_space(view, context, view_map);
@@ -133,12 +132,12 @@ impl Kernel {
             threads: 1,
             tables: 0,
             mappings: None,
-            next: self.first_space,
+            next: None,
         };
         match self.spaces.insert(&mut self.frames, space) {
             Ok(index) => {
                 self.hold_context(record);
-                self.first_space = Some(index);
+                self.space_chains.link(&mut self.spaces, hash_of(view, record), index);
                 Some(index)
             }
             Err(space) => {
@@ -157,18 +156,8 @@ impl Kernel {
         if leaving.threads > 0 {
             return;
         }
-        let after = leaving.next;
-        if self.first_space == Some(space) {
-            self.first_space = after;
-        } else {
-            let mut next = self.first_space;
-            while let Some(before) = next {
-                next = self.spaces[before].next;
-                if next == Some(space) {
-                    self.spaces[before].next = after;
-                }
-            }
-        }
+        let hash = hash_of(leaving.view, leaving.record);
+        self.space_chains.unlink(&mut self.spaces, hash, space);
         let Some(space) = self.spaces.remove(&mut self.frames, space) else { return };
         // Every table below the two roots was made for a mapping; those of mappings that are gone already were kept for others.
         let mut tables = space.tables;
@@ -344,10 +333,12 @@ impl Kernel {
             return;
         }
         self.maps[map].granted = granted;
-        let mut next_space = self.first_space;
-        while let Some(space) = next_space {
-            next_space = self.spaces[space].next;
-            let mut next = self.spaces[space].mappings;
+        let record = self.maps[map].record;
+        for space in 0..self.spaces.index_end() {
+            let Some(of_context) = self.spaces.get(space).filter(|space| space.record == record) else {
+                continue;
+            };
+            let mut next = of_context.mappings;
             while let Some(index_of) = next {
                 next = self.mappings[index_of].next;
                 if self.mappings[index_of].map != map {
@@ -382,10 +373,8 @@ impl Kernel {
         mailbox.record(Happening::Invalidated, 0, 0, [range.first, range.count]);
         let end = range.first.saturating_add(range.count).min(SLOT_COUNT);
         let mut dropped = None;
-        let mut next_space = self.first_space;
-        while let Some(space) = next_space {
-            next_space = self.spaces[space].next;
-            if self.spaces[space].view != view {
+        for space in 0..self.spaces.index_end() {
+            if self.spaces.get(space).is_none_or(|space| space.view != view) {
                 continue;
             }
             if end.saturating_sub(range.first) <= FEW_SLOTS {
@@ -484,6 +473,10 @@ impl Kernel {
         }
         Err(FaultCause::MachineCheck)
     }
+}
+
+fn hash_of(view: ObjectId, record: u32) -> u64 {
+    view.lo.wrapping_add(u64::from(record))
 }
 
 /// What a failed bind or touch means for the thread that caused it.

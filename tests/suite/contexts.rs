@@ -11,6 +11,7 @@ tests_on!(
     gates_are_typed_functions,
     a_switch_takes_no_exit_if_shared_and_one_if_not,
     no_access_succeeds_after_a_revocation,
+    thousands_of_contexts_need_few_tables,
 );
 tests_on!(
     testbed,
@@ -132,6 +133,51 @@ fn no_access_succeeds_after_a_revocation(place: Place) {
     let lines: Vec<&str> = output.expect_status(0).stdout.lines().collect();
     assert!(lines.contains(&r#"{"name": "accesses after a revocation", "count": 0}"#), "{}", output.stdout);
     assert_eq!(lines.len(), 11, "{}", output.stdout);
+}
+
+/// Contexts of the program `crowd`, and the most tables that the monitor keeps.
+const CROWD: u64 = 2048;
+const TABLES_MAX: u64 = 128;
+
+fn thousands_of_contexts_need_few_tables(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    // In memory where there is such a place: making them is thousands of steps that a disk is waited for.
+    let directory = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let pool = directory.path().join("pool.img");
+    let pool = pool.display();
+    // Made in one run of the machine, used in the next ones: first none of them, for what a machine takes without.
+    let jobs = ["--create 1G -- crowd make 2048", "-- crowd use 0", "-- crowd use 2048"].map(|words| {
+        let script = format!("twzvmm --pmem {pool} --report r.json {words} && cat r.json");
+        Job { limit: LIMIT, ..Job::new(&["sh", "-c", &script]) }
+    });
+    let [made, none, all] = &machine.run_all(&jobs)[..] else { panic!("as many outputs as jobs") };
+    let made = &made.expect_status(0).stdout;
+    let bytes = made.strip_prefix("crowd: made 2048, ").and_then(|rest| rest.split_once(' ')).expect(made).0;
+    let used = "crowd: 2048 of 2048 contexts have their right and no other; 64 of 64 attempts refused\n";
+    assert!(all.expect_status(0).stdout.starts_with(used), "{}", all.stdout);
+    let of = |output: &Output, name: &str| reported(&output.stdout, name);
+    let (entered, tables) = (of(all, "entered"), of(all, "tables"));
+    // The program's own context is one of them.
+    assert_eq!(entered, CROWD + 1);
+    assert!(tables <= TABLES_MAX, "{tables} tables");
+    assert!(of(all, "evicted_idle") + of(all, "evicted_in_use") >= CROWD - TABLES_MAX);
+    let more = |name: &str| of(all, name).saturating_sub(of(none.expect_status(0), name));
+    let (vmm, kernel) = (more("overhead"), more("frames_used") * 4096);
+    eprintln!(
+        "{CROWD} contexts used with {tables} tables: VMM {} KiB and kernel {} KiB a table, pool {bytes} bytes a context with its object",
+        vmm / tables / 1024,
+        kernel / tables / 1024,
+    );
+    // What a machine takes must not depend on how many contexts there are, but on how many have tables.
+    assert!(vmm < tables * (1 << 20), "{vmm} bytes more in the VMM");
+    assert!(kernel < tables * (64 << 10), "{kernel} bytes more in the kernel");
+}
+
+/// The first number called `name` in the text of a report, behind its list of contexts.
+fn reported(text: &str, name: &str) -> u64 {
+    let after = text.rsplit_once(&format!("\"{name}\":")).unwrap_or_else(|| panic!("no {name}: {text}")).1;
+    let digits: String = after.trim_start().chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or_else(|error| panic!("{name}: {error}: {text}"))
 }
 
 fn check(output: &Output, program: &str, attempts: usize) {

@@ -1,5 +1,6 @@
 //! Kernel memory: frames, records carved from frames, page tables.
 
+pub(crate) mod chains;
 pub(crate) mod chunks;
 pub(crate) mod frames;
 pub(crate) mod slab;

@@ -464,6 +464,7 @@ impl Machine {
         let report = Report {
             startup_ns: shared.first_user.get().copied().map(report::nanoseconds),
             stats: Source::stats(&Inspector(Arc::clone(&shared))),
+            contexts: shared.monitor().list(),
             memory: Memory::measure(ram_start..ram_start + shared.ram_bytes, pool_path),
         };
         Ok((ending, report))

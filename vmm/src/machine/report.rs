@@ -1,6 +1,6 @@
 //! What a run cost: written as JSON by `twzvmm --report FILE`, for benchmarks and for the curious.
 
-use crate::control::Stats;
+use crate::control::{ContextList, Stats};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
@@ -14,6 +14,8 @@ pub struct Report {
     pub memory: Memory,
     /// What was counted.
     pub stats: Stats,
+    /// Security contexts with tables at the end, and what was counted of all.
+    pub contexts: ContextList,
 }
 
 /// Resident memory in bytes.
