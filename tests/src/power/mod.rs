@@ -162,6 +162,8 @@ pub struct Campaign {
     /// So far.
     pub tally: Tally,
     progress: Progress,
+    /// How the life before this one ended.
+    before: Option<End>,
 }
 
 impl Campaign {
@@ -195,6 +197,7 @@ impl Campaign {
             random: seed,
             tally: Tally::default(),
             progress: Progress::default(),
+            before: None,
         }
     }
 
@@ -271,10 +274,11 @@ impl Campaign {
             }
             _ => self.tally.kills += 1,
         }
+        let before = self.before.replace(end);
         let judged = self.judge(&output, end).and_then(|()| self.check_pool());
         judged.map_err(|what| {
             format!(
-                "{end:?}: {what}\n--- status {}\n{}--- stderr\n{}",
+                "{end:?} after {before:?}: {what}\n--- status {}\n{}--- stderr\n{}",
                 output.status,
                 tail(&output.stdout),
                 output.stderr
@@ -326,8 +330,8 @@ impl Campaign {
             self.announced = announced;
             self.is_listed = true;
         }
-        if matches!(end, End::NoMemory(_)) && output.status != 137 {
-            // The program may have ended by itself, and need not be resumed then.
+        if matches!(end, End::NoMemory(_)) {
+            // The program may have ended by itself, even just before the kill, and need not be resumed then.
             self.is_listed = false;
         }
         Ok(())
