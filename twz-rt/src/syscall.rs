@@ -21,12 +21,24 @@ use zerocopy::{FromZeros, IntoBytes};
 /// Pointers among the arguments must be good for what the call does with them; the kernel checks that the program may use the
 /// memory, but not whether the program still believes something else about it.
 pub unsafe fn raw(call: Syscall, arguments: [u64; 6]) -> Result<(u64, u64), ErrorCode> {
+    // SAFETY: the caller's promise.
+    unsafe { by_number(call as u64, arguments) }
+}
+
+/// Makes a call by its number, whatever kernel knows it.
+///
+/// # Errors
+/// As [`raw`].
+///
+/// # Safety
+/// As [`raw`].
+pub unsafe fn by_number(call: u64, arguments: [u64; 6]) -> Result<(u64, u64), ErrorCode> {
     let (status, first, second): (u64, u64, u64);
     // SAFETY: SYSCALL changes RCX, R11 and the results only; memory changes as the caller allows.
     unsafe {
         asm!(
             "syscall",
-            inlateout("rax") call as u64 => status,
+            inlateout("rax") call => status,
             in("rdi") arguments[0],
             in("rsi") arguments[1],
             inlateout("rdx") arguments[2] => first,

@@ -208,7 +208,14 @@ impl Hart {
         let next = match known {
             Some(index) => self.others.swap_remove(index),
             None => {
-                self.others.retain(|other| !other.root.is_retired());
+                let stats = &self.shared.kvm_stats;
+                self.others.retain(|other| {
+                    let is_retired = other.root.is_retired();
+                    if is_retired {
+                        stats.end(other.root.number(), self.number);
+                    }
+                    !is_retired
+                });
                 match self.first_entry(root) {
                     Ok(inside) => inside,
                     Err((what, error)) => return self.broken(&format!("entering a root: {what}: {error}")),
@@ -233,6 +240,7 @@ impl Hart {
         let entry = self.shared.vcpu_entry.get().copied();
         let entry = entry.ok_or(("the kernel", "it has not said where other roots begin".to_string()))?;
         vcpu::imitate(&vcpu, &self.inside.vcpu, entry).map_err(|(what, error)| text(what)(&error))?;
+        self.shared.kvm_stats.add(root.number(), self.number, &vcpu);
         Ok(Inside { vcpu, root })
     }
 

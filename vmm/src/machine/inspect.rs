@@ -1,7 +1,6 @@
 //! What the control socket may know of a running machine.
 
 use super::Shared;
-use super::kvm_stats::KvmStats;
 use super::monitor::HostRevocation;
 use super::stats::{Event, Happening, HartStats};
 use crate::control::{
@@ -25,10 +24,7 @@ impl Source for Inspector {
         let mut vmm = HartCounters::default();
         harts.iter().for_each(|hart| vmm.add(hart));
         let uptime_ns = u64::try_from(self.0.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        let mut kvm = BTreeMap::new();
-        for (name, count) in self.0.kvm_stats.iter().flat_map(KvmStats::read) {
-            *kvm.entry(name).or_default() += count;
-        }
+        let kvm = self.0.kvm_stats.read();
         Stats { uptime_ns, kernel: self.0.kernel_counters(), vmm, harts, kvm }
     }
 

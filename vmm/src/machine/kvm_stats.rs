@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use vmm_sys_util::ioctl::ioctl;
 use vmm_sys_util::ioctl_io_nr;
 
@@ -23,7 +24,7 @@ const DESCRIPTOR_BYTES: usize = 16;
 
 /// The statistics of one vCPU.
 #[derive(Debug)]
-pub(super) struct KvmStats {
+struct KvmStats {
     file: File,
     /// Name and offset in the file of each plain counter.
     counters: Vec<(String, u64)>,
@@ -31,7 +32,7 @@ pub(super) struct KvmStats {
 
 impl KvmStats {
     /// Opens the statistics of a vCPU; `None` where KVM has none.
-    pub(super) fn of(vcpu: &impl AsRawFd) -> Option<Self> {
+    fn of(vcpu: &impl AsRawFd) -> Option<Self> {
         // SAFETY: the ioctl takes no argument and returns a new descriptor.
         let fd = unsafe { ioctl(vcpu, KVM_GET_STATS_FD()) };
         if fd < 0 {
@@ -46,13 +47,66 @@ impl KvmStats {
     }
 
     /// The counters now.
-    pub(super) fn read(&self) -> BTreeMap<String, u64> {
+    fn read(&self) -> BTreeMap<String, u64> {
         let value = |(name, offset): &(String, u64)| {
             let mut word = [0; 8];
             self.file.read_exact_at(&mut word, *offset).ok()?;
             Some((name.clone(), u64::from_le_bytes(word)))
         };
         self.counters.iter().filter_map(value).collect()
+    }
+}
+
+/// vCPUs whose statistics are kept open at a time, a descriptor each: more than a measurement uses, fewer than descriptors run out at.
+const OPEN_MAX: usize = 64;
+
+/// The statistics of all vCPUs of a machine, whatever root they are in, those that are gone included.
+#[derive(Debug, Default)]
+pub(super) struct KvmTotals(Mutex<Totals>);
+
+#[derive(Debug, Default)]
+struct Totals {
+    /// Root and hart of each.
+    open: Vec<(u64, u32, KvmStats)>,
+    ended: BTreeMap<String, u64>,
+}
+
+impl KvmTotals {
+    /// Counts a new vCPU in; those beyond [`OPEN_MAX`] are left out.
+    pub(super) fn add(&self, root: u64, hart: u32, vcpu: &impl AsRawFd) {
+        let mut totals = self.lock();
+        if totals.open.len() < OPEN_MAX
+            && let Some(stats) = KvmStats::of(vcpu)
+        {
+            totals.open.push((root, hart, stats));
+        }
+    }
+
+    /// A vCPU is about to go: takes its counts down. Open statistics would keep its virtual machine.
+    pub(super) fn end(&self, root: u64, hart: u32) {
+        let mut totals = self.lock();
+        if let Some(at) = totals.open.iter().position(|open| (open.0, open.1) == (root, hart)) {
+            let (.., stats) = totals.open.swap_remove(at);
+            sum_up(&mut totals.ended, stats.read());
+        }
+    }
+
+    /// The sums now.
+    pub(super) fn read(&self) -> BTreeMap<String, u64> {
+        let totals = self.lock();
+        let mut sums = totals.ended.clone();
+        totals.open.iter().for_each(|(.., stats)| sum_up(&mut sums, stats.read()));
+        sums
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Totals> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sum_up(sums: &mut BTreeMap<String, u64>, counts: BTreeMap<String, u64>) {
+    for (name, count) in counts {
+        *sums.entry(name).or_default() += count;
     }
 }
 

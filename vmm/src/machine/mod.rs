@@ -32,7 +32,7 @@ use hart::{Hart, HartShared, Inside, Timer};
 use images::{Image, Program};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
-use kvm_stats::KvmStats;
+use kvm_stats::KvmTotals;
 use layout::Facts;
 use monitor::{Limits, Monitor, Parts, begin_session, init_context};
 use pool::Pool;
@@ -182,7 +182,7 @@ struct Shared {
     programs: Programs,
     pool: Arc<Pool>,
     harts: Vec<HartShared>,
-    kvm_stats: Vec<KvmStats>,
+    kvm_stats: KvmTotals,
     alarm: Timer,
     started: Instant,
     first_user: OnceLock<Duration>,
@@ -380,10 +380,12 @@ impl Machine {
                 .and_then(|()| components.map_or(Ok(()), |wanted| vcpu::enable_components(vcpu, wanted)))
                 .map_err(|(what, error)| host(what)(&error))?;
         }
+        let kvm_stats = KvmTotals::default();
+        (0..).zip(&vcpus).for_each(|(hart, vcpu)| kvm_stats.add(first_root.number(), hart, vcpu));
         let harts = (0..config.harts).map(|_| HartShared::new(started)).collect::<Result<Vec<_>, _>>();
         let shared = Arc::new(Shared {
             ram_bytes: config.memory,
-            kvm_stats: vcpus.iter().filter_map(KvmStats::of).collect(),
+            kvm_stats,
             free_start: laid_out.free_start,
             memory,
             monitor,

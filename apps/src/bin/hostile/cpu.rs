@@ -164,22 +164,33 @@ fn put(sandbox: &Sandbox, bytes: &[u8]) {
     }
 }
 
-/// Calls what stands in the sandbox with RAX at an odd place of it and all other registers but RSP zero, in a thread of its own.
+/// Goes on at what stands in the sandbox at `code`, with RAX `data` and all other registers but RSP zero.
+///
+/// # Safety
+/// The code must reach nothing but the sandbox and its own stack.
+unsafe fn go_to(code: u64, data: u64) -> ! {
+    // SAFETY: the caller's promise.
+    unsafe {
+        asm!(
+            "push {code}", "mov rax, {data}",
+            "xor ebx, ebx", "xor ecx, ecx", "xor edx, edx", "xor esi, esi", "xor edi, edi", "xor ebp, ebp",
+            "xor r8d, r8d", "xor r9d, r9d", "xor r10d, r10d", "xor r11d, r11d", "xor r12d, r12d", "xor r13d, r13d",
+            "xor r14d, r14d", "xor r15d, r15d", "ret",
+            code = in(reg) code, data = in(reg) data, options(noreturn)
+        )
+    }
+}
+
+/// The code in the sandbox, and an odd place of it for data.
+fn code_and_data(sandbox: &Sandbox) -> (u64, u64) {
+    (sandbox.base() + CODE, sandbox.base() + 0x101)
+}
+
+/// Runs what stands in the sandbox, in a thread of its own.
 fn run_code(sandbox: &Sandbox) {
-    let (code, data) = (sandbox.base() + CODE, sandbox.base() + 0x101);
-    let run = move || {
-        // SAFETY: the code ends in a trap, and reaches nothing but the sandbox and its own stack.
-        unsafe {
-            asm!(
-                "push {code}", "mov rax, {data}",
-                "xor ebx, ebx", "xor ecx, ecx", "xor edx, edx", "xor esi, esi", "xor edi, edi", "xor ebp, ebp",
-                "xor r8d, r8d", "xor r9d, r9d", "xor r10d, r10d", "xor r11d, r11d", "xor r12d, r12d", "xor r13d, r13d",
-                "xor r14d, r14d", "xor r15d, r15d", "ret",
-                code = in(reg) code, data = in(reg) data, options(noreturn)
-            )
-        }
-    };
-    apart(run);
+    let (code, data) = code_and_data(sandbox);
+    // SAFETY: the code ends in a trap, and reaches nothing but the sandbox and its own stack.
+    apart(move || unsafe { go_to(code, data) });
 }
 
 /// Instructions of ring 0, and vectors that only hardware may raise.
@@ -215,16 +226,8 @@ pub(crate) fn random_code(random: &mut Random, sandbox: &Sandbox) {
         chunk.copy_from_slice(&random.next().to_le_bytes());
     }
     put(sandbox, &bytes);
-    let (code, data) = (sandbox.base() + CODE, sandbox.base() + 0x101);
+    let (code, data) = code_and_data(sandbox);
     // In this thread: the one that waits for it knows that it may not come back.
     // SAFETY: the code reaches the sandbox and its own stack; addresses that it makes up lead nowhere in 131,072 slots.
-    unsafe {
-        asm!(
-            "push {code}", "mov rax, {data}",
-            "xor ebx, ebx", "xor ecx, ecx", "xor edx, edx", "xor esi, esi", "xor edi, edi", "xor ebp, ebp",
-            "xor r8d, r8d", "xor r9d, r9d", "xor r10d, r10d", "xor r11d, r11d", "xor r12d, r12d", "xor r13d, r13d",
-            "xor r14d, r14d", "xor r15d, r15d", "ret",
-            code = in(reg) code, data = in(reg) data, options(noreturn)
-        )
-    }
+    unsafe { go_to(code, data) }
 }

@@ -1,32 +1,14 @@
 //! The powers of a kernel that was taken over; see `twz_abi::syscall::hostile`.
 
-use core::arch::asm;
 use twz_rt::abi::hypercall::Op;
 use twz_rt::abi::syscall::hostile;
 use twz_rt::abi::{ErrorCode, ObjectId};
+use twz_rt::syscall;
 
-/// A call by number.
-fn call(number: u64, arguments: [u64; 3]) -> Result<(u64, u64), ErrorCode> {
-    let (status, first, second): (u64, u64, u64);
-    // SAFETY: as every system call; what it does to memory of others is what this program is for, its own it spares.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number => status,
-            in("rdi") arguments[0],
-            in("rsi") arguments[1],
-            inlateout("rdx") arguments[2] => first,
-            inlateout("r8") 0_u64 => second,
-            out("rcx") _,
-            out("r11") _,
-            options(nostack),
-        );
-    }
-    match u32::try_from(status) {
-        Ok(0) => Ok((first, second)),
-        Ok(code) => Err(ErrorCode::try_from(code).unwrap_or(ErrorCode::NoSuchCall)),
-        Err(_) => Err(ErrorCode::NoSuchCall),
-    }
+/// A call of the hostile kernel's own.
+fn call(number: u64, [first, second, third]: [u64; 3]) -> Result<(u64, u64), ErrorCode> {
+    // SAFETY: what it does to memory of others is what this program is for, its own it spares.
+    unsafe { syscall::by_number(number, [first, second, third, 0, 0, 0]) }
 }
 
 /// Loads a word at a guest-physical address.
