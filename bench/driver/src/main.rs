@@ -112,8 +112,9 @@ fn run(arguments: &Run) -> Result<()> {
     let translations: Vec<Row> = translations
         .map(|row| Row { group: TABLE_1.into(), aim: None, holds: None, ..row.clone() })
         .collect();
+    let both = inside(&rows);
     rows.extend(translations);
-    rows.extend(inside(&rows));
+    rows.extend(both);
     if let Some(twzvmm) = &arguments.twzvmm {
         let guest = Guest::new(twzvmm)?;
         let begun = Instant::now();
