@@ -1,7 +1,8 @@
 //! The full run of power-cut and kill tests, as `make test-power` starts it:
 //!
-//!     twz-power [--cuts N] [--kills N] [--boots N] [--seed S]
+//!     twz-power [--cuts N] [--kills N] [--boots N] [--seed S] [--load churn|ledger|pairs|grants]
 //!
+//! The numbers are shared out among all loads; with `--load` one has them all, and no faults are seeded.
 //! Boots are in the testbed, on `/dev/dax0.0`, with four cuts each that lose lines, and a cut of the machine's own power.
 //!
 //! Prints what was done and checked, and meanwhile, once a second on standard error, what it does; the exit status is 1 if anything was lost, torn or damaged, or a seeded fault was not found.
@@ -15,16 +16,19 @@ const TICK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     let (mut number_of_cuts, mut number_of_kills, mut number_of_boots, mut seed) = (500, 1000, 0, 1);
+    let mut only = None;
     let words: Vec<String> = std::env::args().skip(1).collect();
     for pair in words.chunks(2) {
         let number = pair.get(1).and_then(|word| word.parse().ok());
+        let load = Load::ALL.into_iter().find(|load| pair.get(1).is_some_and(|word| word == load.name()));
         match (pair[0].as_str(), number) {
+            ("--load", _) if load.is_some() => only = load,
             ("--cuts", Some(number)) => number_of_cuts = number,
             ("--kills", Some(number)) => number_of_kills = number,
             ("--boots", Some(number)) => number_of_boots = number,
             ("--seed", Some(number)) => seed = number,
             _ => {
-                eprintln!("usage: twz-power [--cuts N] [--kills N] [--boots N] [--seed S]");
+                eprintln!("usage: twz-power [--cuts N] [--kills N] [--boots N] [--seed S] [--load NAME]");
                 return ExitCode::from(2);
             }
         }
@@ -52,9 +56,10 @@ fn main() -> ExitCode {
             }
         }
     };
-    for (load, share) in Load::ALL.into_iter().zip(0..) {
-        // As many for each.
-        let part = |number: u64| number.div_ceil(Load::ALL.len() as u64);
+    let parts = if only.is_some() { 1 } else { Load::ALL.len() as u64 };
+    let is_wanted = |load: &Load| only.is_none_or(|only| only == *load);
+    for (load, share) in Load::ALL.into_iter().filter(is_wanted).zip(0..) {
+        let part = |number: u64| number.div_ceil(parts);
         let name = load.name();
         let campaign = |more: u64| Campaign::new(load, seed + share + more, &[]).watched(&progress);
         if number_of_cuts > 0 {
@@ -74,7 +79,7 @@ fn main() -> ExitCode {
         }
     }
     // Part of the runs that lose lines.
-    let faults = if number_of_cuts > 0 { SEEDED_FAULTS } else { &[] };
+    let faults = if number_of_cuts > 0 && only.is_none() { SEEDED_FAULTS } else { &[] };
     for &(name, load, sites) in faults {
         let found = find_fault(seed + 20, load, sites, &progress);
         let seconds = began.elapsed().as_secs();
