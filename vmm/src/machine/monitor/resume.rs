@@ -272,6 +272,10 @@ impl Monitor {
         }
         let edit = ViewEdit(&opened);
         if spec.flags & resume_flags::KEEP_MEMORY == 0 {
+            // What handled faults stood in the former memory.
+            let nobody = [0_u64; 2];
+            let at = HEADER_OFFSET + std::mem::offset_of!(ViewHeader, fault_handler) as u64;
+            opened.write(at, nobody.as_bytes()).map_err(|error| text(&error))?;
             self.make_memory(context, record.text, &edit)?;
         }
         self.tell_life(&mut held, context, &edit).map_err(|error| text(&error))?;
