@@ -78,7 +78,7 @@ impl Attached {
 
 impl Kernel {
     /// The context in use with this ID.
-    fn find_context(&self, id: ObjectId) -> Option<u32> {
+    pub(crate) fn find_context(&self, id: ObjectId) -> Option<u32> {
         self.context_chains.find(&self.contexts, id.lo, |context| context.id == id)
     }
 
@@ -89,7 +89,12 @@ impl Kernel {
         asking: ObjectId,
         id: ObjectId,
     ) -> Result<u32, ErrorCode> {
-        let entered = mailbox.enter(asking, id)?;
+        let mut entered = mailbox.enter(asking, id);
+        if matches!(entered, Err(ErrorCode::WindowFull)) {
+            self.forget_idle_gates(mailbox, asking)?;
+            entered = mailbox.enter(asking, id);
+        }
+        let entered = entered?;
         self.note_context(mailbox, id, entered)
     }
 

@@ -222,7 +222,12 @@ impl Kernel {
         {
             return Ok(gate);
         }
-        let asked = mailbox.gate(caller, callee, number);
+        let mut asked = mailbox.gate(caller, callee, number);
+        if matches!(asked, Err(ErrorCode::WindowFull)) {
+            self.forget_idle_gates(mailbox, caller)?;
+            asked = mailbox.gate(caller, callee, number);
+        }
+        let known = self.find_gate(callee, number);
         let (entered, entry) = match asked {
             Ok(answer) => answer,
             Err(error) => {
@@ -251,6 +256,17 @@ impl Kernel {
         made.callers[made.next_caller] = (caller, revision);
         made.next_caller = (made.next_caller + 1) % CALLERS_MAX;
         Ok(gate)
+    }
+
+    /// Gives the monitor back the contexts of gates that are only kept for their next call, when it has no table left for another one.
+    /// Ends in the root of `asking`, where the monitor is asked again.
+    pub(crate) fn forget_idle_gates(&mut self, mailbox: Mailbox, asking: ObjectId) -> Result<(), ErrorCode> {
+        for index in 0..self.gates.index_end() {
+            let gate = self.gates.get(index).map(|_| index);
+            self.drop_idle_gate(mailbox, gate);
+        }
+        let asking = self.find_context(asking).ok_or(ErrorCode::BadContext)?;
+        self.visit(mailbox, asking)
     }
 
     fn find_gate(&self, callee: ObjectId, number: u64) -> Option<u32> {

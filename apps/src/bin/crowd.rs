@@ -163,7 +163,12 @@ fn use_all(count: u64) -> Result<u8, ErrorCode> {
     for number in 0..count.min(made) {
         let (context, own) = (id(number, 0), FREE_SLOT + number);
         let neighbour = FREE_SLOT + (number + 1) % made;
-        good += u64::from(look::call(context, own, id(number + 1, 1)) == Ok([FIRST_WORD + number, 0]));
+        let found = look::call(context, own, id(number + 1, 1));
+        if found == Ok([FIRST_WORD + number, 0]) {
+            good += 1;
+        } else {
+            println!("crowd: context {number} should find {:x}, found {found:x?}", FIRST_WORD + number);
+        }
         if number.is_multiple_of(SAMPLE) {
             tried += 2;
             let load = look::call(context, neighbour, id(number, 1)).map(drop);

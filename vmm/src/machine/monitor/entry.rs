@@ -41,7 +41,7 @@ impl Monitor {
     pub(super) fn enter_as(&self, into: ObjectId, header: &sec::Context) -> Result<Entered, ErrorCode> {
         let mut contexts = lock(&self.contexts);
         let number = contexts.enter(into, header).map_err(|error| {
-            tracing::error!(%error, context = %into, "a context's table cannot be made");
+            tracing::info!(%error, context = %into, "a context's table cannot be made");
             ErrorCode::WindowFull
         })?;
         contexts.get(number).map(|live| entered(number, live)).ok_or(ErrorCode::BadContext)
