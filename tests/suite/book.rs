@@ -262,6 +262,7 @@ mod local {
                 Step::Command(command, output) => {
                     // Compiled programs are kept from run to run, beside those of other tests.
                     let target = project().join("target/own-program");
+                    std::fs::create_dir_all(&target).expect("a folder for what is built");
                     let keep = if command.starts_with("cd ") {
                         format!("; ln -s '{}' target", target.display())
                     } else {

@@ -167,8 +167,8 @@ fn thousands_of_contexts_need_few_tables(place: Place) {
     assert!(all.expect_status(0).stdout.starts_with(used), "{}", all.stdout);
     let of = |output: &Output, name: &str| reported(&output.stdout, name);
     let (entered, tables) = (of(all, "entered"), of(all, "tables"));
-    // The program's own context is one of them.
-    assert_eq!(entered, CROWD + 1);
+    // The program's own context is one of them. One that is called a second time, to see it refused, may have lost its table in between.
+    assert!((CROWD + 1..=CROWD + 1 + 64).contains(&entered), "{entered} contexts entered");
     assert!(tables <= TABLES_MAX, "{tables} tables");
     assert!(of(all, "evicted_idle") + of(all, "evicted_in_use") >= CROWD - TABLES_MAX);
     let more = |name: &str| of(all, name).saturating_sub(of(none.expect_status(0), name));
