@@ -338,12 +338,10 @@ impl Kernel {
     fn begin(&mut self, mailbox: Mailbox, init: &ThreadStart) {
         let alone = init.view.is_null();
         // While the hart is where it began: resuming may lead it into another root, from which nobody speaks for the first context.
-        let context = if alone { Ok(0) } else { self.use_context(mailbox, init.context, init.context) };
+        let context = (!alone).then(|| self.use_context(mailbox, init.context, init.context));
         self.resume_all(mailbox, alone);
-        let started = context.and_then(|context| match alone {
-            true => Ok(()),
-            false => self.spawn_first(mailbox, init, context),
-        });
+        let started = context
+            .map_or(Ok(()), |context| context.and_then(|context| self.spawn_first(mailbox, init, context)));
         if let Err(error) = started {
             mailbox.log(format_args!("the first thread cannot start in view {}: {error}", init.view));
         }

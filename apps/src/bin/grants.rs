@@ -10,25 +10,27 @@
 
 extern crate alloc;
 
+#[path = "churn/beside.rs"]
+mod beside;
 #[path = "churn/books.rs"]
 mod books;
 #[path = "churn/plan.rs"]
 mod plan;
 
 use alloc::format;
-use alloc::string::ToString;
 use apps::compartment::{Compartment, World};
 use apps::context_object::{ContextObject, NewContext};
 use apps::mapped::{BOTH, Mapped};
 use apps::probe;
-use books::{Books, place};
+use beside::{Outcome, text};
+use books::{Books, TORN, place};
 use libtwz::gate::gate;
 use libtwz::prelude::*;
 use libtwz::resume::{self, Resumed};
 use plan::{Operation, THINGS};
 use sec::Grant;
 use twz_rt::abi::ErrorCode;
-use twz_rt::abi::fault::FaultFrame;
+use twz_rt::abi::fault::{FaultCause, FaultFrame};
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::FREE_SLOT;
 use twz_rt::abi::syscall::CreateSpec;
@@ -36,12 +38,11 @@ use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::view::View;
 use twz_rt::{context, fault, syscall};
 
-/// Exit status when something that was stored is not what it was.
-const TORN: u8 = 99;
 /// Slots of the context's table.
 const TABLE_SLOTS: u32 = 256;
-/// What [`look`] returns for an object that may not be read.
+/// What [`look`] returns for an object that may not be read, and for one that may but could not be shown.
 const REFUSED: u64 = u64::MAX;
+const NOT_SHOWN: u64 = u64::MAX - 1;
 
 #[derive(Invariant)]
 #[repr(C)]
@@ -49,12 +50,6 @@ struct Root {
     books: Books,
     context: PCell<ObjectId>,
     things: [PCell<ObjectId>; place(THINGS)],
-}
-
-type Outcome<T> = core::result::Result<T, String>;
-
-fn text(error: impl core::fmt::Display) -> String {
-    error.to_string()
 }
 
 fn about(what: &'static str) -> impl Fn(ErrorCode) -> String {
@@ -102,7 +97,9 @@ fn handle(frame: &mut FaultFrame) {
 /// In the context: the first word of the object in a slot.
 #[gate(number = 0)]
 fn look(slot: u64) -> u64 {
-    probe::load(slot * SLOT_SIZE + DATA_OFFSET).unwrap_or(REFUSED)
+    let refused = FaultCause::Rights as u32;
+    probe::load(slot * SLOT_SIZE + DATA_OFFSET)
+        .unwrap_or_else(|fault| if fault.cause == refused { REFUSED } else { NOT_SHOWN })
 }
 
 /// Things and who may read them.
@@ -135,8 +132,11 @@ impl Things {
 
     /// The version of a thing that the context may read.
     fn version(&self, thing: u64) -> core::result::Result<Option<u64>, ErrorCode> {
-        let read = look::call(self.reader.id, FREE_SLOT + thing)?;
-        Ok((read != REFUSED).then_some(read))
+        match look::call(self.reader.id, FREE_SLOT + thing)? {
+            REFUSED => Ok(None),
+            NOT_SHOWN => Err(ErrorCode::NoMemory),
+            version => Ok(Some(version)),
+        }
     }
 
     /// Lets the context read this version, or nothing.
@@ -191,13 +191,6 @@ fn work(root: &Object<Root>, is_first: bool) -> Outcome<u8> {
             println!("grants: TORN right to thing {thing} at once");
             return Ok(TORN);
         }
-        root.tx(|tx| {
-            if let Operation::Transfer { from, to, amount } = operation {
-                books.transfer(tx, from, to, amount)?;
-            }
-            books.count(tx)
-        })
-        .map_err(text)?;
-        println!("grants: done {}", done + 1);
+        beside::count("grants", root, books, operation)?;
     }
 }

@@ -13,7 +13,7 @@ mod books;
 #[path = "churn/plan.rs"]
 mod plan;
 
-use books::{Books, Seen, place};
+use books::{Books, Seen, TORN, place};
 use libtwz::collections::{BTreeMap, HashMap};
 use libtwz::prelude::*;
 use libtwz::resume::{self, Resumed};
@@ -21,8 +21,6 @@ use plan::{Operation, THINGS};
 
 /// Notes that things may point to.
 const NOTES: u64 = 32;
-/// Exit status when something that was stored is not what it was.
-const TORN: u8 = 99;
 
 /// An object that a thing points to.
 #[derive(Invariant)]

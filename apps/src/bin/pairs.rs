@@ -10,21 +10,21 @@
 
 extern crate alloc;
 
+#[path = "churn/beside.rs"]
+mod beside;
 #[path = "churn/books.rs"]
 mod books;
 #[path = "churn/plan.rs"]
 mod plan;
 
 use alloc::format;
-use alloc::string::ToString;
-use books::{Books, Seen};
+use beside::{Outcome, text};
+use books::{Books, Seen, TORN};
 use kv::{Options, Region, Store};
 use libtwz::prelude::*;
 use libtwz::resume::{self, Resumed};
 use plan::{Operation, scatter};
 
-/// Exit status when something that was stored is not what it was.
-const TORN: u8 = 99;
 /// Operations from batch to batch, pairs in one, and batches with keys of their own.
 const BATCH_EVERY: u64 = 16;
 const BATCH: u64 = 8;
@@ -37,12 +37,6 @@ const CLOSE_EVERY: u64 = 64;
 struct Root {
     books: Books,
     store: PCell<ObjectId>,
-}
-
-type Outcome<T> = core::result::Result<T, String>;
-
-fn text(error: impl core::fmt::Display) -> String {
-    error.to_string()
 }
 
 #[libtwz::main]
@@ -83,14 +77,7 @@ fn work(root: &Object<Root>, is_first: bool) -> Outcome<u8> {
         }
         let operation = plan::operation(books.seed.get(), done);
         change(&store, operation, done)?;
-        root.tx(|tx| {
-            if let Operation::Transfer { from, to, amount } = operation {
-                books.transfer(tx, from, to, amount)?;
-            }
-            books.count(tx)
-        })
-        .map_err(text)?;
-        println!("pairs: done {}", done + 1);
+        beside::count("pairs", root, books, operation)?;
         if done.is_multiple_of(CLOSE_EVERY) {
             store.close().map_err(text)?;
             store = Store::open(id).map_err(text)?;

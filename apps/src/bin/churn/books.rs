@@ -3,6 +3,9 @@
 use super::plan::{ACCOUNTS, BALANCE, THINGS};
 use libtwz::prelude::*;
 
+/// Exit status when something that was stored is not what it was.
+pub(crate) const TORN: u8 = 99;
+
 /// The version of a thing, if there is one; or what is wrong with it.
 pub(crate) type Seen = core::result::Result<Option<u64>, &'static str>;
 
