@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 
 /// Size of the pool.
 const POOL: &str = "16M";
+/// How many operations may be done and not announced when a machine ends: the one between the two.
+const LAST_OPERATION: u64 = 1;
 /// How long a machine may take for what takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Likewise where a fault was seeded, which may well keep a program busy for ever: that finds it, too.
@@ -152,6 +154,8 @@ pub struct Campaign {
     /// Source lines whose flushes are dropped.
     deaf_to: Vec<String>,
     announced: u64,
+    /// How many more operations may have been done than were heard of.
+    unheard: u64,
     /// How long a life may take in all.
     limit: Duration,
     /// The load is on the resume list, as far as we know.
@@ -191,6 +195,7 @@ impl Campaign {
             seed,
             deaf_to: deaf_to.iter().map(|&site| site.to_owned()).collect(),
             announced: 0,
+            unheard: LAST_OPERATION,
             limit: LIMIT,
             is_running: false,
             is_listed: false,
@@ -322,9 +327,9 @@ impl Campaign {
         if let Some(found) = found {
             self.tally.states += 1;
             self.tally.acknowledged += self.announced;
-            self.model.follow(self.announced, &found)?;
+            self.model.follow(self.announced, self.unheard, &found)?;
             // What the next life finds begins there.
-            self.announced = found.done;
+            (self.announced, self.unheard) = (found.done, LAST_OPERATION);
         }
         if let Some(announced) = announced {
             self.announced = announced;

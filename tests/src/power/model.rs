@@ -44,13 +44,12 @@ impl Model {
         self.done += 1;
     }
 
-    /// Goes on to what was found, if that is possible after `announced` operations were announced.
+    /// Goes on to what was found, if that is possible after `announced` operations were announced and at most `unheard` more were done.
     ///
     /// # Errors
     /// What is lost or torn.
-    pub(super) fn follow(&mut self, announced: u64, found: &Found) -> Result<(), String> {
-        // The last one may be done without having been announced.
-        if found.done < announced || found.done > announced + 1 {
+    pub(super) fn follow(&mut self, announced: u64, unheard: u64, found: &Found) -> Result<(), String> {
+        if found.done < announced || found.done > announced + unheard {
             return Err(format!("{announced} operations were announced, {} are done", found.done));
         }
         while self.done < found.done {
@@ -121,17 +120,21 @@ mod tests {
         let mut ahead = Model::new(5);
         for announced in 0..200 {
             let state = found(&ahead);
-            assert_eq!(Model::new(5).follow(announced, &state), Ok(()));
+            assert_eq!(Model::new(5).follow(announced, 1, &state), Ok(()));
             if announced > 0 {
-                assert_eq!(Model::new(5).follow(announced - 1, &state), Ok(()), "done but not announced");
+                assert_eq!(Model::new(5).follow(announced - 1, 1, &state), Ok(()), "done but not announced");
             }
-            assert!(Model::new(5).follow(announced + 1, &state).is_err(), "lost");
+            if announced > 1 {
+                assert!(Model::new(5).follow(announced - 2, 1, &state).is_err(), "two more than announced");
+                assert_eq!(Model::new(5).follow(announced - 2, 2, &state), Ok(()), "but not heard");
+            }
+            assert!(Model::new(5).follow(announced + 1, 1, &state).is_err(), "lost");
             let mut torn = state.clone();
             *torn.accounts.get_mut(&3).expect("an account") += 1;
-            assert!(Model::new(5).follow(announced, &torn).is_err(), "torn");
+            assert!(Model::new(5).follow(announced, 1, &torn).is_err(), "torn");
             let mut torn = state.clone();
             torn.things.insert(2, 12345);
-            assert!(Model::new(5).follow(announced, &torn).is_err(), "torn");
+            assert!(Model::new(5).follow(announced, 1, &torn).is_err(), "torn");
             ahead.step();
         }
     }
