@@ -1,10 +1,10 @@
-//! What `bench/apps` takes time with, inside: the machine's clock.
+//! What `bench/apps` takes time with, inside: as for `libtwz`.
 
-use libtwz::time::Instant;
+use crate::stopwatch::Stopwatch;
 
 /// Nanoseconds an operation of `work`, which does `count`.
 pub(crate) fn timed<E>(count: u64, work: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
-    let begun = Instant::now();
+    let begun = Stopwatch::start();
     work()?;
     #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
     let count = count as f64;
