@@ -17,6 +17,10 @@ pub(crate) const SLOT_MASK: usize = MAX_SIZE as usize - 1;
 /// Address bits below the slot number.
 pub(crate) const SLOT_SHIFT: u32 = MAX_SIZE.trailing_zeros();
 
+/// Bytes of a page.
+#[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
+const PAGE: usize = twz_abi::PAGE_SIZE as usize;
+
 /// Where an object is mapped (**W1**).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
@@ -118,6 +122,15 @@ impl Window {
             self.word(offset).compare_exchange(current, new, Ordering::AcqRel, Ordering::Relaxed).is_ok();
         simulate::stored(self.base | (offset & SLOT_MASK & !7), 8);
         done
+    }
+
+    /// Makes the pages of a range present and writable now, so that no later access to them waits for the kernel; changes nothing that is
+    /// stored. What cannot be made present or written is a fault, as it would be later.
+    pub fn populate(self, range: core::ops::Range<usize>) {
+        for offset in (range.start..range.end.min(SLOT_MASK + 1)).step_by(PAGE) {
+            // The CPU stores, whatever it finds; a `fetch_or` of nothing would be left out by the compiler.
+            let _ = self.word(offset).compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
     }
 
     /// Copies bytes out; stops at the end of the slot. Returns how many.

@@ -125,6 +125,12 @@ impl Data {
         Ok(Self { root, window })
     }
 
+    /// Makes the pages of the first records present, `bytes` of them.
+    pub(crate) fn populate(self, bytes: u64) {
+        let heap = as_usize(self.root.heap.get());
+        self.window.populate(heap..heap + as_usize(bytes.min(self.capacity())));
+    }
+
     /// Bytes that records may take.
     pub(crate) fn capacity(&self) -> u64 {
         self.chunks() as u64 * CHUNK as u64

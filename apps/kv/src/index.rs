@@ -408,6 +408,15 @@ impl Index {
         Ok(pointer.0)
     }
 
+    /// Makes the pages of the first segments present, `bytes` of them.
+    pub(crate) fn populate(&self, bytes: u64) {
+        let heap = self.root.heap.get();
+        let bytes = bytes.min(self.root.per_object.get().saturating_mul(SEGMENT as u64));
+        let [first, end] =
+            [heap, heap.saturating_add(bytes)].map(|at| usize::try_from(at).unwrap_or(usize::MAX));
+        self.window.populate(first..end);
+    }
+
     /// Empties the index: for a new store, and before it is rebuilt.
     pub(crate) fn clear(&self) -> Result<()> {
         self.root.depth.set_without_log(0);

@@ -54,6 +54,15 @@ impl Twz {
         Ok(Self { objects: ids.iter().map(|id| Object::open(*id)).collect::<libtwz::Result<_>>()? })
     }
 
+    /// Makes all pages of the nodes present, so that inserting waits for none.
+    pub fn populate(&self) {
+        for object in &self.objects {
+            let [first, end] =
+                [&object.first, &object.end].map(|at| usize::try_from(at.get()).unwrap_or(usize::MAX));
+            object.window().populate(first..end);
+        }
+    }
+
     /// The objects.
     #[must_use]
     pub fn ids(&self) -> Vec<ObjectId> {

@@ -17,6 +17,9 @@ pub(crate) const OBJECTS: [(u64, &str); 2] = [(1, "1 data object"), (8, "8 data 
 /// Objects of the trees, likewise.
 pub(crate) const TREE_OBJECTS: [(usize, &str); 2] = [(1, "1 object"), (4, "4 objects")];
 
+/// Most bytes that a pair takes in the index, and in the data objects.
+const PAIR_BYTES: u64 = 48;
+
 /// What went wrong.
 #[derive(Debug)]
 pub(crate) enum Failed {
@@ -86,9 +89,31 @@ pub(crate) fn kv_store(objects: u64) -> Result<(Store, Vec<Region>)> {
     Ok((store, core::iter::once(Region(0)).chain(more).collect()))
 }
 
+/// What the pages are in which something is inserted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Pages {
+    /// Absent: each takes its first touch while the time runs.
+    New,
+    /// Present: what the CPU alone takes is timed, which is the same inside a machine and in a process.
+    Present,
+}
+
+impl Pages {
+    /// The name of the operation that is timed.
+    pub(crate) const fn insert(self) -> &'static str {
+        match self {
+            Self::New => "insert",
+            Self::Present => "insert in present pages",
+        }
+    }
+}
+
 /// Fills a store with pairs of 32 bits and looks them up.
-pub(crate) fn kv_round(count: u64, objects: u64) -> Result<Pair> {
+pub(crate) fn kv_round(count: u64, objects: u64, pages: Pages) -> Result<Pair> {
     let (store, regions) = kv_store(objects)?;
+    if pages == Pages::Present {
+        store.populate(count * PAIR_BYTES, count / objects * PAIR_BYTES)?;
+    }
     let insert = timed(count, || -> Result<()> {
         for (number, region) in (0..count).zip(regions.iter().copied().cycle()) {
             let key = key(number);
@@ -111,7 +136,7 @@ pub(crate) fn kv_lookup(store: &Store, count: u64) -> Result<f64> {
     })
 }
 
-/// Fills a tree and looks everything up.
+/// Fills a tree of `pointers` and looks everything up.
 pub(crate) fn tree_round<P: Pointers>(pointers: P, count: u64) -> Result<Pair> {
     let tree = Tree::new(pointers);
     let insert = timed(count, || -> Result<()> {

@@ -1,7 +1,7 @@
 //! Figure 6 of the paper (kv and unixkv, 1 M pairs of 32 bits, in one data object and in several), and kv beside other stores.
 
 use crate::chained::Chained;
-use crate::ours::{FIGURE_6, OBJECTS, Pair, key, kv_lookup, kv_round, kv_store, order};
+use crate::ours::{FIGURE_6, OBJECTS, Pages, Pair, key, kv_lookup, kv_round, kv_store, order};
 use crate::peers;
 use crate::timed::timed;
 use anyhow::{Context, Result};
@@ -58,16 +58,21 @@ pub(crate) fn figure_6(data: &Path, count: u64, rounds: usize) -> Result<Vec<Row
     for (objects, what) in OBJECTS {
         let mut ours: [Vec<f64>; 2] = Default::default();
         let mut theirs: [Vec<f64>; 2] = Default::default();
+        let mut in_present = Vec::new();
         for round in 0..=rounds {
-            let (a, b) = (kv_round(count, objects)?, unixkv_round(data, count, objects)?);
+            let (a, b) = (kv_round(count, objects, Pages::New)?, unixkv_round(data, count, objects)?);
+            let present = kv_round(count, objects, Pages::Present)?;
             if round > 0 {
                 // The first round warms both sides.
                 ours[0].push(a.0);
                 ours[1].push(a.1);
                 theirs[0].push(b.0);
                 theirs[1].push(b.1);
+                in_present.push(present.0);
             }
         }
+        let name = format!("{}, {what}: kv", Pages::Present.insert());
+        rows.push(Row::new(FIGURE_6, &name, Where::Hosted, "ns", &in_present));
         for (number, operation) in ["insert", "lookup"].into_iter().enumerate() {
             let name = |side: &str| format!("{operation}, {what}: {side}");
             let row = |side, samples| Row::new(FIGURE_6, &name(side), Where::Hosted, "ns", samples);

@@ -1,6 +1,6 @@
 //! §5.4 of the paper: one red-black tree with three kinds of pointers, and a tree on PMDK's 16-byte ones.
 
-use crate::ours::{TREE_OBJECTS, TREES as GROUP, key, tree_lookup, tree_round as round};
+use crate::ours::{Pages, TREE_OBJECTS, TREES as GROUP, key, tree_lookup, tree_round as round};
 use crate::peers;
 use crate::timed::timed;
 use anyhow::Result;
@@ -33,6 +33,7 @@ pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Resu
     let nodes = usize::try_from(count)?;
     for (several, what) in TREE_OBJECTS {
         let mut samples: [[Vec<f64>; 3]; 2] = Default::default();
+        let mut in_present = Vec::new();
         for run in 0..=rounds {
             let unix = tempfile::tempdir_in(data)?;
             let bytes = (nodes * 48 / several + (1 << 20)).next_multiple_of(4096);
@@ -41,11 +42,17 @@ pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Resu
                 round(Unix::open(unix.path(), several, bytes)?, count)?,
                 round(Ram::default(), count)?,
             ];
+            let present = Twz::create(several, nodes / several + 1)?;
+            present.populate();
+            let present = round(present, count)?.0;
+            in_present.extend((run > 0).then_some(present));
             for (kind, (insert, lookup)) in all.into_iter().enumerate().filter(|_| run > 0) {
                 samples[0][kind].push(insert);
                 samples[1][kind].push(lookup);
             }
         }
+        let name = format!("{}, {what}: twzrbt", Pages::Present.insert());
+        rows.push(Row::new(GROUP, &name, Where::Hosted, "ns", &in_present));
         for (number, (operation, limit)) in [("insert", 1.05), ("lookup", 1.10)].into_iter().enumerate() {
             let [twz, unix, ram] = &samples[number];
             let row = |kind: &str, samples: &[f64]| {

@@ -86,6 +86,7 @@ impl Running {
         let mut child = Command::new(&program)
             .arg(data)
             .env("PMEM_IS_PMEM_FORCE", "1")
+            .env("PMEMOBJ_CONF", "prefault.at_create=1")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

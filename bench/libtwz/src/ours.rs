@@ -11,6 +11,12 @@ use std::time::Duration;
 const CHASE_NODES: usize = 512;
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 
+/// First byte that an object has for itself.
+const FIRST: usize = 0x1000;
+/// Bytes of each object that are present before anything is timed, so that no first touch of a page is: more than the rounds fill. PMDK's pools
+/// are likewise (`prefault.at_create`).
+const PRESENT: usize = 96 << 20;
+
 /// A node of the chased ring.
 #[derive(Invariant)]
 #[repr(C)]
@@ -85,6 +91,8 @@ impl Ours {
         let words = ObjectBuilder::new().build(words)?;
         let maps = Maps { hash: HashMap::new(), tree: BTreeMap::new(), rb: RbTree::new() };
         let maps = ObjectBuilder::new().build(maps)?;
+        words.window().populate(FIRST..FIRST + PRESENT);
+        maps.window().populate(FIRST..FIRST + PRESENT);
         let order = shuffled(CHASE_NODES);
         let mut raw: Vec<RawNode> = (0..CHASE_NODES)
             .map(|i| RawNode { next: std::ptr::null(), value: i as u64, _pad: [0; 2] })

@@ -490,6 +490,16 @@ impl Store {
         Ok(())
     }
 
+    /// Makes pages present, so that what is put into a new store waits for none: so many bytes of the index, and of each data object there is.
+    ///
+    /// # Errors
+    /// Damage.
+    pub fn populate(&self, index_bytes: u64, data_bytes: u64) -> Result<()> {
+        self.index.populate(index_bytes);
+        self.data_objects()?.into_iter().for_each(|(_, data)| data.populate(data_bytes));
+        Ok(())
+    }
+
     /// Closes the store: makes the index durable, so that the next opening need not rebuild it.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 mod ours;
 
 use libtwz::prelude::*;
-use ours::{FIGURE_6, OBJECTS, Pair, TREE_OBJECTS, TREES};
+use ours::{FIGURE_6, OBJECTS, Pages, Pair, TREE_OBJECTS, TREES};
 use rbt::{Ram, Twz};
 
 /// Pairs and nodes of a whole run.
@@ -15,30 +15,53 @@ const LEAST: u64 = 1000;
 /// Measures and prints; only rows with `part` in their names.
 pub(crate) fn measure(rounds: u64, divide: u64, part: &str) -> ours::Result<()> {
     let count = (COUNT / divide).max(LEAST);
-    for (objects, what) in OBJECTS {
-        rows(FIGURE_6, what, "kv", rounds, part, || ours::kv_round(count, objects))?;
+    for pages in [Pages::New, Pages::Present] {
+        for (objects, what) in OBJECTS {
+            let names = Names::new(FIGURE_6, what, "kv", pages);
+            rows(&names, rounds, part, || ours::kv_round(count, objects, pages))?;
+        }
+        for (objects, what) in TREE_OBJECTS {
+            let nodes = usize::try_from(count).unwrap_or(usize::MAX) / objects + 1;
+            let twz = || -> ours::Result<Pair> {
+                let nodes = Twz::create(objects, nodes)?;
+                if pages == Pages::Present {
+                    nodes.populate();
+                }
+                ours::tree_round(nodes, count)
+            };
+            rows(&Names::new(TREES, what, "twzrbt", pages), rounds, part, twz)?;
+        }
     }
-    for (objects, what) in TREE_OBJECTS {
-        let nodes = usize::try_from(count).unwrap_or(usize::MAX) / objects + 1;
-        let twz = || -> ours::Result<Pair> { ours::tree_round(Twz::create(objects, nodes)?, count) };
-        rows(TREES, what, "twzrbt", rounds, part, twz)?;
-        rows(TREES, what, "ramrbt", rounds, part, || ours::tree_round(Ram::default(), count))?;
+    for (_, what) in TREE_OBJECTS {
+        let names = Names::new(TREES, what, "ramrbt", Pages::New);
+        rows(&names, rounds, part, || ours::tree_round(Ram::default(), count))?;
     }
     Ok(())
 }
 
-/// The rows of inserts and look-ups of one kind.
+/// What the rows of inserts and look-ups of one kind are called. Look-ups have a row beside the inserts in new pages only.
+struct Names {
+    group: &'static str,
+    insert: String,
+    lookup: Option<String>,
+}
+
+impl Names {
+    fn new(group: &'static str, what: &str, kind: &str, pages: Pages) -> Self {
+        let name = |operation: &str| format!("{operation}, {what}: {kind}");
+        Self { group, insert: name(pages.insert()), lookup: (pages == Pages::New).then(|| name("lookup")) }
+    }
+}
+
+/// The rows of one kind.
 fn rows(
-    group: &str,
-    what: &str,
-    kind: &str,
+    names: &Names,
     rounds: u64,
     part: &str,
     mut round: impl FnMut() -> ours::Result<Pair>,
 ) -> ours::Result<()> {
-    let name = |operation: &str| format!("{operation}, {what}: {kind}");
-    let (insert, lookup) = (name("insert"), name("lookup"));
-    if !insert.contains(part) && !lookup.contains(part) {
+    let Names { group, insert, lookup } = names;
+    if ![Some(insert), lookup.as_ref()].into_iter().flatten().any(|name| name.contains(part)) {
         return Ok(());
     }
     round()?; // warms up
@@ -48,7 +71,9 @@ fn rows(
         inserts.push(one);
         lookups.push(other);
     }
-    crate::print_row(group, &insert, &mut inserts);
-    crate::print_row(group, &lookup, &mut lookups);
+    crate::print_row(group, insert, &mut inserts);
+    if let Some(lookup) = lookup {
+        crate::print_row(group, lookup, &mut lookups);
+    }
     Ok(())
 }
