@@ -139,7 +139,8 @@ fn pack(entries: &[(u32, String, Vec<u8>)]) -> Vec<u8> {
             name: [0; NAME_BYTES],
             offset: image.len() as u64,
             bytes: contents.len() as u64,
-            reserved: [0; 24],
+            digest: *blake3::hash(contents).as_bytes(),
+            reserved: 0,
         };
         entry.name[..name.len()].copy_from_slice(name.as_bytes());
         let at = HEADER_BYTES + index * size_of::<Entry>();
@@ -153,7 +154,8 @@ fn pack(entries: &[(u32, String, Vec<u8>)]) -> Vec<u8> {
         digest: [0; 32],
     };
     image[..HEADER_BYTES].copy_from_slice(header.as_bytes());
-    let digest = format::digest(&image);
+    let entries = HEADER_BYTES..HEADER_BYTES + entries.len() * size_of::<Entry>();
+    let digest = format::digest(&image[..HEADER_BYTES], &image[entries]);
     image[DIGEST_OFFSET..HEADER_BYTES].copy_from_slice(&digest);
     image
 }

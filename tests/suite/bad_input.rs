@@ -77,6 +77,8 @@ fn wrong_arguments_and_files(place: Place) {
     let image = files.path().join("image");
     std::fs::write(&image, images::DEFAULT).unwrap();
     machine.add_file(&image, "image");
+    let whole = images::Image::parse(images::DEFAULT).unwrap();
+    let last = whole.programs.last().unwrap().name;
     check(
         &machine,
         &[
@@ -166,6 +168,12 @@ fn wrong_arguments_and_files(place: Place) {
                 "cp image damaged; printf x | dd of=damaged bs=1 seek=60000 conv=notrunc 2>/dev/null;",
                 &["twzvmm", "--pmem", "good.img", "--image", "damaged", "--", "counter"],
                 &["damaged"],
+            ),
+            case(
+                "damaged program in an image",
+                "cp image bad; printf x | dd of=bad bs=1 seek=$(($(stat -c %s bad) - 1)) conv=notrunc 2>/dev/null;",
+                &["twzvmm", "--pmem", "good.img", "--image", "bad", "--", last],
+                &["the image is damaged: program"],
             ),
             case(
                 "image of another version",

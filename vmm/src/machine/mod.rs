@@ -29,14 +29,14 @@ use console::Console;
 use coverage::Coverage;
 use ept_contexts::Ram;
 use hart::{Hart, HartShared, Inside, Timer};
-use images::{Image, Program};
+use images::Image;
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 use kvm_stats::KvmTotals;
 use layout::Facts;
 use monitor::{Limits, Monitor, Parts, begin_session, init_context};
 use pool::Pool;
-use program::Programs;
+use program::{First, ProgramError, Programs};
 use roots::RootMaker;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -138,7 +138,7 @@ pub enum BuildError {
     Layout(#[from] LayoutError),
     /// The program's objects.
     #[error(transparent)]
-    Program(#[from] program::ProgramError),
+    Program(#[from] ProgramError),
     /// The pool.
     #[error(transparent)]
     Pool(#[from] pool::Error),
@@ -351,9 +351,7 @@ impl Machine {
             return Err(BuildError::NoContext { context });
         }
         let init = match first {
-            Some((program, arguments)) => {
-                program::prepare(&pool, &monitor, program, context, &arguments, &config.environment)?
-            }
+            Some(first) => program::prepare(&pool, &monitor, &first, context, &config.environment)?,
             None => ThreadStart::default(),
         };
 
@@ -473,11 +471,8 @@ impl Machine {
     }
 }
 
-/// The program to start and its arguments. Without one named, threads that are to be resumed run alone; else the image's first program does.
-fn first_program<'a>(
-    config: &Config<'a>,
-    resumes: bool,
-) -> Result<Option<(&'a Program<'a>, Vec<String>)>, BuildError> {
+/// The program to start. Without one named, threads that are to be resumed run alone; else the image's first program does.
+fn first_program<'a>(config: &Config<'a>, resumes: bool) -> Result<Option<First<'a>>, BuildError> {
     let image = config.image;
     let name = match config.arguments.first() {
         Some(name) => name.as_str(),
@@ -495,7 +490,8 @@ fn first_program<'a>(
         [] => vec![name.to_string()],
         given => given.to_vec(),
     };
-    Ok(Some((program, arguments)))
+    let contents = program.contents().map_err(ProgramError::from)?;
+    Ok(Some(First { program, contents, arguments }))
 }
 
 fn open_kvm() -> Result<Kvm, BuildError> {

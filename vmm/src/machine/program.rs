@@ -4,7 +4,7 @@
 //! It gets its name last: an import that was cut short is found unnamed and done again.
 
 use super::monitor::{Life, Monitor};
-use images::Program;
+use images::{Contents, ImageError, Program};
 use pool::{Error as PoolError, ObjectRef, ObjectSpec, Pool, object_id};
 use std::sync::{Arc, Mutex, PoisonError};
 use twz_abi::boot::ThreadStart;
@@ -31,15 +31,26 @@ pub enum ProgramError {
     /// The pool failed.
     #[error("cannot put the program into the pool")]
     Pool(#[from] PoolError),
+    /// It is not what was packed.
+    #[error(transparent)]
+    Image(#[from] ImageError),
     /// Too long a command line.
     #[error("the arguments and the environment take {0} bytes; at most {ARGS_MAX} are possible")]
     Arguments(usize),
 }
 
+/// The program that a machine starts.
+pub(super) struct First<'a> {
+    pub(super) program: &'a Program<'a>,
+    pub(super) contents: Contents<'a>,
+    /// Its name first.
+    pub(super) arguments: Vec<String>,
+}
+
 /// Makes sure that `program` is in the pool; returns its object.
 ///
 /// # Errors
-/// [`ProgramError::Pool`].
+/// [`ProgramError::Pool`], [`ProgramError::Image`].
 pub(super) fn import(pool: &Pool, program: &Program<'_>) -> Result<ObjectId, ProgramError> {
     let mut nonce = [0; 16];
     nonce.copy_from_slice(&program.digest[..16]);
@@ -49,13 +60,14 @@ pub(super) fn import(pool: &Pool, program: &Program<'_>) -> Result<ObjectId, Pro
     if pool.name_get(&name) == Some(id) {
         return Ok(id);
     }
+    let contents = program.contents()?.bytes;
     if pool.contains(id) {
         pool.delete_object(id)?;
     }
-    let size = DATA_OFFSET + program.contents.len() as u64;
+    let size = DATA_OFFSET + contents.len() as u64;
     let spec = ObjectSpec { nonce: Some(nonce), rights, size, ..ObjectSpec::default() };
     pool.create_object(&spec)?;
-    pool.open_object(id)?.write(DATA_OFFSET, program.contents)?;
+    pool.open_object(id)?.write(DATA_OFFSET, contents)?;
     if let Some(old) = pool.name_get(&name)
         && is_program(pool, old)?
     {
@@ -93,7 +105,7 @@ impl Programs {
     /// If `name` is a program's of the image, makes sure that it means this program.
     ///
     /// # Errors
-    /// [`ProgramError::Pool`].
+    /// As [`import`].
     pub(super) fn bring(&self, name: &str) -> Result<(), ProgramError> {
         let Some(wanted) = name.strip_prefix(PROGRAM_PREFIX) else { return Ok(()) };
         let Some(program) = self.programs.iter().find(|program| program.name == wanted) else {
@@ -117,11 +129,11 @@ impl Programs {
 pub(super) fn prepare(
     pool: &Pool,
     monitor: &Monitor,
-    program: &Program<'_>,
+    first: &First<'_>,
     context: ObjectId,
-    arguments: &[String],
     environment: &[String],
 ) -> Result<ThreadStart, ProgramError> {
+    let First { program, contents, arguments } = first;
     let text = import(pool, program)?;
     let life = monitor.life()?;
     let read_write = Rights::READ | Rights::WRITE;
@@ -129,8 +141,8 @@ pub(super) fn prepare(
     let make = || monitor.make(context, ObjectId::NULL, Rights::empty(), create_flags::VOLATILE, None);
 
     let data = make()?;
-    let template = usize::try_from(program.header.data_offset - DATA_OFFSET).unwrap_or(usize::MAX);
-    let template = program.contents.get(template..).unwrap_or_default();
+    let template = usize::try_from(contents.header.data_offset - DATA_OFFSET).unwrap_or(usize::MAX);
+    let template = contents.bytes.get(template..).unwrap_or_default();
     pool.open_object(data)?.write(DATA_OFFSET, template)?;
 
     let args = make()?;
@@ -156,7 +168,7 @@ pub(super) fn prepare(
     Ok(ThreadStart {
         view,
         context,
-        entry: program.header.entry,
+        entry: contents.header.entry,
         stack: STACK_SLOT * SLOT_SIZE + STACK_TOP,
         argument: ARGS_SLOT * SLOT_SIZE,
         tls: 0,
