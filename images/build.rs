@@ -46,6 +46,7 @@ fn main() {
         "twz-abi",
         "twz-rt",
         "apps",
+        "object-id",
         "pmem",
         "sec",
         "libtwz",

@@ -20,7 +20,6 @@ use crate::format::{Kind, PAGE, SEGMENT_PAGES, Seal, TABLE_IDENTITY, TABLE_LINK}
 use crate::map::{Map, Reader};
 use crate::medium::{Mapped, OpenOptions};
 use crate::meta::{Meta, is_reserved, table_word};
-use crate::object_id::id_of_bits;
 use crate::space::{Pages, Space};
 use std::collections::HashSet;
 use std::path::Path;
@@ -322,7 +321,7 @@ impl<'a, M: Medium> Pass<'a, M> {
         };
         let birth = &record.birth;
         let id = birth.id;
-        if id_of_bits(&birth.nonce, birth.key, birth.rights) != id {
+        if !birth.is_consistent() {
             self.problem(
                 at,
                 "object record: not what its ID says",
@@ -357,7 +356,7 @@ impl<'a, M: Medium> Pass<'a, M> {
     /// The ID in a damaged record, if nonce, key and rights vouch for it.
     fn id_at(&self, at: u64) -> Option<ObjectId> {
         let birth = ObjectRecord::birth_at(self.pmem, at);
-        (id_of_bits(&birth.nonce, birth.key, birth.rights) == birth.id).then_some(birth.id)
+        birth.is_consistent().then_some(birth.id)
     }
 
     fn reader(&self) -> Reader<'a, M> {

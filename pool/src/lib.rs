@@ -36,7 +36,6 @@ mod medium;
 mod meta;
 mod names;
 mod object;
-mod object_id;
 mod objects;
 mod references;
 mod space;

@@ -7,7 +7,7 @@ use crate::format::records::{self, Birth, Class, ObjectRecord, RawMap, state};
 use crate::format::{PAGE, SEGMENT_PAGES};
 use crate::map::{self, Editor, Map, Run};
 use crate::object::{ObjectRef, Opened, check_range};
-use crate::object_id::id_of_bits;
+use object_id::object_id;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use twz_abi::object::MAX_SIZE;
@@ -63,7 +63,7 @@ impl<M: Medium> Pool<M> {
         check_range(0, spec.size)?;
         let nonce = spec.nonce.unwrap_or_else(|| self.0.fresh_nonce());
         let rights = spec.rights.bits();
-        let id = id_of_bits(&nonce, spec.key, rights);
+        let id = object_id(&nonce, spec.key, spec.rights);
         let birth = Birth { id, nonce, key: spec.key, rights, kind: spec.kind };
         match spec.copy_of {
             Some(source) => self.0.create_copy(spec, birth, &self.open_object(source)?)?,
@@ -118,7 +118,7 @@ impl<M: Medium> Pool<M> {
             None => {
                 let record = self.0.load_record(at)?;
                 let birth = &record.birth;
-                if birth.id != id || id_of_bits(&birth.nonce, birth.key, birth.rights) != id {
+                if birth.id != id || !birth.is_consistent() {
                     return Err(Error::WrongId(id));
                 }
                 let opened = Arc::new(Opened::new(id, at, record));

@@ -13,11 +13,11 @@ use crate::core::Pool;
 use crate::error::{Error, Result};
 use crate::format::records::Birth;
 use crate::format::{OBJECT_PAGES, PAGE, index};
-use crate::object_id::id_of_bits;
 use crate::references::Target;
+use object_id::object_id;
 use std::collections::{BTreeSet, HashSet};
 use std::io::{Read, Seek, SeekFrom, Write};
-use twz_abi::ObjectId;
+use twz_abi::{ObjectId, Rights};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// "TWZEXP01" in memory order.
@@ -200,10 +200,10 @@ impl<M: Medium> Pool<M> {
     ) -> Result<(ObjectId, bool), TransferError> {
         let header: ObjectHeader = get(from)?;
         let ObjectHeader { nonce, key, rights, kind } = header;
-        if twz_abi::Rights::from_bits(rights).is_none() {
+        let Some(default_rights) = Rights::from_bits(rights) else {
             return Err(TransferError::Format("unknown default rights"));
-        }
-        let id = id_of_bits(&nonce, key, rights);
+        };
+        let id = object_id(&nonce, key, default_rights);
         let birth = Birth { id, nonce, key, rights, kind };
         let wanted = !self.contains(id);
         if !wanted && !skip_existing {

@@ -13,7 +13,8 @@
 //! on a nonce that the monitor picks, so each trial is a context really created. Key objects commit to their key instead
 //! ([`crate::key_nonce`]) and have no creator; nor has what came from another machine, unless its context came along.
 
-use crate::object::{Nonce, fold, hash};
+use crate::object::hash;
+use object_id::{Nonce, fold};
 use twz_abi::ObjectId;
 
 const DOMAIN: &[u8] = b"twizzler creator v1\0";

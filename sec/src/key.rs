@@ -6,8 +6,9 @@
 //!
 //! [`Refusal::KeyReplaced`]: crate::Refusal::KeyReplaced
 
-use crate::object::{Nonce, ObjectFacts, fold, hash};
+use crate::object::{ObjectFacts, hash};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
+use object_id::{Nonce, fold};
 use thiserror::Error;
 use twz_abi::sec::{
     PRIVATE_KEY_MAGIC, PUBLIC_KEY_MAGIC, PrivateKeyObject, PublicKeyObject, SEC_VERSION, signature_kind,

@@ -143,7 +143,7 @@ fn no_access_succeeds_after_a_revocation(place: Place) {
     let output = machine.run_all(&[job]).remove(0);
     let lines: Vec<&str> = output.expect_status(0).stdout.lines().collect();
     assert!(lines.contains(&r#"{"name": "accesses after a revocation", "count": 0}"#), "{}", output.stdout);
-    assert_eq!(lines.len(), 11, "{}", output.stdout);
+    assert_eq!(lines.len(), 23, "{}", output.stdout);
 }
 
 /// Contexts of the program `crowd`, and the most tables that the monitor keeps.

@@ -1,8 +1,8 @@
 //! Measures what rights cost: binding, first touches, unbinding, revocation, and how these grow with contexts and objects.
 //!
 //! Prints one JSON object a line: `{"name": …, "samples": [nanoseconds an operation, …]}`, or `{"name": …, "count": …}` for what is counted.
-//! `rights ROUNDS [CONTEXTS]`; with two harts a thread on the other one reads what is being revoked. With CONTEXTS it only makes so many
-//! contexts and ends, for the host to see what they take.
+//! `rights ROUNDS [CONTEXTS]`, with two revocations a round; with two harts a thread on the other one reads what is being revoked. With
+//! CONTEXTS it only makes so many contexts and ends, for the host to see what they take.
 #![no_std]
 #![no_main]
 
@@ -31,6 +31,10 @@ twz_rt::entry!(main);
 const BATCH: u64 = 32;
 /// Samples of each point of growth.
 const GROWTH_ROUNDS: u64 = 5;
+/// Objects of each.
+const GROWTH_BATCH: u64 = 4;
+/// Bytes to a chunk that no earlier touch has shown.
+const FURTHER: u64 = 16 << 20;
 /// First slot of the objects that fill a compartment.
 const FILL_SLOT: u64 = FREE_SLOT + 64;
 
@@ -50,14 +54,12 @@ fn main(args: Args) -> Result<(), ErrorCode> {
         return occupy(&world, contexts);
     }
     binding(rounds)?;
-    revoking(&world, rounds)?;
+    revoking(&world, rounds * 2)?;
     for contexts in [1, 4, 16] {
-        let samples = growth(&world, contexts, 0)?;
-        print_samples(&format!("revoke, bound in {contexts} contexts"), &samples);
+        growth(&world, contexts, 0)?.print(&format!("bound in {contexts} contexts"));
     }
     for objects in [16, 64, 256] {
-        let samples = growth(&world, 1, objects)?;
-        print_samples(&format!("revoke, {objects} other objects bound"), &samples);
+        growth(&world, 1, objects)?.print(&format!("{objects} other objects bound"));
     }
     Ok(())
 }
@@ -100,7 +102,7 @@ fn binding(rounds: u64) -> Result<(), ErrorCode> {
         };
         bound.push(timed(|| store(DATA_OFFSET))? / BATCH);
         // Far enough that no earlier touch has shown it.
-        touched.push(timed(|| store(16 << 20))? / BATCH);
+        touched.push(timed(|| store(DATA_OFFSET + FURTHER))? / BATCH);
         let unmap = || {
             objects.iter().try_for_each(|object| {
                 // SAFETY: nothing uses the slot any more.
@@ -154,6 +156,8 @@ fn revoking(world: &World, rounds: u64) -> Result<(), ErrorCode> {
             syscall::thread_yield();
         }
         late += u64::from(board.word(SEEN) != word);
+        // Room for the next ones.
+        compartment.object.remove_all(id)?;
     }
     board.set_word(ADDRESS, u64::MAX);
     print_samples("revoke while another thread reads", &samples);
@@ -186,30 +190,73 @@ fn touch(first: u64, count: u64) -> u64 {
     (first..first.saturating_add(count)).map(load).sum()
 }
 
-/// Revocations of an object that is bound in so many contexts, each with so many other objects bound.
-fn growth(world: &World, contexts: u64, others: u64) -> Result<Vec<u64>, ErrorCode> {
+/// Stores to the word `offset` bytes behind the first one in each of `count` slots from `first` on; nanoseconds that one takes.
+#[gate(number = 1)]
+fn store(first: u64, count: u64, offset: u64) -> u64 {
+    let stores = || {
+        let slots = first..first.saturating_add(count);
+        slots.for_each(|slot| Mapped((slot * SLOT_SIZE) as *mut u8).set_word(DATA_OFFSET + offset, 1));
+        Ok(())
+    };
+    timed(stores).map_or(u64::MAX, |all| all / count.max(1))
+}
+
+/// Nanoseconds an operation, for each round.
+#[derive(Default)]
+struct Growth {
+    bound: Vec<u64>,
+    touched: Vec<u64>,
+    revoked: Vec<u64>,
+}
+
+impl Growth {
+    fn print(&self, point: &str) {
+        print_samples(&format!("bind and first touch, {point}"), &self.bound);
+        print_samples(&format!("touch of a further chunk, {point}"), &self.touched);
+        print_samples(&format!("revoke, {point}"), &self.revoked);
+    }
+}
+
+/// What it takes to bind, to touch and to revoke objects that are bound in so many contexts, each with so many other objects bound. Binding
+/// and touching are those of the last context, when all others have them.
+fn growth(world: &World, contexts: u64, others: u64) -> Result<Growth, ErrorCode> {
     let fill: Vec<ObjectId> = (0..others).map(|_| readable_by_all()).collect::<Result<_, _>>()?;
     let mut all = Vec::new();
     for _ in 0..contexts {
-        let compartment = world.compartment(false, &[touch::ENTRY])?;
+        let compartment = world.compartment(false, &[touch::ENTRY, store::ENTRY])?;
         for (slot, id) in (FILL_SLOT..).zip(&fill) {
             compartment.map(slot, *id);
         }
         touch::call(compartment.id, FILL_SLOT, others)?;
         all.push(compartment);
     }
-    let mut samples = Vec::new();
+    let mut samples = Growth::default();
     for round in 0..GROWTH_ROUNDS {
-        let id = volatile_object(world.owner.id())?;
-        Mapped::of(id)?.set_word(DATA_OFFSET, 1);
-        for compartment in &all {
-            let grant = Grant::new(id, compartment.id, Rights::READ);
-            compartment.hand_over(&world.owner.grant(&grant))?;
-            compartment.map(FREE_SLOT + round, id);
-            touch::call(compartment.id, FREE_SLOT + round, 1)?;
+        let first = FREE_SLOT + round * GROWTH_BATCH;
+        let mut targets = Vec::new();
+        for _ in 0..GROWTH_BATCH {
+            let id = volatile_object(world.owner.id())?;
+            // Here first, so that binding and touching find the pages there.
+            let here = Mapped::of(id)?;
+            here.set_word(DATA_OFFSET, 1);
+            here.set_word(DATA_OFFSET + FURTHER, 1);
+            targets.push(id);
         }
-        let revocation = world.owner.revoke_object(id, 1);
-        samples.push(timed(|| context::revoke(&revocation, None))?);
+        let (mut bound, mut touched) = (0, 0);
+        for compartment in &all {
+            for (slot, id) in (first..).zip(&targets) {
+                let grant = Grant::new(*id, compartment.id, BOTH);
+                compartment.hand_over(&world.owner.grant(&grant))?;
+                compartment.map(slot, *id);
+            }
+            bound = store::call(compartment.id, first, GROWTH_BATCH, 0)?;
+            touched = store::call(compartment.id, first, GROWTH_BATCH, FURTHER)?;
+        }
+        samples.bound.push(bound);
+        samples.touched.push(touched);
+        let revocations: Vec<_> = targets.iter().map(|id| world.owner.revoke_object(*id, 1)).collect();
+        let revoke = || revocations.iter().try_for_each(|one| context::revoke(one, None));
+        samples.revoked.push(timed(revoke)? / GROWTH_BATCH);
     }
     Ok(samples)
 }

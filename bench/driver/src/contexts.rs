@@ -130,7 +130,7 @@ fn counted(guest: &Guest, name: &str, shown: &str, switches: u32) -> Result<Vec<
 pub(crate) fn rights(guest: &Guest, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let mapping = peers::mappings(rounds)?;
-    for harts in [1, 2] {
+    for harts in [1, 2, 4] {
         let (output, _) = guest.run(harts, &["rights", &(rounds * 8).to_string()])?;
         let on = if harts == 1 { "1 hart".to_owned() } else { format!("{harts} harts") };
         for line in lines(&output)? {
@@ -140,10 +140,13 @@ pub(crate) fn rights(guest: &Guest, rounds: usize) -> Result<Vec<Row>> {
                 continue;
             }
             let row = Row::new(RIGHTS, &name, Where::Guest, "ns", &line.samples);
-            rows.push(match line.name.as_str() {
-                "bind and first touch" => row.beside("mmap of a file and first touch", &mapping.map),
-                "touch of a further chunk" => row.beside("first touch of a mapped page", &mapping.touch),
-                "unmap and unbind" => row.beside("munmap", &mapping.unmap),
+            // What stands behind a comma says how many contexts or objects there were.
+            rows.push(match line.name.split(',').next() {
+                Some("bind and first touch") => row.beside("mmap of a file and first touch", &mapping.map),
+                Some("touch of a further chunk") => {
+                    row.beside("first touch of a mapped page", &mapping.touch)
+                }
+                Some("unmap and unbind") => row.beside("munmap", &mapping.unmap),
                 _ => row.beside("mprotect", &mapping.protect),
             });
             if line.name.starts_with("revoke while") {

@@ -6,8 +6,9 @@
 
 use super::{Kind, PAGE, Seal};
 use crate::error::{Error, Result};
+use object_id::object_id;
 use pmem::Pmem;
-use twz_abi::ObjectId;
+use twz_abi::{ObjectId, Rights};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 /// Bits of a commit word's low half.
@@ -73,6 +74,13 @@ pub(crate) struct Birth {
     pub(crate) kind: u32,
 }
 twz_abi::assert_layout!(Birth, size = 56, id = 0, nonce = 16, key = 32, rights = 48, kind = 52);
+
+impl Birth {
+    /// Whether the ID is that of nonce, key and rights.
+    pub(crate) fn is_consistent(&self) -> bool {
+        object_id(&self.nonce, self.key, Rights::from_bits_retain(self.rights)) == self.id
+    }
+}
 
 /// A piece of an object in one piece of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]

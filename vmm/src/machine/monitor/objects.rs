@@ -59,7 +59,7 @@ impl Monitor {
         let public = sec::public_key_from_bytes(public.as_bytes()).map_err(|_| ErrorCode::BadArgument)?;
         let _held = self.permit(context, &[])?;
         let nonce = sec::key_nonce(public.kind, &public.key);
-        let id = sec::object_id(nonce, ObjectId::NULL, Rights::READ);
+        let id = sec::object_id(&nonce, ObjectId::NULL, Rights::READ);
         if !self.pool.contains(id) {
             let spec = ObjectSpec { nonce: Some(nonce), rights: Rights::READ, ..ObjectSpec::default() };
             self.pool.create_object(&spec).map_err(|error| code(&error))?;
