@@ -94,7 +94,7 @@ mod testbed {
             return;
         }
         let mut campaign = Campaign::new(Load::Churn, SEED + 5, &[]);
-        boots(&mut campaign, 1, 3).unwrap_or_else(|error| panic!("{error}"));
+        boots(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
         assert!(campaign.tally.states > 0, "{}", campaign.tally);
     }
 }

@@ -12,7 +12,7 @@ mod progress;
 mod testbed;
 
 pub use progress::Progress;
-pub use testbed::boots;
+pub use testbed::{MachineCut, boots};
 
 use crate::{Output, Running, binary, start};
 use model::{Model, Said};
@@ -113,6 +113,8 @@ impl Load {
 pub struct Tally {
     /// Power cuts that lose lines.
     pub cuts: u64,
+    /// Power cuts of emulated machines.
+    pub machines: u64,
     /// Kills and stops.
     pub kills: u64,
     /// Lives in which the load came so far as to tell what it found: states that were checked.
@@ -125,10 +127,10 @@ pub struct Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { cuts, kills, states, acknowledged, set_aside } = self;
+        let Tally { cuts, machines, kills, states, acknowledged, set_aside } = self;
         write!(
             f,
-            "{cuts} power cuts, {kills} kills, {states} states checked, {acknowledged} acknowledged operations checked, \
+            "{cuts} power cuts that lose lines, {machines} power cuts of emulated machines, {kills} kills, {states} states checked, {acknowledged} acknowledged operations checked, \
              set aside and retried {set_aside} times: 0 lost, 0 torn"
         )
     }
@@ -137,6 +139,7 @@ impl fmt::Display for Tally {
 impl AddAssign for Tally {
     fn add_assign(&mut self, other: Self) {
         self.cuts += other.cuts;
+        self.machines += other.machines;
         self.kills += other.kills;
         self.states += other.states;
         self.acknowledged += other.acknowledged;
@@ -213,10 +216,12 @@ impl Campaign {
     }
 
     fn note(&self, what: &dyn fmt::Debug) {
-        let Tally { cuts, kills, states, .. } = self.tally;
+        let Tally { cuts, machines, kills, states, .. } = self.tally;
         let name = self.load.name();
-        self.progress
-            .note(format!("{name}: {cuts} power cuts, {kills} kills, {states} states checked; now {what:?}"));
+        self.progress.note(format!(
+            "{name}: {} power cuts, {kills} kills, {states} states checked; now {what:?}",
+            cuts + machines
+        ));
     }
 
     /// How a line of the load's begins.

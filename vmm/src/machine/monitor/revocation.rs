@@ -3,7 +3,8 @@
 //! # Contract
 //! - When a revocation returns, it is durable, no decision made before is given out again, and no alias of any context shows what only such a
 //!   decision allowed. KVM has dropped the second-stage entries by then (MMU notifier), so no access on any hart succeeds.
-//! - **Commit point** of the stored list: the pool root [`LIST_KEY`], which names an object with the whole list.
+//! - **Commit point** of the stored list: the pool root [`LIST_KEY`], which names an object with the whole list. A power failure on either side of it
+//!   leaves the old list or the new one, and at most one object beside it, which the next start collects: it is always one of two IDs.
 //! - The guest learns of it in two ways: a refused access makes the kernel forget its tables of the context, and the *revision* in every
 //!   mailbox, raised before the revocation returns, makes it forget gates.
 
@@ -21,13 +22,17 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 /// Pool root that names the object with the list.
 const LIST_KEY: &str = "revocations";
+/// Nonces of that object and of its next; programs' objects have hashed ones.
+const LIST_NONCES: [[u8; 16]; 2] = [*b"twz revocations0", *b"twz revocations1"];
 
-/// The revocations that the pool holds: a count, then as many records.
+/// The revocations that the pool holds: a count, then as many records. Collects the list that a power failure kept from being published, or from being
+/// deleted.
 ///
 /// # Errors
 /// The pool's; [`PoolError::NoSuchObject`] if the list is damaged: forgetting a revocation would give rights back.
 pub(super) fn load(pool: &Pool) -> Result<Revocations, PoolError> {
-    let Some(list) = pool.root_get(LIST_KEY).map(ObjectId::from_u128) else {
+    let Some(list) = current(pool) else {
+        collect(pool, None)?;
         return Ok(Revocations::default());
     };
     let object = pool.open_object(list)?;
@@ -39,22 +44,54 @@ pub(super) fn load(pool: &Pool) -> Result<Revocations, PoolError> {
         object.read(at(index), record.as_mut_bytes())?;
         records.push(record);
     }
-    Revocations::from_records(records).map_err(|_| PoolError::NoSuchObject(list))
+    let revocations = Revocations::from_records(records).map_err(|_| PoolError::NoSuchObject(list))?;
+    collect(pool, Some(list))?;
+    Ok(revocations)
 }
 
-/// Writes the list as a new object, and then makes that the list.
+/// Makes this the list. Before [`publish`] a power failure leaves the old one, behind it the new one.
 fn store(pool: &Pool, revocations: &Revocations) -> Result<(), PoolError> {
+    let old = current(pool);
+    // What an earlier error kept, so that there is room.
+    collect(pool, old)?;
+    let new = write_next(pool, old, revocations)?;
+    publish(pool, new)?;
+    old.map_or(Ok(()), |old| pool.delete_object(old))
+}
+
+/// Writes a list as an object that is not the list.
+fn write_next(
+    pool: &Pool,
+    current: Option<ObjectId>,
+    revocations: &Revocations,
+) -> Result<ObjectId, PoolError> {
     let records: Vec<RevocationRecord> = revocations.records().collect();
-    let new = pool.create_object(&ObjectSpec::default())?;
+    let nonce = LIST_NONCES.into_iter().find(|nonce| Some(list_id(nonce)) != current);
+    let new = pool.create_object(&ObjectSpec { nonce, ..ObjectSpec::default() })?;
     let object = pool.open_object(new)?;
     object.write(DATA_OFFSET, (records.len() as u64).as_bytes())?;
     object.write(at(0), records.as_bytes())?;
-    let old = pool.root_get(LIST_KEY).map(ObjectId::from_u128);
-    pool.root_set(LIST_KEY, new.as_u128())?;
-    match old {
-        Some(old) => pool.delete_object(old),
-        None => Ok(()),
-    }
+    Ok(new)
+}
+
+/// The commit point.
+fn publish(pool: &Pool, new: ObjectId) -> Result<(), PoolError> {
+    pool.root_set(LIST_KEY, new.as_u128())
+}
+
+/// Deletes what could be a list and is not.
+fn collect(pool: &Pool, current: Option<ObjectId>) -> Result<(), PoolError> {
+    let mut others = LIST_NONCES.iter().map(list_id).filter(|id| Some(*id) != current && pool.contains(*id));
+    others.try_for_each(|id| pool.delete_object(id))
+}
+
+fn current(pool: &Pool) -> Option<ObjectId> {
+    pool.root_get(LIST_KEY).map(ObjectId::from_u128)
+}
+
+fn list_id(nonce: &[u8; 16]) -> ObjectId {
+    let ObjectSpec { key, rights, .. } = ObjectSpec::default();
+    pool::object_id(nonce, key, rights)
 }
 
 const fn at(index: u64) -> u64 {
@@ -220,6 +257,39 @@ mod tests {
         assert!(again.has_context(world.context), "not durable");
         let nothing = ObjectId { lo: 5, hi: 5 };
         assert_eq!(monitor.revoke_by_host(HostRevocation::Object(nothing)), Err(ErrorCode::NoObject));
+    }
+
+    #[test]
+    fn a_failure_at_any_step_of_storing_leaves_one_list_and_nothing_else() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let options = pool::CreateOptions::default();
+        let pool = Pool::create(&place.path().join("pool"), 16 << 20, &options).expect("pool");
+        let objects = || pool.object_ids().len();
+        let mut revocations = Revocations::default();
+        for number in 1..=4 {
+            let context = ObjectId { lo: number, hi: 7 };
+            let before = load(&pool).expect("the list");
+            revocations.apply(&Revocation::by_host_of_context(context)).expect("room");
+            let old = current(&pool);
+
+            // The power fails before the commit point.
+            write_next(&pool, old, &revocations).expect("written");
+            assert!(!load(&pool).expect("the list").has_context(context), "{number}: not yet published");
+            assert_eq!(objects(), usize::from(old.is_some()), "{number}: something stays behind");
+
+            // It fails right behind it.
+            let new = write_next(&pool, old, &revocations).expect("written");
+            publish(&pool, new).expect("published");
+            assert!(load(&pool).expect("the list").has_context(context), "{number}: published");
+            assert_eq!(objects(), 1, "{number}: something stays behind");
+            assert!(before.records().all(|record| revocations.records().any(|other| other == record)));
+
+            // It does not fail, though the former error left something.
+            write_next(&pool, current(&pool), &before).expect("written");
+            store(&pool, &revocations).expect("stored");
+            assert!(load(&pool).expect("the list").has_context(context));
+            assert_eq!(objects(), 1, "{number}: something stays behind");
+        }
     }
 
     #[test]
