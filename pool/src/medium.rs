@@ -21,6 +21,7 @@ use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 /// Persistent memory that a pool can stand on.
 pub trait Medium: Pmem {
@@ -198,6 +199,12 @@ pub struct Mapped {
     reserved: Option<Mutex<Vec<u64>>>,
 }
 
+/// How long an opening waits for the process that has the pool: a killed one gives it up when its memory is torn down, which takes its time
+/// on a busy host.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Between two looks.
+const PAUSE: Duration = Duration::from_millis(10);
+
 /// statfs type of tmpfs (`TMPFS_MAGIC` in linux/magic.h).
 const TMPFS: u64 = 0x0102_1994;
 /// The same for hugetlbfs.
@@ -208,11 +215,16 @@ impl Mapped {
         move |error| Error::Io { action, path: path.to_owned(), source: error.into() }
     }
 
+    /// Locks the medium. Who has it may have been killed, and be on the way out: it is waited for, a little.
     fn lock(fd: &OwnedFd, path: &Path) -> Result<()> {
-        match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(()),
-            Err(Errno::WOULDBLOCK) => Err(Error::Locked { path: path.to_owned() }),
-            Err(error) => Err(Self::io(path, "lock")(error)),
+        let begun = Instant::now();
+        loop {
+            match rustix::fs::flock(fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(()),
+                Err(Errno::WOULDBLOCK) if begun.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+                Err(Errno::WOULDBLOCK) => return Err(Error::Locked { path: path.to_owned() }),
+                Err(error) => return Err(Self::io(path, "lock")(error)),
+            }
         }
     }
 

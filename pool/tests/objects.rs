@@ -336,6 +336,20 @@ fn names_and_roots() {
 }
 
 #[test]
+fn who_is_about_to_let_go_of_a_pool_is_waited_for() {
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = folder.path().join("a.pool");
+    let pool = Pool::create(&path, 32 * MIB, &CreateOptions::default()).unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            drop(pool);
+        });
+        assert!(Pool::open(&path, &OpenOptions::default()).is_ok());
+    });
+}
+
+#[test]
 fn files_are_locked_checked_and_kept() {
     let folder = tempfile::tempdir_in("/dev/shm").unwrap();
     let path = folder.path().join("a.pool");
