@@ -102,6 +102,14 @@ impl Shown {
         before.into_iter().chain(behind)
     }
 
+    /// One stretch for `self` and `other`, if the host maps the two as one.
+    fn joined(&self, other: &Self) -> Option<Self> {
+        let same = self.writable == other.writable
+            && self.pool_offset.wrapping_sub(self.start) == other.pool_offset.wrapping_sub(other.start);
+        let (first, second) = if self.start < other.start { (self, other) } else { (other, self) };
+        (same && first.end() == second.start).then(|| Self { bytes: first.bytes + second.bytes, ..*first })
+    }
+
     /// The stretches of `self` (start, bytes) that `shown` does not show in just this way.
     fn missing_in(&self, shown: &[Self]) -> Vec<(u64, u64)> {
         let mut missing = vec![*self];
@@ -134,6 +142,8 @@ pub struct Context<G> {
     bindings: Vec<Option<Binding<G>>>,
     free: Vec<u32>,
     by_object: HashMap<ObjectId, u32>,
+    /// Stretches that are shown, of all bindings.
+    stretches: usize,
     /// Leases of objects that the host would not let us hide (I1); their chunks are not used again.
     stuck: Vec<ObjectRef>,
 }
@@ -145,6 +155,7 @@ impl<G> Default for Context<G> {
             bindings: Vec::new(),
             free: Vec::new(),
             by_object: HashMap::new(),
+            stretches: 0,
             stuck: Vec::new(),
         }
     }
@@ -172,6 +183,13 @@ impl<G> Context<G> {
 
     fn forget_shown(&mut self) {
         self.bindings.iter_mut().flatten().for_each(|binding| binding.chunks.clear());
+        self.stretches = 0;
+    }
+
+    /// Stretches of host memory that it shows. The host takes two mappings for each at most: its own, and that of the gap behind it.
+    #[must_use]
+    pub const fn stretches(&self) -> usize {
+        self.stretches
     }
 
     /// Number of objects bound.
@@ -234,6 +252,7 @@ impl<G> Context<G> {
         let removed = self.bindings.get_mut(number as usize)?.take()?;
         self.by_object.remove(&removed.object.id());
         self.free.push(number);
+        self.stretches -= removed.stretches();
         let chunks = removed.chunks.values().map(|(chunk, _)| *chunk);
         if !give_back(self.window.as_mut(), chunks) {
             self.stuck.push(removed.object.clone());
@@ -246,7 +265,7 @@ impl<G> Context<G> {
     /// # Errors
     /// [`ShowError`].
     pub fn show(&mut self, number: u32, extent: &Extent, file: BorrowedFd<'_>) -> Result<Touched, ShowError> {
-        let Self { window, bindings, .. } = self;
+        let Self { window, bindings, stretches, .. } = self;
         let binding =
             bindings.get_mut(number as usize).and_then(Option::as_mut).ok_or(ShowError::NotBound)?;
         let window = window.as_mut().ok_or(ShowError::NoWindow)?;
@@ -268,9 +287,9 @@ impl<G> Context<G> {
             window.alias().map(at, file, from, part_bytes, protection)?;
         }
         // What `now` covers is no longer shown the old way; stretches outside of it stay as they are.
-        let mut kept: Vec<Shown> = shown.iter().flat_map(|old| old.without(&now)).collect();
-        kept.push(now);
-        *shown = kept;
+        *stretches -= shown.len();
+        *shown = with_another(shown, now);
+        *stretches += shown.len();
         // Page 0 of an object is never mapped, whatever the pool has there; so the first chunk is no large page either.
         let hidden = DATA_OFFSET.saturating_sub(extent.object_offset).min(extent.len);
         let is_large = extent.is_huge() && writable && hidden == 0;
@@ -288,7 +307,7 @@ impl<G> Context<G> {
     /// # Errors
     /// As [`crate::Alias::map`]; the new rights count all the same.
     pub fn set_rights(&mut self, number: u32, rights: Rights, grant: G) -> Result<(), AliasError> {
-        let Self { window, bindings, .. } = self;
+        let Self { window, bindings, stretches, .. } = self;
         let Some(binding) = bindings.get_mut(number as usize).and_then(Option::as_mut) else { return Ok(()) };
         let lost = binding.rights - rights;
         (binding.rights, binding.grant) = (rights, grant);
@@ -300,7 +319,10 @@ impl<G> Context<G> {
             lost if lost.is_empty() => return Ok(()),
             _ => Narrowing::Hidden,
         };
-        binding.narrow(window, 0, u64::MAX, how)
+        *stretches -= binding.stretches();
+        let narrowed = binding.narrow(window, 0, u64::MAX, how);
+        *stretches += binding.stretches();
+        narrowed
     }
 
     /// Takes write access, or all access, away from a range of an object if it is bound.
@@ -314,16 +336,33 @@ impl<G> Context<G> {
         bytes: u64,
         how: Narrowing,
     ) -> Result<(), AliasError> {
-        let Self { window, bindings, by_object, .. } = self;
+        let Self { window, bindings, by_object, stretches, .. } = self;
         let found = by_object.get(&object).and_then(|&number| bindings[number as usize].as_mut());
-        match (found, window) {
-            (Some(binding), Some(window)) => binding.narrow(window, offset, bytes, how),
-            _ => Ok(()),
-        }
+        let (Some(binding), Some(window)) = (found, window) else { return Ok(()) };
+        *stretches -= binding.stretches();
+        let narrowed = binding.narrow(window, offset, bytes, how);
+        *stretches += binding.stretches();
+        narrowed
+    }
+
+    /// Hides everything, and keeps the chunks where they are: the guest finds out by the next access to each, which is refused until it is
+    /// shown again.
+    ///
+    /// # Errors
+    /// As [`crate::Alias::map`], from the first stretch that failed; the others are hidden all the same.
+    pub fn hide_in_place(&mut self) -> Result<(), AliasError> {
+        let Self { window, bindings, stretches, .. } = self;
+        let Some(window) = window.as_mut() else { return Ok(()) };
+        let all = bindings.iter_mut().flatten();
+        let hidden = all.map(|binding| binding.narrow(window, 0, u64::MAX, Narrowing::Hidden));
+        let result = hidden.fold(Ok(()), Result::and);
+        *stretches = bindings.iter().flatten().map(Binding::stretches).sum();
+        result
     }
 
     /// Hides everything and takes all chunks back, so that others can be shown. The guest must have forgotten the addresses.
     pub fn hide(&mut self) {
+        self.stretches = 0;
         for binding in self.bindings.iter_mut().flatten() {
             if !give_back(self.window.as_mut(), binding.chunks.drain().map(|(_, (chunk, _))| chunk)) {
                 self.stuck.push(binding.object.clone());
@@ -351,7 +390,25 @@ fn give_back(window: Option<&mut Window>, chunks: impl Iterator<Item = Chunk>) -
     chunks.filter(|chunk| window.give_back(*chunk).is_err()).count() == 0
 }
 
+/// What a chunk shows when `now` is shown over it: stretches that follow each other in the pool as well are one, as they are for the host.
+fn with_another(shown: &[Shown], now: Shown) -> Vec<Shown> {
+    let mut kept: Vec<Shown> = shown.iter().flat_map(|old| old.without(&now)).collect();
+    let mut now = now;
+    while let Some((at, joined)) =
+        kept.iter().enumerate().find_map(|(at, old)| now.joined(old).map(|joined| (at, joined)))
+    {
+        kept.swap_remove(at);
+        now = joined;
+    }
+    kept.push(now);
+    kept
+}
+
 impl<G> Binding<G> {
+    fn stretches(&self) -> usize {
+        self.chunks.values().map(|(_, shown)| shown.len()).sum()
+    }
+
     fn narrow(
         &mut self,
         window: &mut Window,
@@ -388,7 +445,7 @@ impl<G> Binding<G> {
 
 #[cfg(test)]
 mod tests {
-    use super::Shown;
+    use super::{Shown, with_another};
 
     fn shown(start: u64, bytes: u64, pool_offset: u64, writable: bool) -> Shown {
         Shown { start, bytes, pool_offset, writable }
@@ -403,6 +460,17 @@ mod tests {
         // Other pages of the pool, or other access: everything anew.
         assert_eq!(now.missing_in(&[shown(2, 3, 103, true)]), [(0, 10)]);
         assert_eq!(now.missing_in(&[shown(2, 3, 102, false)]), [(0, 10)]);
+    }
+
+    #[test]
+    fn neighbours_are_one_stretch() {
+        let old = [shown(0, 10, 100, true), shown(20, 10, 120, true), shown(40, 5, 0, true)];
+        assert_eq!(with_another(&old, shown(10, 10, 110, true)), [old[2], shown(0, 30, 100, true)]);
+        // Another place in the pool, or other access: two mappings.
+        assert_eq!(with_another(&old[..1], shown(10, 10, 111, true)).len(), 2);
+        assert_eq!(with_another(&old[..1], shown(10, 10, 110, false)).len(), 2);
+        // The old way of what is shown anew is gone.
+        assert_eq!(with_another(&old[..1], shown(0, 10, 100, false)), [shown(0, 10, 100, false)]);
     }
 
     #[test]

@@ -32,6 +32,8 @@ use twz_abi::{ABI_VERSION, Rights};
 const NOTHING_RUNS: u64 = 2;
 /// How often one instruction may be refused by the second stage in a row.
 const REFUSALS_MAX: u32 = 8;
+/// More page faults than an instruction takes until it is done or refused again.
+const FAULTS_MANY: u64 = 64;
 /// Bits of a page fault's error code.
 const FAULT_WRITE: u64 = 1 << 1;
 const FAULT_FETCH: u64 = 1 << 4;
@@ -316,13 +318,15 @@ impl Kernel {
     /// ends in a precise answer; an instruction that keeps being refused, while nobody changes pages, stands on memory that failed.
     fn refused(&mut self, mailbox: Mailbox, thread: u32) {
         self.counters().refusals += 1;
-        let changes = self.page_changes;
+        let (changes, faults) = (self.page_changes, self.counters().page_faults);
         let stopped = &mut self.threads[thread];
         let rip = stopped.frame.rip;
         let (last_rip, last_times, last_changes) = stopped.refused;
-        let is_repeated = last_rip == rip && last_changes == changes;
+        // So many faults later it has gone on meanwhile: a loop whose window is emptied now and then.
+        let is_repeated =
+            last_rip == rip && last_changes == changes && faults - stopped.refused_at < FAULTS_MANY;
         let times = if is_repeated { last_times + 1 } else { 1 };
-        stopped.refused = (rip, times, changes);
+        (stopped.refused, stopped.refused_at) = ((rip, times, changes), faults);
         mailbox.record(Happening::Refused, 0, stopped.number, [rip, 0]);
         if times > REFUSALS_MAX {
             let cause = FaultCause::MachineCheck as u32;

@@ -100,6 +100,8 @@ pub(crate) struct Thread {
     pub(crate) name: [u8; THREAD_NAME_MAX],
     /// The last instruction that the second stage refused, how often in a row, and `Kernel::page_changes` then.
     pub(crate) refused: (u64, u32, u64),
+    /// The machine's page faults until then.
+    pub(crate) refused_at: u64,
     pub(crate) fpu: FpuPage,
 }
 
@@ -137,6 +139,7 @@ impl Thread {
             state_address: spec.state,
             name: spec.name,
             refused: (0, 0, 0),
+            refused_at: 0,
             fpu,
         }
     }

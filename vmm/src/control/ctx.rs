@@ -19,6 +19,8 @@ pub struct ContextList {
     pub evicted_in_use: u64,
     /// Windows emptied because they were full.
     pub windows_emptied: u64,
+    /// Contexts with placement `shared` that got a root to themselves, because the shared one was full.
+    pub moved_out: u64,
     /// Second-stage tables that exist now.
     pub tables: u64,
     /// Roots (KVM virtual machines) made.
@@ -111,8 +113,13 @@ impl fmt::Display for ContextList {
         }
         writeln!(
             f,
-            "{} tables; {} roots made; evicted: {} idle, {} in use; windows emptied: {}",
-            self.tables, self.roots_made, self.evicted_idle, self.evicted_in_use, self.windows_emptied
+            "{} tables; {} roots made; evicted: {} idle, {} in use; windows emptied: {}; moved out of the shared root: {}",
+            self.tables,
+            self.roots_made,
+            self.evicted_idle,
+            self.evicted_in_use,
+            self.windows_emptied,
+            self.moved_out
         )
     }
 }

@@ -66,6 +66,12 @@ const SHARED_WINDOW_BYTES_SHADOW: u64 = 1 << 30;
 const SHARED_WINDOWS_MAX: u32 = 64;
 /// Contexts that have tables at a time; more take turns.
 const TABLES_MAX: usize = 128;
+/// Mappings of a process if Linux does not say (`vm.max_map_count`).
+const MAPPINGS_USUAL: usize = 65_530;
+/// Of these, for everything but what windows show.
+const MAPPINGS_OWN: usize = 8192;
+/// Stretches that windows may show however few mappings there are.
+const STRETCHES_MIN: usize = 1024;
 /// Object space begins here at the earliest: above everything that a PC has below 4 GiB.
 const WINDOW_BASE: u64 = 4 << 30;
 /// How long the end of the machine waits for a reader of the console.
@@ -548,7 +554,11 @@ fn limits(ring0_native: bool, window_base: u64, address_bits: u32) -> Limits {
     let end = 1_u64 << address_bits.clamp(36, 47);
     let fitting = end.saturating_sub(window_base) / shared_bytes;
     let shared_count = u32::try_from(fitting).unwrap_or(u32::MAX).min(SHARED_WINDOWS_MAX);
-    Limits { window_base, own_bytes, shared_bytes, shared_count, tables: TABLES_MAX }
+    // A stretch takes two mappings at most; the rest is for the process itself.
+    let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
+    let mappings = mappings.and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS_USUAL);
+    let stretches = (mappings.saturating_sub(MAPPINGS_OWN) / 2).max(STRETCHES_MIN);
+    Limits { window_base, own_bytes, shared_bytes, shared_count, tables: TABLES_MAX, stretches }
 }
 
 /// Checks what a command line may ask for.

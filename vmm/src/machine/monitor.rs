@@ -215,6 +215,7 @@ impl Monitor {
         let mut contexts = lock(&self.contexts);
         // A revocation may have come in between.
         let (_, rights) = permitted(&mut contexts)?;
+        contexts.make_room(number)?;
         let live = contexts.get(number).ok_or(ErrorCode::BadArgument)?;
         let shown = live.table.show(binding, &extent, self.pool.backing().fd);
         let touched = shown.map_err(|error| match error {

@@ -271,6 +271,10 @@ fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
     let said = intrude(world, &from, FREE_SLOT + 2, into.id)?;
     expect("the right to a gate is no right to attach", said[0] == refused && said[1] == refused);
     expect("calling the gate that it opens works", said[2] == ErrorCode::CalleeFailed as u64);
+    // The kernel knows by now that it may.
+    context::revoke(&world.owner.revoke_object(into.id, 1), None)?;
+    let said = intrude(world, &from, FREE_SLOT + 3, into.id)?;
+    expect("calling it once the capability was revoked", said[2] == refused);
 
     for (what, context) in
         [("that does not exist", ObjectId { lo: 3, hi: 4 }), ("that is no context", from.view_id)]

@@ -33,6 +33,8 @@ pub(in crate::machine) struct Limits {
     pub shared_count: u32,
     /// Most tables at a time.
     pub tables: usize,
+    /// Most stretches that all windows show together: the host limits a process's mappings.
+    pub stretches: usize,
 }
 
 /// A context's place cannot be made.
@@ -113,8 +115,10 @@ pub(super) struct ContextCounters {
     pub evicted_idle: u64,
     /// Tables taken away from contexts in use.
     pub evicted_in_use: u64,
-    /// Windows emptied because they were full.
+    /// Windows emptied because they were full, or because all together had as many mappings as the host allows.
     pub hidden: u64,
+    /// Contexts with placement `shared` that got a root to themselves, because the shared one was full.
+    pub moved_out: u64,
     /// Tables that exist now.
     pub tables: u64,
     /// Roots made.
@@ -131,6 +135,8 @@ pub(super) struct Contexts {
     limits: Limits,
     shared_root: Option<Arc<RootCell>>,
     shared_used: Vec<bool>,
+    /// The context that was refused last because the shared root is full.
+    full_for: Option<ObjectId>,
     /// The root that each hart is in.
     current: Vec<u64>,
     uses: u64,
@@ -154,6 +160,7 @@ impl Contexts {
             limits,
             shared_root: None,
             shared_used: vec![false; limits.shared_count as usize],
+            full_for: None,
             current: vec![spare.number(); harts],
             uses: 0,
             counters: ContextCounters::default(),
@@ -241,7 +248,8 @@ impl Contexts {
             self.evict_one(number);
         }
         let Limits { window_base, own_bytes, shared_bytes, .. } = self.limits;
-        let (root, window, shared_index) = if shared {
+        let shared = if shared { self.shared_place(number)? } else { None };
+        let (root, window, shared_index) = if let Some(index) = shared {
             let root = match &self.shared_root {
                 Some(root) => Arc::clone(root),
                 None => {
@@ -249,7 +257,6 @@ impl Contexts {
                     Arc::clone(self.shared_root.insert(root))
                 }
             };
-            let index = self.free_shared(number).ok_or(PlaceError::SharedFull(self.limits.shared_count))?;
             let base = window_base + u64::from(index) * shared_bytes;
             (root, Window::new(base, shared_bytes)?, Some(index))
         } else {
@@ -271,6 +278,25 @@ impl Contexts {
             Some(root) => Ok(root),
             None => self.maker.make().map(Arc::new),
         }
+    }
+
+    /// A window of the shared root. When all are in use, the context's kernel is told, and gives back what it only keeps; if it then asks for
+    /// the same context again, that one gets a root to itself, for as long as it is live (E1): more than it asked for, and slower.
+    ///
+    /// # Errors
+    /// [`PlaceError::SharedFull`] the first time.
+    fn shared_place(&mut self, number: u32) -> Result<Option<u32>, PlaceError> {
+        let index = self.free_shared(number);
+        let id = self.get(number).map(|live| live.id);
+        if index.is_none() && std::mem::replace(&mut self.full_for, id) != id {
+            return Err(PlaceError::SharedFull(self.limits.shared_count));
+        }
+        self.full_for = None;
+        if let Some(live) = self.get(number).filter(|_| index.is_none()) {
+            live.shared = false;
+            self.counters.moved_out += 1;
+        }
+        Ok(index)
     }
 
     fn free_shared(&mut self, for_whom: u32) -> Option<u32> {
@@ -378,6 +404,28 @@ impl Contexts {
         Ok(root)
     }
 
+    /// Sees that another stretch can be shown in a context's window. At the limit the window that shows most is emptied: its
+    /// own, by its kernel, which knows then what to forget; another's here, whose threads are refused once and ask again.
+    ///
+    /// # Errors
+    /// [`ErrorCode::WindowFull`] if it is its own that is to be emptied first.
+    pub(super) fn make_room(&mut self, number: u32) -> Result<(), ErrorCode> {
+        if self.all().map(|(_, live)| live.table.stretches()).sum::<usize>() < self.limits.stretches {
+            return Ok(());
+        }
+        match self.all().max_by_key(|(_, live)| live.table.stretches()) {
+            Some((most, live)) if most != number => {
+                let hidden = live.table.hide_in_place();
+                self.counters.hidden += 1;
+                hidden.map_err(|error| {
+                    tracing::error!(%error, "a window cannot be emptied");
+                    ErrorCode::NoMemory
+                })
+            }
+            _ => Err(ErrorCode::WindowFull),
+        }
+    }
+
     /// Empties a context's window.
     ///
     /// # Errors
@@ -411,8 +459,9 @@ impl Contexts {
 
 #[cfg(test)]
 mod tests {
-    use crate::machine::monitor::test_world::world;
-    use twz_abi::ErrorCode;
+    use crate::machine::monitor::test_world::{BOTH, world};
+    use twz_abi::object::DATA_OFFSET;
+    use twz_abi::{ErrorCode, Rights};
 
     #[test]
     fn idle_contexts_give_their_tables_back_and_foreign_roots_are_refused() {
@@ -435,6 +484,61 @@ mod tests {
         assert_eq!(list.entered, 13, "one more is the first program's");
         assert!(list.tables <= 4, "{list}");
         assert!(list.evicted_idle >= 8, "{list}");
+    }
+
+    /// The test world allows four stretches.
+    #[test]
+    fn at_the_hosts_limit_of_mappings_the_window_with_most_is_emptied() {
+        let Some(world) = world() else { return };
+        let monitor = &world.monitor;
+        let object = world.object(BOTH, 7);
+        let chunk = |number: u64| DATA_OFFSET + number * ept_contexts::CHUNK_SIZE;
+        let (binding, _) = monitor.bind(world.context, object).expect("bind");
+        let touch = |number| monitor.touch(world.root, binding, chunk(number), Rights::WRITE).map(drop);
+        let mapped = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").expect("our own mappings");
+            maps.lines().filter(|line| line.ends_with(world.path().to_str().expect("a plain path"))).count()
+        };
+        let none = mapped();
+        touch(0).expect("below the limit");
+        (0..4).for_each(|number| touch(number).expect("below the limit"));
+        assert_eq!(mapped() - none, 4, "a stretch is a mapping of the host");
+        // Its own window: its kernel forgets what it showed, and has it emptied.
+        assert_eq!(touch(4), Err(ErrorCode::WindowFull));
+        let (number, _) = super::super::split(binding).expect("our number");
+        monitor.hide(world.root, u64::from(number)).expect("hide");
+        assert_eq!(mapped(), none);
+        (0..4).for_each(|number| touch(number).expect("shown again"));
+        // Another's: it has fewer, so the first one's is emptied under it, and shows again what is asked for again.
+        let other = world.make_context(false);
+        let root = monitor.enter(world.context, other).expect("enter").root;
+        let (others, _) = monitor.bind(other, object).expect("bind");
+        monitor.touch(root, others, chunk(0), Rights::WRITE).expect("room was made");
+        assert!(!monitor.shows(world.context, object, chunk(0)) && monitor.shows(other, object, chunk(0)));
+        assert_eq!(mapped() - none, 1);
+        touch(1).expect("shown again");
+        assert_eq!(monitor.list().windows_emptied, 2);
+    }
+
+    /// The test world has two shared windows.
+    #[test]
+    fn when_the_shared_root_is_full_a_context_that_is_asked_for_again_gets_one_to_itself() {
+        let Some(world) = world() else { return };
+        let monitor = &world.monitor;
+        let ids = [(); 3].map(|()| world.make_context(true));
+        let enter = |id| monitor.enter(world.context, id);
+        let [first, second] = [ids[0], ids[1]].map(|id| enter(id).expect("a window"));
+        assert_eq!(first.root, second.root);
+        assert_eq!(enter(ids[2]).map(drop), Err(ErrorCode::WindowFull), "the kernel may have idle ones");
+        let third = enter(ids[2]).expect("asked again");
+        assert_ne!(third.root, first.root);
+        assert_eq!(third.flags & twz_abi::sec::context_flags::SHARED, 0, "it is told so");
+        assert_eq!(monitor.list().moved_out, 1);
+        // Once one has left, there is a window again.
+        monitor.leave(u64::from(first.number)).expect("leave");
+        monitor.leave(u64::from(third.number)).expect("leave");
+        let fourth = enter(world.make_context(true)).expect("the first one's window");
+        assert_eq!((fourth.root, monitor.list().moved_out), (second.root, 1));
     }
 
     #[test]

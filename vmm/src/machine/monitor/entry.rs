@@ -110,6 +110,7 @@ impl Monitor {
             evicted_idle: counted.evicted_idle,
             evicted_in_use: counted.evicted_in_use,
             windows_emptied: counted.hidden,
+            moved_out: counted.moved_out,
             tables: counted.tables,
             roots_made: counted.roots,
         }

@@ -23,7 +23,7 @@ pub(super) struct World {
     pub(super) pool: Arc<Pool>,
     pub(super) context: ObjectId,
     pub(super) root: u64,
-    _place: tempfile::TempDir,
+    place: tempfile::TempDir,
 }
 
 /// A monitor with one context; `None` where there is no KVM, since a context's table is one of KVM's.
@@ -49,6 +49,7 @@ pub(super) fn world() -> Option<World> {
         shared_bytes: 64 << 20,
         shared_count: 2,
         tables: 3,
+        stretches: 4,
     };
     let monitor = Monitor::new(Parts {
         pool: Arc::clone(&pool),
@@ -63,10 +64,15 @@ pub(super) fn world() -> Option<World> {
     })
     .expect("monitor");
     assert!(monitor.enter_first(context).expect("a table").is_some());
-    Some(World { monitor, pool, context, root, _place: place })
+    Some(World { monitor, pool, context, root, place })
 }
 
 impl World {
+    /// The pool's file.
+    pub(super) fn path(&self) -> std::path::PathBuf {
+        self.place.path().join("pool")
+    }
+
     /// An object of two pages full of `byte`.
     pub(super) fn object(&self, rights: Rights, byte: u8) -> ObjectId {
         let id = self.pool.create_object(&ObjectSpec { rights, ..ObjectSpec::default() }).expect("object");
