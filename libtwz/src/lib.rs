@@ -52,6 +52,7 @@ pub mod simulate;
 mod spill;
 pub mod sync;
 pub mod sys;
+pub mod tags;
 pub mod thread;
 pub mod time;
 pub mod translate;

@@ -113,6 +113,13 @@ pub fn lea_foreign(holder: Window, pointer: PersistentPtr) -> Result<usize> {
     lea_slowly(holder, pointer)
 }
 
+/// The window of FOT entry `index`'s target if it is known already: for loops that leave everything else to [`lea`].
+#[inline(always)]
+#[must_use]
+pub fn cached(holder: Window, index: u32) -> Option<Window> {
+    cached_base(holder, index as usize, 0).map(Window::at_base) // rows hold nothing but bases of windows
+}
+
 /// [`lea`] to `bytes` bytes that lie inside the target's data.
 ///
 /// # Errors

@@ -68,7 +68,7 @@ impl Window {
     #[inline]
     #[must_use]
     pub fn word(self, offset: usize) -> &'static AtomicU64 {
-        let address = self.base | (offset & SLOT_MASK & !7);
+        let address = self.base + (offset & SLOT_MASK & !7); // the base is a multiple of the slot's size
         // SAFETY: W1 and the mask: aligned and inside a slot that is ours for the program's life; any bits are a value.
         unsafe { &*(address as *const AtomicU64) }
     }
@@ -77,7 +77,7 @@ impl Window {
     #[inline]
     #[must_use]
     pub fn half(self, offset: usize) -> &'static AtomicU32 {
-        let address = self.base | (offset & SLOT_MASK & !3);
+        let address = self.base + (offset & SLOT_MASK & !3);
         // SAFETY: as in `word`.
         unsafe { &*(address as *const AtomicU32) }
     }
@@ -86,7 +86,7 @@ impl Window {
     #[inline]
     #[must_use]
     pub fn byte(self, offset: usize) -> &'static AtomicU8 {
-        let address = self.base | (offset & SLOT_MASK);
+        let address = self.base + (offset & SLOT_MASK);
         // SAFETY: as in `word`; bytes need no alignment.
         unsafe { &*(address as *const AtomicU8) }
     }
@@ -96,6 +96,46 @@ impl Window {
     #[must_use]
     pub fn load(self, offset: usize) -> u64 {
         self.word(offset).load(Ordering::Relaxed)
+    }
+
+    /// Loads the eight bytes from `offset`, masked into the slot, which need not be aligned and may be half changed by whoever
+    /// stores to them. From the slot's last seven bytes on it faults: page 0 of the next slot is never mapped.
+    #[inline]
+    #[must_use]
+    pub fn load_at_any(self, offset: usize) -> u64 {
+        let at = offset & SLOT_MASK;
+        if cfg!(miri) {
+            let mut bytes = [0; 8];
+            self.read(at, &mut bytes);
+            return u64::from_le_bytes(bytes);
+        }
+        let word;
+        // SAFETY: W1 and the mask: bytes of a slot that is ours, or a fault. A load by the processor, of which the compiler assumes
+        // nothing, is no data race.
+        unsafe {
+            core::arch::asm!("mov {}, [{} + {}]", out(reg) word, in(reg) self.base, in(reg) at,
+                options(nostack, preserves_flags, readonly));
+        }
+        word
+    }
+
+    /// [`Window::load_at_any`] of four bytes.
+    #[inline]
+    #[must_use]
+    pub fn half_at_any(self, offset: usize) -> u32 {
+        let at = offset & SLOT_MASK;
+        if cfg!(miri) {
+            let mut bytes = [0; 4];
+            self.read(at, &mut bytes);
+            return u32::from_le_bytes(bytes);
+        }
+        let half;
+        // SAFETY: as in `load_at_any`.
+        unsafe {
+            core::arch::asm!("mov {:e}, [{} + {}]", out(reg) half, in(reg) self.base, in(reg) at,
+                options(nostack, preserves_flags, readonly));
+        }
+        half
     }
 
     /// Stores the word at `offset`.
@@ -170,6 +210,20 @@ impl Window {
             at += 8;
         }
         count
+    }
+
+    /// Has the processor fetch the line at `offset`, which will be read: a hint, which may be wrong.
+    #[inline]
+    pub fn expect_load(self, offset: usize) {
+        let address = core::ptr::with_exposed_provenance(self.base + (offset & SLOT_MASK));
+        // SAFETY: a prefetch changes no value and never faults.
+        unsafe { core::arch::x86_64::_mm_prefetch::<{ core::arch::x86_64::_MM_HINT_T0 }>(address) };
+    }
+
+    /// [`Window::expect_load`] of a line that will be stored to.
+    #[inline]
+    pub fn expect_store(self, offset: usize) {
+        crate::persist::expect_store(self.base + (offset & SLOT_MASK));
     }
 
     /// Flushes `bytes` from `offset`.

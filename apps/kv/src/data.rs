@@ -26,6 +26,8 @@ use libtwz::{Window, at, persist};
 
 /// Bytes of a chunk.
 pub(crate) const CHUNK: usize = 64 << 10;
+/// How far beyond a record lines are fetched that will be appended to.
+const AHEAD: usize = 128;
 /// Threads that append at the same time without waiting.
 const STRIPES: usize = 8;
 /// Size classes: exact up to 64 units, then four to a doubling.
@@ -380,6 +382,7 @@ impl Appending {
         let (at, end) = (as_usize(self.stripe.at.get()), as_usize(self.stripe.end.get()));
         if bytes <= end.saturating_sub(at) && self.stripe.claimed.get() != 0 {
             self.stripe.at.set_without_log((at + bytes) as u64);
+            self.data.window.expect_store(at + bytes + AHEAD); // where one of the next records goes
             return Ok(Some(at));
         }
         self.place_elsewhere(units)

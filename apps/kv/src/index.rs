@@ -2,9 +2,14 @@
 //!
 //! ```text
 //! directory: 2^depth pointers to segments, chosen by the hash's low bits; it doubles in place
-//! segment:   256 buckets of one line, chosen by the hash's high bits; a bucket has 8 slots (`layout`)
-//! a record is in its bucket or in the one beside it; when both are full, the segment is split in two
+//! segment:   256 buckets of one line, chosen by the hash's high bits
+//! bucket:    a word of tags (`layout`), 7 slots
+//! a record is in its bucket or, as a guest, in one of the three beside it; when all are full, the segment is split in two
 //! ```
+//! The tags say with one comparison of a word which slot to follow. So a look-up has few instructions and no jump that goes another way each
+//! time, and the processor works on several at once: while one waits for memory, the next ones have sent for theirs. For look-ups of
+//! many keys at once that is done in the open ([`Index::expect`]).
+//!
 //! # Contract
 //! - **I1** a writer changes slots of a segment under its lock, after it saw that the directory still leads there.
 //! - **I2** a reader takes no lock. A split fills the new segment, then stores the directory's words, then clears the old one's slots;
@@ -13,18 +18,21 @@
 //! - Nothing here is flushed but by [`Index::flush`]; after a power failure the index is rebuilt ([`Index::clear`]).
 
 use crate::error::{Error, Result};
-use crate::layout::{self, FIRST_OFFSET, Record, Slot, TAG_BITS, zero};
+use crate::layout::{self, FIRST_OFFSET, Record, SLOTS, Slot, TAG_BITS, Tags, zero};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
 use libtwz::{PersistentPtr, Window, at, collections, persist, translate};
 
 const BUCKETS: usize = 256;
-const SLOTS: usize = 8;
+/// Buckets that take each other's guests: a power of two.
+const GROUP: usize = 4;
 /// The directory has at most 2^20 words: it leads to 16 GiB of segments.
 const DEPTH_MAX: u32 = 20;
 /// Words that tell readers of changes.
 const VERSIONS: usize = 512;
+/// Where the buckets begin in a segment.
+const BUCKETS_AT: usize = core::mem::offset_of!(Segment, buckets);
 /// Bytes of a segment.
 const SEGMENT: usize = size_of::<Segment>();
 
@@ -40,8 +48,11 @@ pub(crate) struct Segment {
     /// How many low bits of the hash all keys here have in common.
     depth: PCell<u64>,
     reserved2: [u64; 7],
-    buckets: [[PCell<u64>; SLOTS]; BUCKETS],
+    buckets: [Bucket; BUCKETS],
 }
+
+/// Tags, then slots.
+type Bucket = [PCell<u64>; 1 + SLOTS];
 
 /// Where segments of a further object start.
 #[derive(Debug, Invariant)]
@@ -178,8 +189,8 @@ impl Index {
     /// Offset of the directory's word for a hash.
     #[inline]
     fn word_for(&self, hash: u64) -> usize {
-        let depth = self.root.depth.get().min(DEPTH_MAX.into());
-        self.word_at(hash & ((1 << depth) - 1))
+        // What damage made of the depth, the window's mask makes harmless.
+        self.word_at(hash & !(u64::MAX << (self.root.depth.get() & 63)))
     }
 
     #[inline]
@@ -198,23 +209,81 @@ impl Index {
     }
 
     /// The record that a slot leads to; `None` while somebody changes it.
-    #[inline]
     pub(crate) fn record(&self, slot: Slot) -> Result<Option<Record>> {
-        let address = translate::lea_foreign(self.window, slot.pointer())?;
-        let window = Window::around(address)?;
-        Ok(Record::at(window, address - window.base()))
+        Ok(Record::at(self.window_of(slot)?, slot.offset()))
+    }
+
+    /// The data object that a slot leads to.
+    fn window_of(&self, slot: Slot) -> Result<Window> {
+        Ok(Window::around(translate::lea_foreign(self.window, slot.pointer())?)?)
+    }
+
+    /// Has the bucket for a hash fetched, which is about to be changed. Only a hint: it may be another one by then.
+    #[inline]
+    pub(crate) fn expect_change(&self, hash: u64) {
+        if let Some(bucket) = self.bucket_here(hash) {
+            self.window.expect_store(bucket);
+        }
+    }
+
+    /// Has a bucket fetched that will be looked into.
+    #[inline]
+    pub(crate) fn expect_bucket(&self, hash: u64) {
+        if let Some(bucket) = self.bucket_here(hash) {
+            self.window.expect_load(bucket);
+        }
+    }
+
+    /// Has the record fetched that a bucket leads to, which has come by now.
+    #[inline]
+    pub(crate) fn expect_record(&self, hash: u64) {
+        if let Some((window, offset)) = self.first_candidate(hash) {
+            window.expect_load(offset);
+        }
+    }
+
+    /// Offset of the bucket for a hash, if that is in this object. No bounds: a window masks what damage made.
+    #[inline(always)]
+    fn bucket_here(&self, hash: u64) -> Option<usize> {
+        let segment = usize::try_from(self.window.load(self.word_for(hash))).unwrap_or(usize::MAX);
+        let is_here = segment < 1 << 30;
+        is_here.then_some(segment + BUCKETS_AT + home_of(hash) * size_of::<Bucket>())
+    }
+
+    /// Where the first slot with the hash's tag leads, if what is needed for that is known.
+    #[inline(always)]
+    fn first_candidate(&self, hash: u64) -> Option<(Window, usize)> {
+        let bucket = self.bucket_here(hash)?;
+        let place = Tags(self.window.load(bucket)).with_fingerprint(hash).next()?;
+        let slot = Slot(self.window.load(bucket + place * 8));
+        Some((translate::cached(self.window, slot.fot())?, slot.offset()))
     }
 
     /// The record of a key.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Result<Option<Found>> {
+        // Nearly always the first slot with the tag is the one. What else there is stays out of the caller's loop.
+        let version = self.version(layout::tag(hash));
+        let seen = version.load(Ordering::Acquire);
+        if let Some((window, offset)) = self.first_candidate(hash)
+            && let Some(record) = Record::with_key(window, offset, key)
+        {
+            return Ok(Some(Found { record, version, seen }));
+        }
+        self.find_anywhere(hash, key)
+    }
+
+    /// [`Index::find`] where that is not all: guests, tags that agree by chance, keys that are not there.
+    #[cold]
+    #[inline(never)]
+    fn find_anywhere(&self, hash: u64, key: &[u8]) -> Result<Option<Found>> {
         loop {
             let version = self.version(layout::tag(hash));
             let seen = version.load(Ordering::Acquire);
             let word = self.word_for(hash);
             let pointer = self.window.load(word);
             let segment: &'static Segment = at(self.window, PersistentPtr(pointer))?;
-            if let Some((_, record)) = self.place_of(segment, hash, key)? {
+            if let Some((_, _, record)) = self.place_of(segment, hash, key)? {
                 return Ok(Some(Found { record, version, seen }));
             }
             fence(Ordering::Acquire);
@@ -242,28 +311,28 @@ impl Index {
         }
     }
 
-    /// The place of a key's slot in a segment, and the record that it led to.
-    #[inline]
+    /// The place of a key's slot in a segment (bucket and number), and the record that it led to.
     fn place_of(
         &self,
         segment: &'static Segment,
         hash: u64,
         key: &[u8],
-    ) -> Result<Option<(&'static PCell<u64>, Record)>> {
-        for bucket in buckets_of(hash) {
-            let places = &segment.buckets[bucket];
-            let mut candidates = candidates_in(places, hash);
-            while candidates != 0 {
-                let place = &places[candidates.trailing_zeros() as usize % SLOTS];
+    ) -> Result<Option<(&'static Bucket, usize, Record)>> {
+        for number in buckets_of(hash) {
+            let bucket = &segment.buckets[number];
+            let tags = Tags(bucket[0].get());
+            for place in tags.with_fingerprint(hash) {
                 // Without the lock it may have changed since it was compared; the key decides.
-                let slot = Slot(place.get());
+                let slot = Slot(bucket[place].get());
                 if !slot.is_empty()
-                    && let Some(record) = self.record(slot)?
-                    && record.has_key(key)
+                    && slot.tag() == layout::tag(hash)
+                    && let Some(record) = Record::with_key(self.window_of(slot)?, slot.offset(), key)
                 {
-                    return Ok(Some((place, record)));
+                    return Ok(Some((bucket, place, record)));
                 }
-                candidates &= candidates - 1;
+            }
+            if number == home_of(hash) && !tags.sent_guests() {
+                break;
             }
         }
         Ok(None)
@@ -284,20 +353,18 @@ impl Index {
     ) -> Result<Published> {
         loop {
             let done = self.locked(hash, |segment| {
-                if let Some((place, old)) = self.place_of(segment, hash, key)? {
+                if let Some((bucket, place, old)) = self.place_of(segment, hash, key)? {
                     if old.sequence() > sequence {
                         retire(new)?;
                         return Ok(Some(Published::Late));
                     }
-                    let before = Slot(place.get());
-                    segment.change(place, new);
+                    let before = Slot(bucket[place].get());
+                    segment.change(&bucket[place], new.of_guest(before.is_guest()).0);
                     self.left(hash);
                     retire(before)?;
                     return Ok(Some(Published::Replaced));
                 }
-                let mut places = buckets_of(hash).into_iter().flat_map(|bucket| &segment.buckets[bucket]);
-                if let Some(place) = places.find(|place| Slot(place.get()).is_empty()) {
-                    segment.change(place, new);
+                if segment.add(hash, new) {
                     return Ok(Some(Published::New));
                 }
                 self.split(segment, hash)?;
@@ -317,9 +384,10 @@ impl Index {
         retire: impl FnOnce(Slot) -> Result<()>,
     ) -> Result<bool> {
         self.locked(hash, |segment| {
-            let Some((place, _)) = self.place_of(segment, hash, key)? else { return Ok(false) };
-            let slot = Slot(place.get());
-            segment.change(place, Slot::EMPTY);
+            let Some((bucket, place, _)) = self.place_of(segment, hash, key)? else { return Ok(false) };
+            let slot = Slot(bucket[place].get());
+            segment.change(&bucket[place], Slot::EMPTY.0);
+            segment.change(&bucket[0], Tags(bucket[0].get()).without(place).0);
             self.left(hash);
             retire(slot)?;
             Ok(true)
@@ -355,10 +423,20 @@ impl Index {
         new.depth.set_without_log(depth + 1);
         new.dirty.set_without_log(1);
         let moves = |slot: Slot| !slot.is_empty() && slot.tag() >> depth & 1 != 0;
-        for (from, to) in old.buckets.iter().flatten().zip(new.buckets.iter().flatten()) {
-            let slot = Slot(from.get());
-            to.set_without_log(if moves(slot) { slot.0 } else { 0 });
+        for (from, to) in old.buckets.iter().zip(&new.buckets) {
+            let mut tags = Tags(from[0].get());
+            for (place, (from, to)) in (1..).zip(from[1..].iter().zip(&to[1..])) {
+                let slot = Slot(from.get());
+                if moves(slot) {
+                    to.set_without_log(slot.0);
+                } else {
+                    to.set_without_log(Slot::EMPTY.0);
+                    tags = tags.without(place);
+                }
+            }
+            to[0].set_without_log(tags.0);
         }
+        new.forget_guests();
         fence(Ordering::Release);
         // 2. The directory leads to it.
         let first = hash & ((1 << depth) - 1) | 1 << depth;
@@ -368,11 +446,17 @@ impl Index {
         fence(Ordering::Release);
         // 3. Nobody finds the old places any more (I2).
         old.depth.set_without_log(depth + 1);
-        for place in old.buckets.iter().flatten() {
-            if moves(Slot(place.get())) {
-                old.change(place, Slot::EMPTY);
+        for bucket in &old.buckets {
+            let mut tags = Tags(bucket[0].get());
+            for (place, cell) in (1..).zip(&bucket[1..]) {
+                if moves(Slot(cell.get())) {
+                    old.change(cell, Slot::EMPTY.0);
+                    tags = tags.without(place);
+                }
             }
+            old.change(&bucket[0], tags.0);
         }
+        old.forget_guests();
         self.root.segments.set_without_log(number + 1);
         Ok(())
     }
@@ -425,7 +509,7 @@ impl Index {
         let segment: &'static Segment = at(self.window, pointer)?;
         segment.depth.set_without_log(0);
         for place in segment.buckets.iter().flatten().filter(|place| place.get() != 0) {
-            segment.change(place, Slot::EMPTY);
+            segment.change(place, 0);
         }
         self.window.store(self.word_at(0), pointer.0);
         Ok(())
@@ -438,7 +522,7 @@ impl Index {
     ) -> Result<()> {
         for number in 0..self.segments() {
             let segment: &'static Segment = at(self.window, self.pointer_to(number)?)?;
-            for place in segment.buckets.iter().flatten() {
+            for place in segment.buckets.iter().flat_map(|bucket| &bucket[1..]) {
                 // The version of a slot's key is known once the slot was read: read it again after.
                 let version = self.version(Slot(place.get()).tag());
                 let seen = version.load(Ordering::Acquire);
@@ -468,12 +552,47 @@ impl Index {
 }
 
 impl Segment {
-    /// Changes a slot under the lock.
+    /// Changes a word of a bucket under the lock.
     #[inline]
-    fn change(&self, place: &PCell<u64>, to: Slot) {
-        place.set_without_log(to.0);
+    fn change(&self, place: &PCell<u64>, to: u64) {
+        place.set_without_log(to);
         if self.dirty.get() == 0 {
             self.dirty.set_without_log(1);
+        }
+    }
+
+    /// Puts a slot for a key that is not there into its bucket or one beside it; false when all are full.
+    #[inline]
+    fn add(&self, hash: u64, new: Slot) -> bool {
+        let home = home_of(hash);
+        for number in buckets_of(hash) {
+            let bucket = &self.buckets[number];
+            let tags = Tags(bucket[0].get());
+            let Some(place) = tags.free_place() else { continue };
+            let is_guest = number != home;
+            if is_guest {
+                let tags = &self.buckets[home][0];
+                self.change(tags, Tags(tags.get()).with_sent_guests(true).0);
+            }
+            self.change(&bucket[place], new.of_guest(is_guest).0);
+            self.change(&bucket[0], tags.with(place, hash).0);
+            return true;
+        }
+        false
+    }
+
+    /// Says anew which buckets have guests in those beside them, after some left; as far as slots tell whose guests they are.
+    fn forget_guests(&self) {
+        for group in self.buckets.as_chunks::<GROUP>().0 {
+            let hosts =
+                group.each_ref().map(|bucket| bucket[1..].iter().any(|slot| Slot(slot.get()).is_guest()));
+            for (number, bucket) in group.iter().enumerate() {
+                let sent = (0..GROUP).any(|other| other != number && hosts[other]);
+                let tags = Tags(bucket[0].get());
+                if tags.sent_guests() && !sent {
+                    self.change(&bucket[0], tags.with_sent_guests(false).0);
+                }
+            }
         }
     }
 }
@@ -486,20 +605,16 @@ const fn version_of(tag: u64) -> usize {
     number
 }
 
-/// Which places of a bucket have the hash's tag, one bit each; empty ones may be among them. Without branches that wait for the line.
+/// The bucket that a key goes to first.
 #[inline]
-fn candidates_in(places: &[PCell<u64>; SLOTS], hash: u64) -> u32 {
-    let wanted = Slot::with_tag(hash);
-    (0..)
-        .zip(places)
-        .fold(0, |found, (bit, place)| found | u32::from(wanted.same_tag(Slot(place.get()))) << bit)
+const fn home_of(hash: u64) -> usize {
+    (hash >> 56) as usize
 }
 
-/// A bucket and the one beside it: the lines are fetched together.
+/// A bucket and those beside it.
 #[inline]
-fn buckets_of(hash: u64) -> [usize; 2] {
-    let first = (hash >> 56) as usize;
-    [first, first ^ 1]
+fn buckets_of(hash: u64) -> [usize; GROUP] {
+    core::array::from_fn(|beside| home_of(hash) ^ beside)
 }
 
-const _: () = assert!(SEGMENT == 128 + BUCKETS * SLOTS * 8 && BUCKETS == 1 << 8);
+const _: () = assert!(SEGMENT == 128 + BUCKETS * 64 && BUCKETS == 1 << 8 && BUCKETS.is_multiple_of(GROUP));

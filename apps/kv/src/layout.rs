@@ -10,18 +10,24 @@
 //!   +24  value, then key
 //!
 //! slot, a word of the index; 0: empty
-//!   63          38 37          26 25                0
-//!  +--------------+--------------+-------------------+
-//!  | hash, low 26 | FOT index    | offset / 16       |
-//!  +--------------+--------------+-------------------+
+//!   63        52 51          32 31 29            4 3  0
+//!  +------------+--------------+--+---------------+--+-+
+//!  | FOT index  | hash, low 20 | 0|  offset / 16  | 0|g|   g: the key is a guest from a bucket beside
+//!  +------------+--------------+--+---------------+--+-+
+//!
+//! tags, the first word of a bucket
+//!   byte 0      1: keys of this bucket may be in those beside it
+//!   byte n      of the key whose record slot n leads to: 7 bits of the hash, and 0x80; 0: the slot is empty
 //! ```
-//! A slot is a persistent pointer ([`PersistentPtr`]) with the unused bits of both halves squeezed out, and a part of the key's hash in
-//! their place: enough to tell keys apart without touching their records, and to split a segment without reading any.
+//! A slot is a persistent pointer ([`PersistentPtr`]) with a part of the key's hash in its unused bits: enough to split a segment without
+//! reading any record.
 //!
 //! Media: an aligned word is never torn; a record may be torn anywhere until its fence, which `check` tells.
 
 use crate::error::{Error, Result};
-use libtwz::{PCell, PersistentPtr, Window};
+use core::num::NonZero;
+use core::sync::atomic::Ordering;
+use libtwz::{PCell, PersistentPtr, Window, tags};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes that block sizes and offsets are multiples of.
@@ -31,10 +37,15 @@ pub(crate) const HEADER: usize = 24;
 /// Least offset of anything in an object.
 pub(crate) const FIRST_OFFSET: usize = 4096;
 /// Bits of the hash in a slot.
-pub(crate) const TAG_BITS: u32 = 26;
+pub(crate) const TAG_BITS: u32 = 20;
 const FOT_BITS: u32 = 12;
-const OFFSET_BITS: u32 = 26;
-const _: () = assert!(TAG_BITS + FOT_BITS + OFFSET_BITS == u64::BITS);
+const FOT_SHIFT: u32 = u64::BITS - FOT_BITS;
+const TAG_SHIFT: u32 = FOT_SHIFT - TAG_BITS;
+/// Bits of a slot that are an offset.
+const OFFSET_MASK: u64 = (1 << 30) - UNIT as u64;
+/// Bit of a slot: its key is a guest.
+const GUEST: u64 = 1;
+const _: () = assert!(TAG_SHIFT == 32);
 
 /// A word of a new object.
 pub(crate) const fn zero() -> PCell<u64> {
@@ -62,8 +73,7 @@ impl Slot {
 
     /// A slot for the record at `offset` of the object that FOT entry `fot` names.
     pub(crate) fn new(hash: u64, fot: u32, offset: usize) -> Self {
-        let pointer = u64::from(fot) << OFFSET_BITS | (offset / UNIT) as u64;
-        Self(tag(hash) << (FOT_BITS + OFFSET_BITS) | pointer)
+        Self(u64::from(fot) << FOT_SHIFT | tag(hash) << TAG_SHIFT | offset as u64 & OFFSET_MASK)
     }
 
     #[inline]
@@ -71,36 +81,103 @@ impl Slot {
         self.0 == 0
     }
 
-    /// What all slots of this hash have in common; leads nowhere.
-    #[inline]
-    pub(crate) const fn with_tag(hash: u64) -> Self {
-        Self(hash << (FOT_BITS + OFFSET_BITS))
-    }
-
-    /// Whether two slots have the same tag.
-    #[inline]
-    pub(crate) const fn same_tag(self, other: Self) -> bool {
-        (self.0 ^ other.0) < 1 << (FOT_BITS + OFFSET_BITS)
-    }
-
     #[inline]
     pub(crate) const fn tag(self) -> u64 {
-        self.0 >> (FOT_BITS + OFFSET_BITS)
+        self.0 >> TAG_SHIFT & ((1 << TAG_BITS) - 1)
+    }
+
+    /// Whether the key is a guest from a bucket beside.
+    pub(crate) const fn is_guest(self) -> bool {
+        self.0 & GUEST != 0
+    }
+
+    /// The same slot, of a guest or not.
+    pub(crate) const fn of_guest(self, is_guest: bool) -> Self {
+        Self(self.0 & !GUEST | if is_guest { GUEST } else { 0 })
     }
 
     /// Where it leads, as a pointer that stands in the index object.
     #[inline]
     pub(crate) fn pointer(self) -> PersistentPtr {
-        #[allow(clippy::cast_possible_truncation, reason = "masked to 26 bits, times 16")]
-        let offset = (self.0 & ((1 << OFFSET_BITS) - 1)) as u32 * 16;
+        #[allow(clippy::cast_possible_truncation, reason = "below 2^30")]
+        let offset = self.offset() as u32;
         PersistentPtr::new(self.fot(), offset)
+    }
+
+    /// Offset of the record, a multiple of [`UNIT`].
+    #[inline]
+    pub(crate) const fn offset(self) -> usize {
+        #[allow(clippy::cast_possible_truncation, reason = "below 2^30")]
+        let offset = (self.0 & OFFSET_MASK) as usize;
+        offset
     }
 
     #[inline]
     pub(crate) const fn fot(self) -> u32 {
-        #[allow(clippy::cast_possible_truncation, reason = "masked to 12 bits")]
-        let fot = (self.0 >> OFFSET_BITS & ((1 << FOT_BITS) - 1)) as u32;
+        #[allow(clippy::cast_possible_truncation, reason = "12 bits")]
+        let fot = (self.0 >> FOT_SHIFT) as u32;
         fot
+    }
+}
+
+/// Slots of a bucket.
+pub(crate) const SLOTS: usize = 7;
+
+/// The tags of a bucket; or, as an iterator, some of its places: numbers from 1 to [`SLOTS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Tags(pub(crate) u64);
+
+/// Places in a bucket, as bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Places(u8);
+
+impl Tags {
+    #[inline]
+    const fn fingerprint(hash: u64) -> u8 {
+        hash.to_le_bytes()[6] | 0x80 // not to be taken for the first byte of the tags, or for an empty place
+    }
+
+    /// The places with the hash's fingerprint.
+    #[inline]
+    pub(crate) fn with_fingerprint(self, hash: u64) -> Places {
+        Places(tags::equal_bytes(self.0, Self::fingerprint(hash)))
+    }
+
+    /// An empty place.
+    #[inline]
+    pub(crate) fn free_place(self) -> Option<usize> {
+        Places(tags::equal_bytes(self.0, 0) & 0xfe).next()
+    }
+
+    /// These tags with a key's at `place`.
+    pub(crate) const fn with(self, place: usize, hash: u64) -> Self {
+        Self(self.without(place).0 | (Self::fingerprint(hash) as u64) << (place * 8))
+    }
+
+    /// These tags with `place` empty.
+    pub(crate) const fn without(self, place: usize) -> Self {
+        Self(self.0 & !(0xff << (place * 8)))
+    }
+
+    /// Whether keys of this bucket may be in those beside it.
+    #[inline]
+    pub(crate) const fn sent_guests(self) -> bool {
+        self.0 & 1 != 0
+    }
+
+    pub(crate) const fn with_sent_guests(self, sent: bool) -> Self {
+        Self(self.0 & !1 | sent as u64)
+    }
+}
+
+impl Iterator for Places {
+    type Item = usize;
+
+    #[inline]
+    fn next(&mut self) -> Option<usize> {
+        let first = NonZero::new(self.0)?.trailing_zeros();
+        self.0 &= self.0.wrapping_sub(1);
+        Some(first as usize)
     }
 }
 
@@ -140,6 +217,26 @@ impl Record {
         fits.then_some(Self { window, offset, key_len, value_len })
     }
 
+    /// The record at `offset`, if it has this key. Whether the lengths fit is not looked at ([`Record::fits`]): a value that is read while
+    /// somebody changes it is not current afterwards.
+    #[inline]
+    pub(crate) fn with_key(window: Window, offset: usize, key: &[u8]) -> Option<Self> {
+        if offset < FIRST_OFFSET {
+            return None; // page 0 is never mapped
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
+        let value_len = window.load(offset + 8) as u32 as usize;
+        let record = Self { window, offset, key_len: key.len(), value_len };
+        let same_len = window.load(offset) >> 32 == key.len() as u64;
+        (same_len && same_bytes(window, record.key_at(), key)).then_some(record)
+    }
+
+    /// Whether key and value lie in the block.
+    pub(crate) fn fits(&self) -> bool {
+        Self::at(self.window, self.offset)
+            .is_some_and(|now| (now.key_len, now.value_len) == (self.key_len, self.value_len))
+    }
+
     /// Offset of the value.
     #[inline]
     pub(crate) const fn value_at(&self) -> usize {
@@ -156,12 +253,6 @@ impl Record {
     pub(crate) fn sequence(&self) -> u64 {
         self.window.load(self.offset + 16)
     }
-
-    /// Whether the record has this key.
-    #[inline]
-    pub(crate) fn has_key(&self, key: &[u8]) -> bool {
-        self.key_len == key.len() && same_bytes(self.window, self.key_at(), key)
-    }
 }
 
 /// The check word of a record: never 0.
@@ -173,51 +264,73 @@ pub(crate) fn check(key_hash: u64, value: &[u8], key_len: usize, sequence: u64) 
     folded.max(1)
 }
 
-/// Compares bytes in an object with ours, by words.
+/// Compares bytes in an object with ours, as few loads as there can be, and none past their end: that may be a line to wait for.
 #[inline]
 fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
-    let shift = at % 8 * 8;
-    let mut word_at = at & !7;
-    let mut chunks = bytes.chunks_exact(8);
-    let mut low = window.load(word_at);
-    for chunk in &mut chunks {
-        word_at += 8;
-        let mut theirs = low >> shift;
-        if shift != 0 {
-            low = window.load(word_at);
-            theirs |= low << (64 - shift);
-        } else if word_at < at + bytes.len() {
-            low = window.load(word_at);
-        }
-        if theirs.to_le_bytes() != *chunk {
-            return false;
-        }
+    // Both ends, which overlap; then what is between.
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        let ends = window.load_at_any(at) == u64::from_le_bytes(*first)
+            && window.load_at_any(at + bytes.len() - 8) == u64::from_le_bytes(*last);
+        let words = bytes.as_chunks().0;
+        return ends
+            && (8..)
+                .step_by(8)
+                .zip(words.iter().skip(1))
+                .all(|(from, word)| window.load_at_any(at + from) == u64::from_le_bytes(*word));
     }
-    let rest = chunks.remainder();
-    if rest.is_empty() {
-        return true;
+    if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
+        return window.half_at_any(at) == u32::from_le_bytes(*first)
+            && (bytes.len() == 4 || window.half_at_any(at + bytes.len() - 4) == u32::from_le_bytes(*last));
     }
-    let mut theirs = low >> shift;
-    if shift != 0 && rest.len() * 8 > 64 - shift {
-        theirs |= window.load(word_at + 8) << (64 - shift);
-    }
-    let mut ours = [0_u8; 8];
-    ours[..rest.len()].copy_from_slice(rest);
-    (theirs ^ u64::from_le_bytes(ours)) << (64 - rest.len() * 8) == 0
+    let load = |at| window.byte(at).load(Ordering::Relaxed);
+    bytes.iter().zip(at..).all(|(byte, at)| load(at) == *byte)
 }
 
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
     use libtwz::prelude::*;
 
     #[test]
     fn slots_hold_what_they_were_made_of() {
         let slot = Slot::new(u64::MAX, OBJECTS_MAX, (1 << 30) - 16);
-        assert_eq!((slot.tag(), slot.fot()), ((1 << 26) - 1, OBJECTS_MAX));
+        assert_eq!((slot.tag(), slot.fot()), ((1 << 20) - 1, OBJECTS_MAX));
         assert_eq!(slot.pointer(), PersistentPtr::new(OBJECTS_MAX, (1 << 30) - 16));
         assert!(!Slot::new(0, 1, 0).is_empty());
+        let guest = slot.of_guest(true);
+        assert!(guest.is_guest() && !slot.is_guest() && guest.of_guest(false) == slot);
+        assert_eq!((guest.pointer(), guest.tag()), (slot.pointer(), slot.tag()));
+    }
+
+    #[test]
+    fn tags_lead_to_the_slots_of_a_fingerprint() {
+        let hash = |fingerprint: u64| fingerprint << 48 | 0xff << 56;
+        let mut state = 88_172_645_463_325_252_u64;
+        for _ in 0..20_000 {
+            let (mut tags, mut model) = (Tags(0).with_sent_guests(state & 1 != 0), [None; SLOTS + 1]);
+            for _ in 0..10 {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                let (place, fingerprint) = (1 + (state >> 8) as usize % SLOTS, state >> 20 & 3);
+                if state & 3 == 0 {
+                    (tags, model[place]) = (tags.without(place), None);
+                } else {
+                    (tags, model[place]) = (tags.with(place, hash(fingerprint)), Some(fingerprint));
+                }
+            }
+            for fingerprint in 0..4 {
+                let found: Vec<usize> = tags.with_fingerprint(hash(fingerprint)).collect();
+                for (place, theirs) in model.iter().enumerate().skip(1) {
+                    let right = *theirs == Some(fingerprint);
+                    assert_eq!(found.contains(&place), right, "{tags:x?} {fingerprint} {place}");
+                }
+            }
+            let free = (1..=SLOTS).find(|place| model[*place].is_none());
+            assert_eq!(tags.free_place(), free, "{tags:x?}");
+        }
     }
 
     #[test]

@@ -297,6 +297,45 @@ fn secondary_indexes_follow() {
     assert_eq!(keys(&reader, b'a', b'z'), ["two", "before", "unnoticed", "one"]);
 }
 
+/// Buckets run over, split, and lose keys again: the guests of each must be found as long as they are there.
+#[test]
+fn keys_that_went_to_other_buckets_are_found() {
+    let _alone = alone();
+    let store = Store::create(&Options::default()).unwrap();
+    let (mut model, mut random) = (HashMap::new(), 88_172_645_463_325_252_u64);
+    for step in 0..60_000_u32 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let key = (random % 9000) as u32;
+        if step % 3 == 2 {
+            assert_eq!(store.delete(&key.to_le_bytes()).unwrap(), model.remove(&key).is_some());
+        } else {
+            assert_eq!(
+                store.put(&key.to_le_bytes(), &step.to_le_bytes()).unwrap(),
+                model.insert(key, step).is_some()
+            );
+        }
+        if step % 10_000 == 9_999 {
+            let mut asked = 0..9100_u32;
+            let one = |key: &u32| store.get(&key.to_le_bytes()).unwrap().map(|value| value.word(0) as u32);
+            assert!(asked.clone().all(|key| one(&key) == model.get(&key).copied()));
+            // Many at once, in the same order.
+            let keys = (0..9100_u32).map(u32::to_le_bytes);
+            store
+                .get_many(keys, |key, value| {
+                    let key = u32::from_le_bytes(key);
+                    assert_eq!(Some(key), asked.next());
+                    assert_eq!(value.map(|value| value.word(0) as u32), model.get(&key).copied());
+                    Ok(())
+                })
+                .unwrap();
+            assert_eq!(asked.next(), None);
+        }
+    }
+    assert!(store.get_many([b"none"], |_, _| Err(Error::Full)).is_err(), "what the caller says is passed on");
+}
+
 /// What an unflushed index holds after a power failure does not matter, whatever it is.
 #[test]
 fn a_damaged_index_is_rebuilt_and_damaged_data_is_no_danger() {

@@ -10,6 +10,20 @@ use kv::Store;
 use std::path::Path;
 use unixkv::UnixKv;
 
+/// Looks all pairs up, many at once.
+fn kv_lookup_many(store: &Store, count: u64) -> Result<f64> {
+    timed(count, || -> Result<()> {
+        let mut wrong = 0;
+        store.get_many(order(count).map(|number| key(number).to_le_bytes()), |key, value| {
+            let right = u64::from(u32::from_le_bytes(key).wrapping_add(1));
+            wrong += u64::from(value.is_none_or(|value| value.word(0) != right));
+            Ok(())
+        })?;
+        anyhow::ensure!(wrong == 0, "{wrong} keys have not the value that was put");
+        Ok(())
+    })
+}
+
 /// Looks all pairs up, each key known only when the value before is: what one look-up takes, where [`kv_lookup`] says how many there are in a second.
 fn kv_lookup_in_turn(store: &Store, count: u64) -> Result<f64> {
     in_turn(count, |key| Ok(store.get(&key.to_le_bytes())?.map(|value| value.word(0))))
@@ -96,7 +110,7 @@ pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usiz
     let mut ignored = Vec::new();
     pmdk.measure("hash_insert", count, &mut ignored)?;
     lmdb.measure("fill", count, &mut ignored)?;
-    let mut lookups: [Vec<f64>; 6] = Default::default();
+    let mut lookups: [Vec<f64>; 7] = Default::default();
     let mut inserts: [Vec<f64>; 3] = Default::default();
     let few = (count / 20).max(1);
     let mut next = count;
@@ -110,6 +124,7 @@ pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usiz
             Ok(())
         })?);
         lookups[4].push(kv_lookup_in_turn(&store, count)?);
+        lookups[6].push(kv_lookup_many(&store, count)?);
         lookups[5].push(in_turn(count, |key| Ok(raw.get(key).map(u64::from)))?);
         lmdb.measure("get", count, &mut lookups[2])?;
         pmdk.measure("hash_get", count, &mut lookups[3])?;
@@ -132,6 +147,13 @@ pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usiz
             .ratio_at_most(1.3),
         row("lookup, each waiting for the one before, against a raw chained hash", &lookups[4])
             .beside("raw chained hash", &lookups[5]),
+        row("lookup, many keys at once, against a raw chained hash", &lookups[6])
+            .beside("raw chained hash", &lookups[1])
+            .ratio_at_most(1.3),
+        lmdb.put_beside(row("lookup, many keys at once, against LMDB", &lookups[6]), "LMDB", &lookups[2])
+            .ratio_at_most(0.2),
+        pmdk.put_beside(row("lookup, many keys at once, against PMDK", &lookups[6]), hashmap, &lookups[3])
+            .ratio_at_most(0.3),
         lmdb.put_beside(row("lookup, against LMDB", &lookups[0]), "LMDB", &lookups[2]).ratio_at_most(0.2),
         pmdk.put_beside(row("lookup, against PMDK", &lookups[0]), hashmap, &lookups[3]).ratio_at_most(0.3),
         pmdk.put_beside(row("durable insert, against PMDK", &inserts[0]), hashmap, &inserts[1])

@@ -21,6 +21,8 @@ use libtwz::{PersistentPtr, Window, collections, persist, translate};
 const REGIONS: usize = 32;
 /// Records that [`Store::load`] makes durable with one fence.
 const BATCH: usize = 64;
+/// Keys that [`Store::get_many`] looks up at the same time: about as many as a processor has lines under way.
+const TOGETHER: usize = 16;
 
 /// What a new store is to be.
 #[derive(Clone, Copy, Debug)]
@@ -111,8 +113,9 @@ pub(crate) struct StoreRoot {
     reserved5: [u64; (8 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
 }
 
-/// Value of `StoreRoot::state` after an orderly close.
-const CLEAN: u64 = 1;
+/// Value of `StoreRoot::state` after an orderly close, with an index of this version: one of another is built anew from the records, as
+/// after a power failure.
+const CLEAN: u64 = 2;
 
 /// An open store. Threads share it by reference.
 #[derive(Debug)]
@@ -229,7 +232,37 @@ impl Store {
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         let found = self.index.find(self.index.hash(key), key)?;
-        Ok(found.map(|found| Value { record: found.record, version: found.version, seen: found.seen }))
+        Ok(found.map(Value::new))
+    }
+
+    /// Calls `each` with the value of each key, in order. Several times as fast as [`Store::get`] in a loop where the store is larger than
+    /// the cache: index and records of 16 keys are fetched at the same time.
+    ///
+    /// # Errors
+    /// As [`Store::get`], and what `each` says.
+    #[inline]
+    pub fn get_many<K: AsRef<[u8]>>(
+        &self,
+        keys: impl IntoIterator<Item = K>,
+        mut each: impl FnMut(K, Option<Value>) -> Result<()>,
+    ) -> Result<()> {
+        let mut keys = keys.into_iter();
+        loop {
+            let mut batch: [Option<(u64, K)>; TOGETHER] = [const { None }; TOGETHER];
+            for (place, key) in batch.iter_mut().zip(&mut keys) {
+                let hash = self.index.hash(key.as_ref());
+                self.index.expect_bucket(hash);
+                *place = Some((hash, key));
+            }
+            for (hash, _) in batch.iter().flatten() {
+                self.index.expect_record(*hash);
+            }
+            for place in batch {
+                let Some((hash, key)) = place else { return Ok(()) };
+                let found = self.index.find(hash, key.as_ref())?;
+                each(key, found.map(Value::new))?;
+            }
+        }
     }
 
     /// A copy of a key's value, also while others write.
@@ -262,6 +295,7 @@ impl Store {
     #[inline]
     pub fn put_in(&self, region: Region, key: &[u8], value: &[u8]) -> Result<bool> {
         let hash = self.index.hash(key);
+        self.index.expect_change(hash); // comes while the record is made durable
         let (slot, sequence) =
             self.append(region, core::iter::once((hash, key, value)), |slot, sequence| (slot, sequence))?;
         self.note_in_secondaries(slot, key, value)?;
