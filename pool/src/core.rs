@@ -161,6 +161,14 @@ impl Pool<Mapped> {
         self.0.pmem.shadow()
     }
 
+    /// Says whether the page at this offset in the pool can be read at all, where the operating system can tell.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`].
+    pub fn probe(&self, pool_offset: u64) -> Result<()> {
+        self.0.pmem.probe(pool_offset)
+    }
+
     /// Writes everything to the medium, guests' plain stores included; for a clean shutdown.
     ///
     /// # Errors

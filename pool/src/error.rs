@@ -102,6 +102,19 @@ pub enum Error {
     /// A write to the disk failed some time ago; what happened since may not be durable.
     #[error("a write to the disk under the pool failed: what was stored since may be lost")]
     NotDurable,
+    /// A page of the medium cannot be had.
+    #[error(
+        "{} cannot be read at byte {at:#x}: mend the medium or copy the pool to another; `twzvmm pool fsck` tells what is left",
+        path.display()
+    )]
+    Unreadable {
+        /// The pool.
+        path: PathBuf,
+        /// The page's first byte in it.
+        at: u64,
+        /// What the operating system says.
+        source: std::io::Error,
+    },
     /// An object of this ID exists.
     #[error("object {0} exists already")]
     Exists(ObjectId),

@@ -39,6 +39,15 @@ pub trait Medium: Pmem {
         let _ = (at, len);
     }
 
+    /// Says whether the page at `at` can be read at all, without a signal if it cannot. Where the operating system does not tell, it can.
+    ///
+    /// # Errors
+    /// [`Error::Unreadable`].
+    fn probe(&self, at: u64) -> Result<()> {
+        let _ = at;
+        Ok(())
+    }
+
     /// Says whether all that was fenced is really durable.
     ///
     /// # Errors
@@ -56,6 +65,9 @@ impl<M: Medium + ?Sized> Medium for &M {
     }
     fn expect_reads(&self, at: u64, len: u64) {
         (**self).expect_reads(at, len);
+    }
+    fn probe(&self, at: u64) -> Result<()> {
+        (**self).probe(at)
     }
     fn check(&self) -> Result<()> {
         (**self).check()
@@ -436,6 +448,22 @@ impl Medium for Mapped {
             let address = self.region.base().wrapping_add(index(at));
             // SAFETY: a piece of our mapping (D1); populating changes no memory. Old kernels refuse: no harm.
             let _ = unsafe { rustix::mm::madvise(address.cast(), index(len), Advice::LinuxPopulateRead) };
+        }
+    }
+
+    fn probe(&self, at: u64) -> Result<()> {
+        let at = at - at % PAGE;
+        if at >= self.region.len() {
+            return Ok(());
+        }
+        let address = self.region.base().wrapping_add(index(at));
+        // SAFETY: a page of our mapping (D1); populating changes no memory.
+        match unsafe { rustix::mm::madvise(address.cast(), index(PAGE), Advice::LinuxPopulateRead) } {
+            // What madvise(2) says of a page at which a read would end in SIGBUS.
+            Err(error @ (Errno::FAULT | Errno::HWPOISON)) => {
+                Err(Error::Unreadable { path: self.path.clone(), at, source: error.into() })
+            }
+            _ => Ok(()),
         }
     }
 

@@ -2,6 +2,7 @@
 //!
 //! The binary is a thin shell around this library; see [`machine`] for the life of a machine.
 
+pub mod bus_error;
 pub mod control;
 pub mod machine;
 pub mod power_cut;

@@ -188,6 +188,10 @@ fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .init();
+    if let Err(error) = vmm::bus_error::install_handlers() {
+        eprintln!("twzvmm: cannot install a signal handler: {error}");
+        return ExitCode::from(OWN_ERROR);
+    }
     let done = match cli.command {
         Some(Command::Doctor { json }) => doctor(json),
         Some(Command::Stats { control, json }) => stats(&control, json),

@@ -16,6 +16,7 @@ use super::wake::{self, Doorbell};
 use super::{Ending, Shared, vcpu};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::os::fd::{AsRawFd, RawFd};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use twz_abi::hypercall;
@@ -26,6 +27,8 @@ const KICK_VECTOR: u8 = 0x21;
 const REFUSED_VECTOR: u8 = 0x22;
 /// Most accesses of one instruction that KVM emulates: a repeated move of a mailbox's data, word by word.
 const EMULATED_MAX: u32 = 1024;
+/// Touches behind a refused access that are suspect: all the pages that an instruction and the kernel's way back to it need.
+const SUSPECTS: u32 = 16;
 
 /// A timer whose expiry the event loop sees.
 pub(super) struct Timer {
@@ -86,6 +89,8 @@ pub(super) struct HartShared {
     pub(super) timer: Timer,
     /// What it counts.
     pub(super) stats: HartStats,
+    /// So many of its next touches may be of a page of the medium that cannot be read.
+    pub(super) suspects: AtomicU32,
 }
 
 impl HartShared {
@@ -94,7 +99,12 @@ impl HartShared {
     /// # Errors
     /// The host has no more descriptors.
     pub(super) fn new(started: Instant) -> Result<Self, vmm_sys_util::errno::Error> {
-        Ok(Self { bell: Doorbell::new(), timer: Timer::new()?, stats: HartStats::new(started) })
+        Ok(Self {
+            bell: Doorbell::new(),
+            timer: Timer::new()?,
+            stats: HartStats::new(started),
+            suspects: AtomicU32::new(0),
+        })
     }
 }
 
@@ -336,6 +346,7 @@ impl Hart {
         if let Some(truncated) = self.shared.truncation() {
             return self.shared.stop(truncated);
         }
+        self.shared.harts[self.number as usize].suspects.store(SUSPECTS, Ordering::Relaxed);
         if self.inside.vcpu.get_kvm_run().if_flag != 0 {
             self.add(REFUSED_VECTOR);
             return;

@@ -185,7 +185,10 @@ impl Shared {
                 let access =
                     u32::try_from(a[2]).ok().and_then(Rights::from_bits).ok_or(ErrorCode::BadArgument)?;
                 let table = self.check_table(a[3])?;
-                let (touched, rights) = self.monitor().touch(caller.root, a[0], a[1], access)?;
+                let (touched, rights) = match self.is_suspect(caller.hart) {
+                    false => self.monitor().touch(caller.root, a[0], a[1], access)?,
+                    true => self.monitor().touch_suspect(caller.root, a[0], a[1], access)?,
+                };
                 let rights = u64::from(rights.bits());
                 match touched.large {
                     Some(address) => Ok([address, rights, 0, 0]),
@@ -349,6 +352,17 @@ impl Shared {
             return Err(ErrorCode::BadArgument);
         }
         String::from_utf8(self.data(caller, length)?).map_err(|_| ErrorCode::BadArgument)
+    }
+
+    /// Whether a hart was refused an access a moment ago; counts one touch of its.
+    fn is_suspect(&self, hart: u32) -> bool {
+        let suspects = &self.harts[hart as usize].suspects;
+        let is_suspect = suspects.load(Ordering::Relaxed) > 0;
+        if is_suspect {
+            // Only this hart's thread counts.
+            suspects.fetch_sub(1, Ordering::Relaxed);
+        }
+        is_suspect
     }
 
     /// A table must be a frame of free RAM: what lies below is read-only to the guest, and so to our writing for it.

@@ -4,7 +4,6 @@
 //! Machine::build --run--> harts in their threads, events in the caller's --Ending--> all joined, pool written out
 //! ```
 
-mod bus_error;
 mod console;
 mod coverage;
 mod events;
@@ -307,7 +306,6 @@ impl Machine {
         let first = first_program(config, resumes)?;
         layout::check_kernel(config.image.kernel)?;
         let signals = events::block_stop_signals().map_err(|error| host("blocking signals")(&error))?;
-        bus_error::install_handlers(&pool).map_err(|error| host("installing a signal handler")(&error))?;
         wake::install_handler().map_err(|error| host("installing a signal handler")(&error))?;
 
         // 1. RAM and the root with its first vCPU, on which ring 0 is tried out.

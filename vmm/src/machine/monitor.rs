@@ -191,6 +191,31 @@ impl Monitor {
         offset: u64,
         access: Rights,
     ) -> Result<(Touched, Rights), ErrorCode> {
+        let (touched, _, rights) = self.back(root, binding, offset, access)?;
+        Ok((touched, rights))
+    }
+
+    /// The same for a page that may be one that cannot be read: tries that, and shows it alone. Who is shown such a page is refused again and again.
+    pub(super) fn touch_suspect(
+        &self,
+        root: u64,
+        binding: u64,
+        offset: u64,
+        access: Rights,
+    ) -> Result<(Touched, Rights), ErrorCode> {
+        let (touched, pool_offset, rights) = self.back(root, binding, offset, access)?;
+        self.pool.probe(pool_offset).map_err(|error| code(&error))?;
+        Ok((only(touched, offset), rights))
+    }
+
+    /// What was touched, the page's place in the pool, and the binding's rights.
+    fn back(
+        &self,
+        root: u64,
+        binding: u64,
+        offset: u64,
+        access: Rights,
+    ) -> Result<(Touched, u64, Rights), ErrorCode> {
         let (number, binding) = split(binding)?;
         let permitted = |contexts: &mut Contexts| -> Result<(ObjectRef, Rights), ErrorCode> {
             let live = contexts.get(number).filter(|live| live.root_number() == root);
@@ -226,7 +251,7 @@ impl Monitor {
                 ErrorCode::NoMemory
             }
         })?;
-        Ok((touched, rights))
+        Ok((touched, extent.pool_offset + (offset - extent.object_offset), rights))
     }
 
     /// Drops a binding and everything that it showed.
@@ -352,6 +377,19 @@ fn grow(object: &ObjectRef, offset: u64, access: Access) -> Result<pool::Extent,
     }
     let goes_on = object.lookup(page.saturating_sub(PAGE_SIZE))?.is_some();
     object.touch(offset, if goes_on { GROWTH_HINT } else { FIRST_HINT }, access)
+}
+
+/// The one page at `offset` of what was touched.
+fn only(touched: Touched, offset: u64) -> Touched {
+    let page = offset / PAGE_SIZE % (CHUNK_SIZE / PAGE_SIZE);
+    let ahead = page - touched.first_page;
+    Touched {
+        large: None,
+        address: touched.address + ahead * PAGE_SIZE,
+        first_page: page,
+        pages: 1,
+        ..touched
+    }
 }
 
 /// What a pool error means for the guest.
