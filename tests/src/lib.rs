@@ -9,13 +9,16 @@
 
 #![forbid(unsafe_code)]
 
+mod bad_reads;
 pub mod blocks;
 mod machine;
+mod memory_group;
 mod mounted;
 pub mod power;
 mod process;
 mod terminal;
 
+use bad_reads::BadReads;
 pub use machine::{Job, Machine, Place};
 pub use mounted::Mounted;
 pub use process::{Output, Running, start, start_typing};

@@ -54,17 +54,27 @@ impl Mounted {
 impl Drop for Mounted {
     fn drop(&mut self) {
         // Lazily, should somebody still look into it; `mount -o loop` frees its device then, too.
-        let _ = run("umount", &["-l", text(self.folder.path())]);
+        detach(self.folder.path());
     }
+}
+
+/// Unmounts what is there, now or when nobody uses it any more. If there is nothing, or we may not, it stays as it is.
+pub(crate) fn detach(folder: &Path) {
+    let _ = run("umount", &["-l", text(folder)]);
+}
+
+/// Says that this test is skipped, past the test harness's capture, as other skips are.
+pub(crate) fn skipped(reason: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    // If standard error is closed nobody wants to know.
+    let _ = writeln!(std::io::stderr(), "SKIPPED {name}: {reason}");
 }
 
 fn mounted(folder: tempfile::TempDir, made: Result<(), String>) -> Option<Mounted> {
     match made {
         Ok(()) => Some(Mounted { folder }),
         Err(reason) => {
-            let name = std::thread::current().name().unwrap_or("a test").to_owned();
-            // Past the test harness's capture, as other skips are.
-            let _ = writeln!(std::io::stderr(), "SKIPPED {name}: no filesystem of its own: {reason}");
+            skipped(&format!("no filesystem of its own: {reason}"));
             None
         }
     }

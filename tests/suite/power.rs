@@ -1,6 +1,8 @@
 //! A few of what `make test-power` does by the hundred: power cuts that lose unflushed lines, kills, a full pool, a truncated file.
 
-use tests::power::{Campaign, Load, Progress, SEEDED_FAULTS, boots, cuts, find_fault, kills};
+use tests::power::{
+    Campaign, Load, Progress, SEEDED_FAULTS, bad_pages, boots, cuts, find_fault, kills, memory_kills,
+};
 use tests::{Facility, Mounted, available};
 
 /// The seed of these tests; `twz-power --seed` tries others.
@@ -75,6 +77,34 @@ mod local {
         memory.enlarge("64m");
         campaign.make_room().unwrap_or_else(|error| panic!("{error}"));
         kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// A page that cannot be read: any page that a machine reads, from its first to those under load.
+    #[test]
+    fn a_bad_page_is_said_and_survived() {
+        if !available(Facility::Kvm) {
+            return;
+        }
+        for load in Load::ALL {
+            let mut campaign = Campaign::new(load, SEED + 8, &[]);
+            if !bad_pages(&mut campaign, 4).unwrap_or_else(|error| panic!("{error}")) {
+                return;
+            }
+        }
+    }
+
+    /// The kernel kills it where it needs more memory than its control group may have.
+    #[test]
+    fn kills_for_want_of_memory_lose_nothing() {
+        if !available(Facility::Kvm) {
+            return;
+        }
+        for load in Load::ALL {
+            let mut campaign = Campaign::new(load, SEED + 9, &[]);
+            if !memory_kills(&mut campaign, 8).unwrap_or_else(|error| panic!("{error}")) {
+                return;
+            }
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The full run of power-cut and kill tests, as `make test-power` starts it:
 //!
-//!     twz-power [--cuts N] [--kills N] [--boots N] [--seed S] [--load churn|ledger|pairs|grants]
+//!     twz-power [--cuts N] [--kills N] [--pages N] [--boots N] [--seed S] [--load churn|ledger|pairs|grants]
 //!
 //! The numbers are shared out among all loads; with `--load` one has them all, and no faults are seeded.
 //! Boots are in the testbed, on `/dev/dax0.0`: each ends with a cut of the emulated machine's own power; in one of four, others come before that lose lines.
@@ -9,13 +9,16 @@
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
-use tests::power::{Campaign, Load, Progress, SEEDED_FAULTS, Tally, boots, cuts, find_fault, kills};
+use tests::power::{
+    Campaign, Load, Progress, SEEDED_FAULTS, Tally, bad_pages, boots, cuts, find_fault, kills, memory_kills,
+};
 
 /// Between two lines about what it does.
 const TICK: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    let (mut number_of_cuts, mut number_of_kills, mut number_of_boots, mut seed) = (500, 1000, 0, 1);
+    let (mut number_of_cuts, mut number_of_kills, mut number_of_pages) = (500, 1000, 0);
+    let (mut number_of_boots, mut seed) = (0, 1);
     let mut only = None;
     let words: Vec<String> = std::env::args().skip(1).collect();
     for pair in words.chunks(2) {
@@ -25,10 +28,13 @@ fn main() -> ExitCode {
             ("--load", _) if load.is_some() => only = load,
             ("--cuts", Some(number)) => number_of_cuts = number,
             ("--kills", Some(number)) => number_of_kills = number,
+            ("--pages", Some(number)) => number_of_pages = number,
             ("--boots", Some(number)) => number_of_boots = number,
             ("--seed", Some(number)) => seed = number,
             _ => {
-                eprintln!("usage: twz-power [--cuts N] [--kills N] [--boots N] [--seed S] [--load NAME]");
+                eprintln!(
+                    "usage: twz-power [--cuts N] [--kills N] [--pages N] [--boots N] [--seed S] [--load NAME]"
+                );
                 return ExitCode::from(2);
             }
         }
@@ -61,19 +67,27 @@ fn main() -> ExitCode {
     for (load, share) in Load::ALL.into_iter().filter(is_wanted).zip(0..) {
         let part = |number: u64| number.div_ceil(parts);
         let name = load.name();
-        let campaign = |more: u64| Campaign::new(load, seed + share + more, &[]).watched(&progress);
+        let campaign_of = |more: u64| Campaign::new(load, seed + share + more, &[]).watched(&progress);
         if number_of_cuts > 0 {
-            let mut campaign = campaign(0);
+            let mut campaign = campaign_of(0);
             let result = cuts(&mut campaign, part(number_of_cuts));
             tell(&format!("{name}, power cuts that lose unflushed lines"), &campaign, result);
         }
         if number_of_kills > 0 {
-            let mut campaign = campaign(10);
+            let mut campaign = campaign_of(10);
             let result = kills(&mut campaign, part(number_of_kills));
             tell(&format!("{name}, kills"), &campaign, result);
+            let mut campaign = campaign_of(40);
+            let result = memory_kills(&mut campaign, part(number_of_kills).div_ceil(10)).map(drop);
+            tell(&format!("{name}, kills for want of memory"), &campaign, result);
+        }
+        if number_of_pages > 0 {
+            let mut campaign = campaign_of(30);
+            let result = bad_pages(&mut campaign, part(number_of_pages)).map(drop);
+            tell(&format!("{name}, pages that cannot be read"), &campaign, result);
         }
         if number_of_boots > 0 {
-            let mut campaign = campaign(20);
+            let mut campaign = campaign_of(20);
             let result = boots(&mut campaign, part(number_of_boots));
             tell(&format!("{name}, power cuts in the testbed"), &campaign, result);
         }

@@ -5,12 +5,16 @@
 //!   some [`End`], and checks: the pool with `fsck`, and in the next life everything that it finds against the model.
 //! - A round fails with words that say what was lost, torn or damaged; nothing is repaired in between.
 
+mod medium;
+mod memory;
 mod model;
 #[path = "../../../apps/src/bin/churn/plan.rs"]
 mod plan;
 mod progress;
 mod testbed;
 
+pub use medium::bad_pages;
+pub use memory::memory_kills;
 pub use progress::Progress;
 pub use testbed::{MachineCut, boots};
 
@@ -117,6 +121,10 @@ pub struct Tally {
     pub machines: u64,
     /// Kills and stops.
     pub kills: u64,
+    /// Of these, by the kernel, because of a limit on memory.
+    pub memory_kills: u64,
+    /// Pages that could not be read.
+    pub bad_pages: u64,
     /// Lives in which the load came so far as to tell what it found: states that were checked.
     pub states: u64,
     /// Operations that had been acknowledged when they were checked.
@@ -127,10 +135,10 @@ pub struct Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { cuts, machines, kills, states, acknowledged, set_aside } = self;
+        let Tally { cuts, machines, kills, memory_kills, bad_pages, states, acknowledged, set_aside } = self;
         write!(
             f,
-            "{cuts} power cuts that lose lines, {machines} power cuts of emulated machines, {kills} kills, {states} states checked, {acknowledged} acknowledged operations checked, \
+            "{cuts} power cuts that lose lines, {machines} power cuts of emulated machines, {kills} kills ({memory_kills} by the kernel, out of memory), {bad_pages} bad pages, {states} states checked, {acknowledged} acknowledged operations checked, \
              set aside and retried {set_aside} times: 0 lost, 0 torn"
         )
     }
@@ -141,6 +149,8 @@ impl AddAssign for Tally {
         self.cuts += other.cuts;
         self.machines += other.machines;
         self.kills += other.kills;
+        self.memory_kills += other.memory_kills;
+        self.bad_pages += other.bad_pages;
         self.states += other.states;
         self.acknowledged += other.acknowledged;
         self.set_aside += other.set_aside;
@@ -169,6 +179,10 @@ pub struct Campaign {
     /// So far.
     pub tally: Tally,
     progress: Progress,
+    /// Where the next machine writes its number, to be in a control group.
+    members: Option<PathBuf>,
+    /// What a machine needed under load, in bytes.
+    needs_bytes: u64,
     /// How the life before this one ended.
     before: Option<End>,
 }
@@ -205,6 +219,8 @@ impl Campaign {
             random: seed,
             tally: Tally::default(),
             progress: Progress::default(),
+            members: None,
+            needs_bytes: 0,
             before: None,
         }
     }
@@ -246,8 +262,20 @@ impl Campaign {
     }
 
     fn start(&mut self, shadow: Option<Option<u64>>) -> Running {
-        let mut command = Command::new(binary("twzvmm"));
-        command.arg("--pmem").arg(self.pool()).args(["--create", POOL, "--mem", "32M"]);
+        self.start_on(&self.pool(), shadow)
+    }
+
+    /// Starts a machine on this pool, which is the campaign's, whatever its name.
+    fn start_on(&mut self, pool: &Path, shadow: Option<Option<u64>>) -> Running {
+        let mut command = match &self.members {
+            None => Command::new(binary("twzvmm")),
+            Some(members) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", "echo $$ >\"$0\" && exec \"$@\""]).arg(members).arg(binary("twzvmm"));
+                command
+            }
+        };
+        command.arg("--pmem").arg(pool).args(["--create", POOL, "--mem", "32M"]);
         if let Some(events) = shadow {
             let seed = self.lot(u64::MAX);
             let cut = events.map_or(format!("{seed}"), |events| format!("{seed}:{events}"));
@@ -345,126 +373,6 @@ impl Campaign {
             self.is_listed = false;
         }
         Ok(())
-    }
-
-    /// Fills the pool, lets `churn` meet that, and makes room again.
-    ///
-    /// # Errors
-    /// As [`Campaign::round`].
-    pub fn fill(&mut self) -> Result<(), String> {
-        // 128 + the fault: out of space.
-        let filled = self.run_fill();
-        if filled.status != 133 || !filled.stderr.contains("out of space") {
-            return Err(format!("filling ended with {}: {}", filled.status, filled.stderr));
-        }
-        // The other `churn` may have met the full pool in that life.
-        self.judge_full(&filled)?;
-        let running = self.start(None);
-        sleep(Duration::from_millis(300));
-        if running.wait_until("churn: the pool is full", Duration::from_secs(5)) {
-            sleep(Duration::from_millis(50));
-        }
-        running.signal(Signal::KILL);
-        let output = running.wait(LIMIT);
-        self.judge_full(&output)?;
-        self.make_room()
-    }
-
-    /// Fills the pool on a disk that fails meanwhile: the machine must say so and end, and so must the next one if it meets that.
-    ///
-    /// # Errors
-    /// As [`Campaign::round`].
-    pub fn wear_out(&mut self) -> Result<(), String> {
-        let filled = self.run_fill();
-        self.judge_failed_disk(&filled)?;
-        // The next one may find all the blocks that it writes to in place, and then has nothing to complain about.
-        let running = self.start(None);
-        let ended = running.ends_within(Duration::from_secs(5));
-        running.signal(Signal::KILL);
-        let next = running.wait(LIMIT);
-        if ended { self.judge_failed_disk(&next) } else { self.judge_full(&next) }
-    }
-
-    fn judge_failed_disk(&mut self, output: &Output) -> Result<(), String> {
-        // It fails in an operation, or at last, when all is written out.
-        let said = ["twzvmm: a write to the disk under the pool failed", "twzvmm: cannot sync "];
-        if output.status != 2 || !said.iter().any(|said| output.stderr.contains(said)) {
-            return Err(format!("a failed disk: status {}, {}", output.status, output.stderr));
-        }
-        self.judge_full(output)?;
-        // Whether its end was recorded cannot be known.
-        self.is_listed = false;
-        Ok(())
-    }
-
-    fn run_fill(&self) -> Output {
-        let mut command = Command::new(binary("twzvmm"));
-        command.arg("--pmem").arg(self.pool()).args(["--mem", "32M", "--", "churn", "fill"]);
-        start(command).wait(LIMIT)
-    }
-
-    /// Deletes what filled the pool, and lets the load come up again.
-    ///
-    /// # Errors
-    /// As [`Campaign::round`].
-    pub fn make_room(&mut self) -> Result<(), String> {
-        self.check_pool()?;
-        let mut command = Command::new(binary("twzvmm"));
-        command.args(["pool", "rm"]).arg(self.pool()).arg("churn/fill");
-        let removed = start(command).wait(LIMIT);
-        if removed.status != 0 {
-            return Err(format!("making room: {}", removed.stderr));
-        }
-        self.settle()
-    }
-
-    /// A life in which the pool was full, or its disk failed.
-    fn judge_full(&mut self, output: &Output) -> Result<(), String> {
-        let mut said = output.clone();
-        said.status = 137;
-        let ended_by_itself = said.stdout.contains("churn: the pool is full");
-        said.stdout = said
-            .stdout
-            .lines()
-            .filter(|line| !line.contains("the pool is full") && !line.contains("medium failed"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        self.judge(&said, AT_ONCE)?;
-        // One that ends by itself is not resumed.
-        self.is_running &= !ended_by_itself;
-        self.is_listed &= !ended_by_itself;
-        Ok(())
-    }
-
-    /// Truncates the pool's file under the machine: it must say so and end, and so must the next one; with the file as it was before, all goes on.
-    ///
-    /// # Errors
-    /// As [`Campaign::round`].
-    pub fn truncate(&mut self) -> Result<(), String> {
-        let (pool, copy) = (self.pool(), self.folder.path().join("copy.img"));
-        let io = |error: std::io::Error| error.to_string();
-        std::fs::copy(&pool, &copy).map_err(io)?;
-        let running = self.start(None);
-        if !running.wait_until(&self.line("done"), LIMIT) {
-            return Err("it does not begin".into());
-        }
-        let file = std::fs::File::options().write(true).open(&pool).map_err(io)?;
-        file.set_len(2 << 20).map_err(io)?;
-        let output = running.wait(LIMIT);
-        // An error of twzvmm, or the fault of the thread: the medium failed.
-        if ![2, 142].contains(&output.status)
-            || !(output.stderr.contains("truncated") || output.stderr.contains("medium"))
-        {
-            return Err(format!("a truncated file: status {}, {:?}", output.status, output.stderr));
-        }
-        let mut command = Command::new(binary("twzvmm"));
-        command.arg("--pmem").arg(&pool).args(["--", "counter"]);
-        let again = start(command).wait(LIMIT);
-        if again.status != 2 || !again.stderr.contains("truncated") {
-            return Err(format!("a start on a truncated file: status {}, {:?}", again.status, again.stderr));
-        }
-        std::fs::rename(&copy, &pool).map_err(io)?;
-        self.settle()
     }
 
     fn check_pool(&self) -> Result<(), String> {
