@@ -176,6 +176,10 @@ fn gates(world: &World, shared: bool) -> Result<(), ErrorCode> {
         (0..8).all(|_| gate_call(callee.id, 1, [0; 3]) == Ok((me.lo, me.hi))),
     );
     expect("no register of the caller's reaches the callee", scrubbed(callee.id));
+    let from = world.compartment(shared, &[])?;
+    from.hand_over(&world.owner.grant(&Grant::new(callee.id, from.id, Rights::USE)))?;
+    let clean = intrude(world, &from, FREE_SLOT, callee.id, careful)?;
+    expect("nor from a context of the same placement, the second time neither", clean == [1, 1, 0]);
     let nested = gate_call(callee.id, 3, [callee.id.lo, callee.id.hi, 64]);
     let busy = (ErrorCode::NotPermitted as u64, 1);
     expect("a callee without the right to its own gates cannot nest", nested == Ok(busy));
@@ -214,7 +218,18 @@ fn scrubbed(callee: ObjectId) -> bool {
 }
 
 /// Where threads in other contexts say how it went.
-static SAID: u64 = DATA_OFFSET + 64;
+const SAID: u64 = DATA_OFFSET + 64;
+
+/// First code of a thread in another context: [`scrubbed`], twice. With placement `shared` it stays in one root, and the second time the
+/// kernel knows the gate: its shortest way.
+extern "C" fn careful(argument: u64) -> ! {
+    let board = Mapped(argument as *mut u8);
+    let target = ObjectId { lo: board.word(DATA_OFFSET), hi: board.word(DATA_OFFSET + 8) };
+    for (at, word) in [scrubbed(target).into(), scrubbed(target).into(), 0, 1].into_iter().enumerate() {
+        board.set_word(SAID + at as u64 * 8, word);
+    }
+    syscall::thread_exit(0)
+}
 
 /// First code of a thread in another context: tries to get into `target`, whose ID stands at the start of the object at `argument`.
 extern "C" fn intruder(argument: u64) -> ! {
@@ -236,15 +251,21 @@ extern "C" fn intruder(argument: u64) -> ! {
     syscall::thread_exit(0)
 }
 
-/// Runs `intruder` in `callee` against `target`; returns what attach, activate and call said.
-fn intrude(world: &World, callee: &Compartment, slot: u64, target: ObjectId) -> Result<[u64; 3], ErrorCode> {
+/// Runs `entry` in `callee` against `target`; returns what it said, [`intruder`] for instance what attach, activate and call said.
+fn intrude(
+    world: &World,
+    callee: &Compartment,
+    slot: u64,
+    target: ObjectId,
+    entry: extern "C" fn(u64) -> !,
+) -> Result<[u64; 3], ErrorCode> {
     let board = object(world.owner.id())?;
     let mapped = Mapped::of(board)?;
     mapped.write(DATA_OFFSET, &target.lo.to_le_bytes());
     mapped.write(DATA_OFFSET + 8, &target.hi.to_le_bytes());
     callee.hand_over(&world.owner.grant(&Grant::new(board, callee.id, BOTH)))?;
     let address = callee.map(slot, board);
-    callee.start(intruder, address)?;
+    callee.start(entry, address)?;
     while mapped.word(SAID + 24) == 0 {
         syscall::thread_yield();
     }
@@ -255,7 +276,7 @@ fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
     let refused = ErrorCode::NotPermitted as u64;
     let from = world.compartment(shared, &[callee::probe])?;
     let into = world.compartment(shared, &[callee::probe])?;
-    let said = intrude(world, &from, FREE_SLOT, into.id)?;
+    let said = intrude(world, &from, FREE_SLOT, into.id, intruder)?;
     expect("attaching without the right", said[0] == refused);
     expect("switching to a context that is not attached", said[1] == refused);
     expect("calling a gate without the right", said[2] == refused);
@@ -263,17 +284,17 @@ fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
     let one = GateSet::one(1).ok_or(ErrorCode::BadArgument)?;
     let grant = Grant { gates: one, ..Grant::new(into.id, from.id, Rights::empty()) };
     from.hand_over(&world.owner.grant(&grant))?;
-    let said = intrude(world, &from, FREE_SLOT + 1, into.id)?;
+    let said = intrude(world, &from, FREE_SLOT + 1, into.id, intruder)?;
     expect("calling another gate than the capability opens", said[2] == refused);
     let zero = GateSet::one(0).ok_or(ErrorCode::BadArgument)?;
     let grant = Grant { gates: zero, ..Grant::new(into.id, from.id, Rights::empty()) };
     from.hand_over(&world.owner.grant(&grant))?;
-    let said = intrude(world, &from, FREE_SLOT + 2, into.id)?;
+    let said = intrude(world, &from, FREE_SLOT + 2, into.id, intruder)?;
     expect("the right to a gate is no right to attach", said[0] == refused && said[1] == refused);
     expect("calling the gate that it opens works", said[2] == ErrorCode::CalleeFailed as u64);
     // The kernel knows by now that it may.
     context::revoke(&world.owner.revoke_object(into.id, 1), None)?;
-    let said = intrude(world, &from, FREE_SLOT + 3, into.id)?;
+    let said = intrude(world, &from, FREE_SLOT + 3, into.id, intruder)?;
     expect("calling it once the capability was revoked", said[2] == refused);
 
     for (what, context) in
