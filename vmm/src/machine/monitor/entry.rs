@@ -8,6 +8,7 @@ use super::contexts::{self, PlaceError};
 use super::facts::{self, PoolObjects};
 use super::{Entered, Monitor, RootCell, lock, now, refusal, small};
 use crate::control::ContextList;
+use sec::Authority;
 use std::sync::Arc;
 use twz_abi::sec::{GateEntry, context_flags, gate_flags};
 use twz_abi::{ErrorCode, ObjectId};
@@ -34,8 +35,16 @@ impl Monitor {
                 .map(|(number, live)| entered(number, live))
                 .ok_or(ErrorCode::NotPermitted);
         }
+        self.watch_right(&mut authority, context, into);
         let header = authority.may_enter(&objects, context, into, now()).map_err(refusal)?;
         self.enter_as(into, &header)
+    }
+
+    /// The kernel remembers that a context may be entered or its gate called until the revision rises: so it must when the right ends.
+    fn watch_right(&self, authority: &mut Authority, context: ObjectId, into: ObjectId) {
+        if let Ok(decision) = authority.decide(&PoolObjects(&self.pool), context, into, now()) {
+            self.watch_clock(&decision);
+        }
     }
 
     pub(super) fn enter_as(&self, into: ObjectId, header: &sec::Context) -> Result<Entered, ErrorCode> {
@@ -60,6 +69,7 @@ impl Monitor {
         let number = u32::try_from(number).map_err(|_| ErrorCode::BadArgument)?;
         let mut authority = self.authority();
         let objects = PoolObjects(&self.pool);
+        self.watch_right(&mut authority, context, into);
         let gate = authority.may_call(&objects, context, into, number, now()).map_err(refusal)?;
         if gate.view.is_some_and(|view| self.is_dormant(view)) {
             return Err(ErrorCode::Busy);
