@@ -88,7 +88,7 @@ impl Kernel {
         mailbox: Mailbox,
         asking: ObjectId,
         id: ObjectId,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         let mut entered = mailbox.enter(asking, id);
         if matches!(entered, Err(ErrorCode::WindowFull)) {
             self.forget_idle_gates(mailbox, asking)?;
@@ -104,7 +104,7 @@ impl Kernel {
         mailbox: Mailbox,
         id: ObjectId,
         entered: Entered,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         if let Some(index) = self.find_context(id) {
             self.contexts[index].uses += 1;
             return Ok(index);
@@ -143,7 +143,7 @@ impl Kernel {
     }
 
     /// Brings this hart into the root of a context. Program memory cannot be used before a space is loaded again.
-    pub(crate) fn visit(&mut self, mailbox: Mailbox, context: u32) -> Result<(), ErrorCode> {
+    pub(crate) fn visit(&mut self, mailbox: Mailbox, context: u32) -> crate::Result {
         let hart = mailbox.hart();
         let (number, root) = (self.contexts[context].number, self.contexts[context].root);
         if self.hart(hart).root == root {
@@ -159,9 +159,8 @@ impl Kernel {
     }
 
     /// The window of a context is full: forgets what is in it and empties it.
-    pub(crate) fn empty_window(&mut self, mailbox: Mailbox, context: u32) -> Result<(), ErrorCode> {
+    pub(crate) fn empty_window(&mut self, mailbox: Mailbox, context: u32) -> crate::Result {
         let (id, number) = (self.contexts[context].id, self.contexts[context].number);
-        mailbox.log_info(format_args!("the window of context {id} is full: emptied"));
         self.forget_pages(mailbox, id);
         mailbox.hide(number)
     }
@@ -172,7 +171,7 @@ impl Kernel {
         mailbox: Mailbox,
         thread: u32,
         id: ObjectId,
-    ) -> Result<(u64, u64), ErrorCode> {
+    ) -> crate::Result<(u64, u64)> {
         // Inside of a gate the right would be the callee's, and what it gives the caller's.
         if self.threads[thread].calls.is_some() {
             return Err(ErrorCode::NotPermitted);
@@ -191,7 +190,7 @@ impl Kernel {
     }
 
     /// `ContextDetach`: the opposite. The active context stays, and so does one that is undetachable.
-    pub(crate) fn detach(&mut self, mailbox: Mailbox, thread: u32, id: ObjectId) -> Result<(), ErrorCode> {
+    pub(crate) fn detach(&mut self, mailbox: Mailbox, thread: u32, id: ObjectId) -> crate::Result {
         let context = self.held(thread, id).ok_or(ErrorCode::BadContext)?;
         let is_active = self.spaces[self.threads[thread].space].record == context;
         if is_active || self.threads[thread].calls.is_some() {
@@ -207,7 +206,7 @@ impl Kernel {
     }
 
     /// `ContextActivate`: `thread` goes on, at the same address of the same view, in a context that it holds.
-    pub(crate) fn activate(&mut self, mailbox: Mailbox, thread: u32, id: ObjectId) -> Result<(), ErrorCode> {
+    pub(crate) fn activate(&mut self, mailbox: Mailbox, thread: u32, id: ObjectId) -> crate::Result {
         // Inside of a gate the thread runs for its caller: it goes back by returning, nowhere else.
         if self.threads[thread].calls.is_some() {
             return Err(ErrorCode::NotPermitted);
@@ -244,7 +243,7 @@ impl Kernel {
     }
 
     /// Whether the right by which `thread` holds a context is still there: asked again if anything was revoked since.
-    fn still_holds(&mut self, mailbox: Mailbox, thread: u32, context: u32) -> Result<(), ErrorCode> {
+    fn still_holds(&mut self, mailbox: Mailbox, thread: u32, context: u32) -> crate::Result {
         let revision = mailbox.revision();
         let id = self.contexts[context].id;
         let holding =

@@ -102,12 +102,7 @@ impl Kernel {
     }
 
     /// `FaultReturn`: loads the registers of the frame at `address`.
-    pub(crate) fn fault_return(
-        &mut self,
-        mailbox: Mailbox,
-        thread: u32,
-        address: u64,
-    ) -> Result<(), ErrorCode> {
+    pub(crate) fn fault_return(&mut self, mailbox: Mailbox, thread: u32, address: u64) -> crate::Result {
         let mut pushed = FaultFrame::new_zeroed();
         let space = self.threads[thread].space;
         self.copy_in(mailbox, space, address, pushed.as_mut_bytes())?;

@@ -79,7 +79,7 @@ impl Kernel {
         callee: ObjectId,
         number: u64,
         [first, second, third]: [u64; 3],
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         let (outer, space) = (self.threads[thread].calls, self.threads[thread].space);
         let depth = outer.map_or(0, |call| self.calls[call].depth) + 1;
         if depth > DEPTH_MAX {
@@ -151,7 +151,7 @@ impl Kernel {
         mailbox: Mailbox,
         thread: u32,
         (first, second): (u64, u64),
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         if self.threads[thread].calls.is_none() {
             return Err(ErrorCode::BadArgument);
         }
@@ -167,7 +167,7 @@ impl Kernel {
         mailbox: Mailbox,
         thread: u32,
         object: ObjectId,
-    ) -> Result<u64, ErrorCode> {
+    ) -> crate::Result<u64> {
         let call = self.threads[thread].calls.ok_or(ErrorCode::BadArgument)?;
         let caller = self.calls[call].space;
         let (record, context) = (self.spaces[caller].record, self.spaces[caller].context);
@@ -214,7 +214,7 @@ impl Kernel {
         caller: ObjectId,
         callee: ObjectId,
         number: u64,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         let revision = mailbox.revision();
         let known = self.find_gate(callee, number);
         if let Some(gate) = known
@@ -260,7 +260,7 @@ impl Kernel {
 
     /// Gives the monitor back the contexts of gates that are only kept for their next call, when it has no table left for another one.
     /// Ends in the root of `asking`, where the monitor is asked again.
-    pub(crate) fn forget_idle_gates(&mut self, mailbox: Mailbox, asking: ObjectId) -> Result<(), ErrorCode> {
+    pub(crate) fn forget_idle_gates(&mut self, mailbox: Mailbox, asking: ObjectId) -> crate::Result {
         for index in 0..self.gates.index_end() {
             let gate = self.gates.get(index).map(|_| index);
             self.drop_idle_gate(mailbox, gate);
@@ -281,7 +281,7 @@ impl Kernel {
         context: u32,
         number: u64,
         entry: GateEntry,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         let made = self.place_gate(mailbox, context, number, entry);
         if made.is_err() {
             self.release_context(mailbox, context);
@@ -295,7 +295,7 @@ impl Kernel {
         context: u32,
         number: u64,
         entry: GateEntry,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         // In a view of the caller's choosing the callee's own pointers would lead where the caller likes.
         if entry.view.is_null() {
             return Err(ErrorCode::BadContext);

@@ -25,7 +25,7 @@ impl Kernel {
         thread: u32,
         number: u64,
         [first, second, third, fourth]: [u64; 4],
-    ) -> Option<Result<(u64, u64), ErrorCode>> {
+    ) -> Option<crate::Result<(u64, u64)>> {
         let space = self.threads[thread].space;
         Some(match number {
             hostile::PEEK => {
@@ -49,7 +49,7 @@ impl Kernel {
         space: u32,
         physical: u64,
         access: impl FnOnce(u64) -> Result<(), usercopy::CopyFailed>,
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         self.load_space(mailbox.hart(), space)?;
         let root = self.space_root(space)?;
         // Made once for a space, and never given back.
@@ -72,7 +72,7 @@ impl Kernel {
     }
 
     /// Sets every entry on the way to a program's address to allow everything, whatever the monitor granted.
-    fn allow_everything(&mut self, mailbox: Mailbox, space: u32, address: u64) -> Result<(), ErrorCode> {
+    fn allow_everything(&mut self, mailbox: Mailbox, space: u32, address: u64) -> crate::Result {
         let mut table = self.space_root(space)?;
         for level in (1..=4).rev() {
             let at = index(address, level);
@@ -97,7 +97,7 @@ impl Kernel {
         mailbox: Mailbox,
         space: u32,
         [words, data, length, _]: [u64; 4],
-    ) -> Result<(u64, u64), ErrorCode> {
+    ) -> crate::Result<(u64, u64)> {
         let mut bytes = [0; WORDS * 8];
         self.copy_in(mailbox, space, words, &mut bytes)?;
         let mut numbers = [0; WORDS];
@@ -124,7 +124,7 @@ impl Kernel {
         result.map(|rets| (rets[0], rets[1]))
     }
 
-    fn space_root(&self, space: u32) -> Result<Table, ErrorCode> {
+    fn space_root(&self, space: u32) -> crate::Result<Table> {
         Table::of_entry(self.spaces[space].identity().0 | bits::PRESENT).ok_or(ErrorCode::NoMemory)
     }
 }

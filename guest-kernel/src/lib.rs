@@ -34,6 +34,9 @@ mod syscalls;
 mod thread;
 mod tlb;
 
+/// What a call answers: the code is what programs see.
+pub(crate) type Result<T = ()> = core::result::Result<T, twz_abi::ErrorCode>;
+
 use core::panic::PanicInfo;
 
 pub use arch::entry::start;

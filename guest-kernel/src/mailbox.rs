@@ -80,11 +80,11 @@ impl Mailbox {
     }
 
     /// Exits to `twzvmm` with `op` and returns its results.
-    fn call(&mut self, op: Op, arguments: &[u64]) -> Result<[u64; 4], ErrorCode> {
+    fn call(&mut self, op: Op, arguments: &[u64]) -> crate::Result<[u64; 4]> {
         self.exit(op as u32, arguments)
     }
 
-    fn exit(&mut self, op: u32, arguments: &[u64]) -> Result<[u64; 4], ErrorCode> {
+    fn exit(&mut self, op: u32, arguments: &[u64]) -> crate::Result<[u64; 4]> {
         let page = self.page();
         page.op = op;
         page.args[..arguments.len()].copy_from_slice(arguments);
@@ -101,7 +101,7 @@ impl Mailbox {
 
     /// A call of a kernel that was taken over.
     #[cfg(feature = "hostile")]
-    pub(crate) fn raw(mut self, op: u32, arguments: &[u64]) -> Result<[u64; 4], ErrorCode> {
+    pub(crate) fn raw(mut self, op: u32, arguments: &[u64]) -> crate::Result<[u64; 4]> {
         self.exit(op, arguments)
     }
 
@@ -158,17 +158,17 @@ impl Mailbox {
     }
 
     /// (since the start, since 1970) in nanoseconds.
-    pub(crate) fn clock(mut self) -> Result<(u64, u64), ErrorCode> {
+    pub(crate) fn clock(mut self) -> crate::Result<(u64, u64)> {
         self.call(Op::Clock, &[]).map(|rets| (rets[0], rets[1]))
     }
 
     /// Puts `length` random bytes into the data area.
-    pub(crate) fn random(mut self, length: usize) -> Result<(), ErrorCode> {
+    pub(crate) fn random(mut self, length: usize) -> crate::Result {
         self.call(Op::Random, &[length as u64]).map(drop)
     }
 
     /// Prints what a program wrote: the first `length` bytes of the data area. `WouldBlock`: there is no room; harts are kicked when there is.
-    pub(crate) fn console_write(mut self, length: usize) -> Result<(), ErrorCode> {
+    pub(crate) fn console_write(mut self, length: usize) -> crate::Result {
         self.call(Op::ConsoleWrite, &[length as u64, 0]).map(drop)
     }
 
@@ -190,19 +190,19 @@ impl Mailbox {
     }
 
     /// Takes up to `room` typed bytes into the data area; `None` if there are none yet, 0 at the end of the input.
-    pub(crate) fn console_read(mut self, room: usize) -> Result<Option<usize>, ErrorCode> {
+    pub(crate) fn console_read(mut self, room: usize) -> crate::Result<Option<usize>> {
         let [count, ended, ..] = self.call(Op::ConsoleRead, &[room as u64])?;
         let count = usize::try_from(count).unwrap_or(usize::MAX).min(room);
         Ok((count > 0 || ended != 0).then_some(count))
     }
 
     /// Says how typed input is to come; (1 if people type, columns of their terminal).
-    pub(crate) fn console_mode(mut self, mode: u64) -> Result<(u64, u64), ErrorCode> {
+    pub(crate) fn console_mode(mut self, mode: u64) -> crate::Result<(u64, u64)> {
         self.call(Op::ConsoleMode, &[mode]).map(|rets| (rets[0], rets[1]))
     }
 
     /// Makes the context `into` usable for threads in `context`.
-    pub(crate) fn enter(mut self, context: ObjectId, into: ObjectId) -> Result<Entered, ErrorCode> {
+    pub(crate) fn enter(mut self, context: ObjectId, into: ObjectId) -> crate::Result<Entered> {
         self.call(Op::Enter, &[context.lo, context.hi, into.lo, into.hi]).map(Entered::of)
     }
 
@@ -212,7 +212,7 @@ impl Mailbox {
     }
 
     /// Goes to the root of a context. The caller keeps to C1 in `context`.
-    pub(crate) fn switch(mut self, number: u64) -> Result<(), ErrorCode> {
+    pub(crate) fn switch(mut self, number: u64) -> crate::Result {
         let page = self.page();
         page.op = Op::Switch as u32;
         page.args[0] = number;
@@ -224,7 +224,7 @@ impl Mailbox {
     }
 
     /// Empties a context's window.
-    pub(crate) fn hide(mut self, number: u64) -> Result<(), ErrorCode> {
+    pub(crate) fn hide(mut self, number: u64) -> crate::Result {
         self.call(Op::Hide, &[number]).map(drop)
     }
 
@@ -234,7 +234,7 @@ impl Mailbox {
         context: ObjectId,
         callee: ObjectId,
         number: u64,
-    ) -> Result<(Entered, GateEntry), ErrorCode> {
+    ) -> crate::Result<(Entered, GateEntry)> {
         let rets = self.call(Op::Gate, &[context.lo, context.hi, callee.lo, callee.hi, number])?;
         let mut gate = GateEntry::new_zeroed();
         gate.as_mut_bytes().copy_from_slice(self.data(size_of::<GateEntry>()));
@@ -250,16 +250,16 @@ impl Mailbox {
     }
 
     /// Carries the revocation in the data area out.
-    pub(crate) fn revoke(mut self, context: ObjectId, with_capability: bool) -> Result<(), ErrorCode> {
+    pub(crate) fn revoke(mut self, context: ObjectId, with_capability: bool) -> crate::Result {
         self.call(Op::Revoke, &[context.lo, context.hi, u64::from(with_capability)]).map(drop)
     }
 
     /// Makes the object of the key in the data area.
-    pub(crate) fn key_create(mut self, context: ObjectId) -> Result<ObjectId, ErrorCode> {
+    pub(crate) fn key_create(mut self, context: ObjectId) -> crate::Result<ObjectId> {
         self.call(Op::KeyCreate, &[context.lo, context.hi]).map(|rets| ObjectId { lo: rets[0], hi: rets[1] })
     }
 
-    pub(crate) fn bind(mut self, context: ObjectId, object: ObjectId) -> Result<Bound, ErrorCode> {
+    pub(crate) fn bind(mut self, context: ObjectId, object: ObjectId) -> crate::Result<Bound> {
         let rets = self.call(Op::Bind, &[context.lo, context.hi, object.lo, object.hi])?;
         Ok(Bound { binding: rets[0], granted: Rights::from_bits_truncate(rights_word(rets[1])) })
     }
@@ -272,7 +272,7 @@ impl Mailbox {
         offset: u64,
         access: Rights,
         table: u64,
-    ) -> Result<(Option<u64>, Rights), ErrorCode> {
+    ) -> crate::Result<(Option<u64>, Rights)> {
         let rets = self.call(Op::Touch, &[binding, offset, u64::from(access.bits()), table])?;
         Ok(((rets[0] != 0).then_some(rets[0]), Rights::from_bits_truncate(rights_word(rets[1]))))
     }
@@ -282,25 +282,20 @@ impl Mailbox {
     }
 
     /// Creates the object that the `CreateSpec` in the data area describes.
-    pub(crate) fn create(mut self, context: ObjectId) -> Result<ObjectId, ErrorCode> {
+    pub(crate) fn create(mut self, context: ObjectId) -> crate::Result<ObjectId> {
         self.call(Op::Create, &[context.lo, context.hi]).map(|rets| ObjectId { lo: rets[0], hi: rets[1] })
     }
 
-    pub(crate) fn delete(mut self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
+    pub(crate) fn delete(mut self, context: ObjectId, object: ObjectId) -> crate::Result {
         self.call(Op::Delete, &[context.lo, context.hi, object.lo, object.hi]).map(drop)
     }
 
     /// Copies the range that the `CopySpec` in the data area describes.
-    pub(crate) fn copy(mut self, context: ObjectId) -> Result<(), ErrorCode> {
+    pub(crate) fn copy(mut self, context: ObjectId) -> crate::Result {
         self.call(Op::Copy, &[context.lo, context.hi]).map(drop)
     }
 
-    pub(crate) fn tie(
-        mut self,
-        context: ObjectId,
-        object: ObjectId,
-        keeper: ObjectId,
-    ) -> Result<(), ErrorCode> {
+    pub(crate) fn tie(mut self, context: ObjectId, object: ObjectId, keeper: ObjectId) -> crate::Result {
         let arguments = [context.lo, context.hi, object.lo, object.hi, keeper.lo, keeper.hi];
         self.call(Op::Tie, &arguments).map(drop)
     }
@@ -311,17 +306,17 @@ impl Mailbox {
         object: ObjectId,
         offset: u64,
         bytes: u64,
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         self.call(Op::Trim, &[context.lo, context.hi, object.lo, object.hi, offset, bytes]).map(drop)
     }
 
     /// Puts the `ObjectStat` of an object into the data area.
-    pub(crate) fn stat(mut self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
+    pub(crate) fn stat(mut self, context: ObjectId, object: ObjectId) -> crate::Result {
         self.call(Op::Stat, &[context.lo, context.hi, object.lo, object.hi]).map(drop)
     }
 
     /// What a context may do with an object.
-    pub(crate) fn granted(mut self, context: ObjectId, object: ObjectId) -> Result<Rights, ErrorCode> {
+    pub(crate) fn granted(mut self, context: ObjectId, object: ObjectId) -> crate::Result<Rights> {
         self.stat(context, object)?;
         let mut stat = ObjectStat::new_zeroed();
         stat.as_mut_bytes().copy_from_slice(self.data(size_of::<ObjectStat>()));
@@ -329,31 +324,26 @@ impl Mailbox {
     }
 
     /// Looks up the name in the first `length` bytes of the data area; likewise the two below.
-    pub(crate) fn name_get(mut self, context: ObjectId, length: usize) -> Result<ObjectId, ErrorCode> {
+    pub(crate) fn name_get(mut self, context: ObjectId, length: usize) -> crate::Result<ObjectId> {
         let rets = self.call(Op::NameGet, &[context.lo, context.hi, length as u64])?;
         Ok(ObjectId { lo: rets[0], hi: rets[1] })
     }
 
-    pub(crate) fn name_set(
-        mut self,
-        context: ObjectId,
-        object: ObjectId,
-        length: usize,
-    ) -> Result<(), ErrorCode> {
+    pub(crate) fn name_set(mut self, context: ObjectId, object: ObjectId, length: usize) -> crate::Result {
         self.call(Op::NameSet, &[context.lo, context.hi, object.lo, object.hi, length as u64]).map(drop)
     }
 
-    pub(crate) fn name_remove(mut self, context: ObjectId, length: usize) -> Result<(), ErrorCode> {
+    pub(crate) fn name_remove(mut self, context: ObjectId, length: usize) -> crate::Result {
         self.call(Op::NameRemove, &[context.lo, context.hi, length as u64]).map(drop)
     }
 
     /// Raises the word that all programs compare their translations with.
-    pub(crate) fn translations_changed(mut self, context: ObjectId) -> Result<(), ErrorCode> {
+    pub(crate) fn translations_changed(mut self, context: ObjectId) -> crate::Result {
         self.call(Op::TranslationsChanged, &[context.lo, context.hi]).map(drop)
     }
 
     /// Puts the first name behind that in the first `length` bytes of the data area in its place; returns its bytes.
-    pub(crate) fn name_next(mut self, context: ObjectId, length: usize) -> Result<usize, ErrorCode> {
+    pub(crate) fn name_next(mut self, context: ObjectId, length: usize) -> crate::Result<usize> {
         let rets = self.call(Op::NameNext, &[context.lo, context.hi, length as u64])?;
         Ok(usize::try_from(rets[0]).unwrap_or(usize::MAX).min(NAME_MAX))
     }
@@ -364,29 +354,24 @@ impl Mailbox {
         context: ObjectId,
         object: ObjectId,
         [offset, bytes, thread, line]: [u64; 4],
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         let arguments = [context.lo, context.hi, object.lo, object.hi, offset, bytes, thread, line];
         self.call(Op::PmemTrace, &arguments).map(drop)
     }
 
     /// Makes a thread resumable as the `ResumeSpec` in the data area says; returns its number in the monitor's list.
-    pub(crate) fn resume_set(
-        mut self,
-        context: ObjectId,
-        view: ObjectId,
-        number: u64,
-    ) -> Result<u64, ErrorCode> {
+    pub(crate) fn resume_set(mut self, context: ObjectId, view: ObjectId, number: u64) -> crate::Result<u64> {
         let arguments = [context.lo, context.hi, view.lo, view.hi, number];
         self.call(Op::ResumeSet, &arguments).map(|rets| rets[0])
     }
 
     /// Tells the monitor what became of a resumable thread.
-    pub(crate) fn resume_note(mut self, number: u64, note: ResumeNote) -> Result<(), ErrorCode> {
+    pub(crate) fn resume_note(mut self, number: u64, note: ResumeNote) -> crate::Result {
         self.call(Op::ResumeNote, &[number, note as u64]).map(drop)
     }
 
     /// The next thread to be resumed and its context, which is entered; `None` if there are no more.
-    pub(crate) fn resume_next(mut self) -> Result<Option<(Entered, ResumeStart)>, ErrorCode> {
+    pub(crate) fn resume_next(mut self) -> crate::Result<Option<(Entered, ResumeStart)>> {
         let rets = self.call(Op::ResumeNext, &[])?;
         if rets[0] == 0 {
             return Ok(None);

@@ -36,7 +36,7 @@ impl Kernel {
         mailbox: Mailbox,
         record: u32,
         object: ObjectId,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         let context = self.contexts[record].id;
         let hash = hash_of(context, object);
         let is_it = |map: &ObjectMap| map.object == object && map.context == context;
@@ -99,13 +99,7 @@ impl Kernel {
     }
 
     /// Makes the page at `offset` of a bound object usable for `access`: `twzvmm` backs it and fills in the table, which is then linked.
-    pub(crate) fn back(
-        &mut self,
-        mailbox: Mailbox,
-        map: u32,
-        offset: u64,
-        access: Rights,
-    ) -> Result<(), ErrorCode> {
+    pub(crate) fn back(&mut self, mailbox: Mailbox, map: u32, offset: u64, access: Rights) -> crate::Result {
         match self.back_if_room(mailbox, map, offset, access) {
             Err(ErrorCode::WindowFull) => {
                 self.empty_window(mailbox, self.maps[map].record)?;
@@ -116,13 +110,7 @@ impl Kernel {
     }
 
     /// [`Kernel::back`] in a window with room for another chunk, or for none; tables that were linked before may be gone after that.
-    fn back_if_room(
-        &mut self,
-        mailbox: Mailbox,
-        map: u32,
-        offset: u64,
-        access: Rights,
-    ) -> Result<(), ErrorCode> {
+    fn back_if_room(&mut self, mailbox: Mailbox, map: u32, offset: u64, access: Rights) -> crate::Result {
         let directory = self.maps[map].directory;
         let chunk = offset / CHUNK_SIZE;
         let entry = directory.get(chunk);
@@ -184,20 +172,27 @@ impl Kernel {
         offset: u64,
         access: Rights,
         table: Table,
-    ) -> Result<(Option<u64>, Rights), ErrorCode> {
+    ) -> crate::Result<(Option<u64>, Rights)> {
         let (record, binding) = (self.maps[map].record, self.maps[map].binding);
         self.visit(mailbox, record)?;
         mailbox.touch(binding, offset, access, table.address())
     }
 
     /// The rights that the monitor gives to a bound object now.
-    pub(crate) fn ask_again(&mut self, mailbox: Mailbox, map: u32) -> Result<(), ErrorCode> {
+    pub(crate) fn ask_again(&mut self, mailbox: Mailbox, map: u32) -> crate::Result {
         let (record, context, object) =
             (self.maps[map].record, self.maps[map].context, self.maps[map].object);
         self.visit(mailbox, record)?;
         let granted = mailbox.bind(context, object).map_or(Rights::empty(), |bound| bound.granted);
         self.regrant(mailbox, map, granted);
         Ok(())
+    }
+
+    /// Before the kernel's `attempt` at memory of a space: what is refused when its pages are settled is refused by the second stage.
+    pub(crate) fn forget_refused(&mut self, mailbox: Mailbox, space: u32, attempt: u32) {
+        if attempt % 3 == 2 {
+            self.forget_pages(mailbox, self.spaces[space].context);
+        }
     }
 
     /// The monitor has refused an access that the tables of `context` allowed: something was taken away since they were filled in.

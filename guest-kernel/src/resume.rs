@@ -22,7 +22,7 @@ impl Kernel {
         mailbox: Mailbox,
         thread: u32,
         address: u64,
-    ) -> Result<(u64, u64), ErrorCode> {
+    ) -> crate::Result<(u64, u64)> {
         let mut spec = ResumeSpec::new_zeroed();
         let space = self.threads[thread].space;
         self.copy_in(mailbox, space, address, spec.as_mut_bytes())?;
@@ -52,15 +52,13 @@ impl Kernel {
     ///
     /// # Errors
     /// [`ErrorCode::NoThread`] if it is not on the list.
-    pub(crate) fn resume_note(
-        &mut self,
-        mailbox: Mailbox,
-        thread: u32,
-        note: ResumeNote,
-    ) -> Result<(), ErrorCode> {
+    pub(crate) fn resume_note(&mut self, mailbox: Mailbox, thread: u32, note: ResumeNote) -> crate::Result {
         let number = self.threads[thread].resume;
         if number == 0 {
             return Err(ErrorCode::NoThread);
+        }
+        if self.threads[thread].calls.is_some() {
+            return Err(ErrorCode::NotPermitted);
         }
         if note == ResumeNote::Over {
             self.threads[thread].resume = 0;
@@ -101,7 +99,7 @@ impl Kernel {
         }
     }
 
-    fn resume(&mut self, mailbox: Mailbox, entered: Entered, start: &ResumeStart) -> Result<u32, ErrorCode> {
+    fn resume(&mut self, mailbox: Mailbox, entered: Entered, start: &ResumeStart) -> crate::Result<u32> {
         let context = self.note_context(mailbox, start.context, entered)?;
         let ResumeSpec { entry, stack, argument, tls, priority, name, registers, flags, .. } = start.spec;
         let priority = priority.min(PRIORITY_MAX);

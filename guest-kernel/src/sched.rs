@@ -9,6 +9,7 @@ use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use crate::memory::frames::Frame;
 use crate::thread::State;
+use twz_abi::ErrorCode;
 use twz_abi::hypercall::Happening;
 use twz_abi::thread::PRIORITY_MAX;
 
@@ -150,11 +151,14 @@ impl Kernel {
     /// Makes `hart` the one that runs `thread`: its root and tables, its vector state, its frame. `None` if that cannot
     /// be done, which is the thread's end.
     pub(crate) fn prepare(&mut self, hart: u32, mailbox: Mailbox, thread: u32) -> Option<*const TrapFrame> {
-        let space = self.threads[thread].space;
-        if self.load_space(hart, space).is_err() {
+        while self.load_space(hart, self.threads[thread].space).is_err() {
             // Its context cannot be reached any more.
-            self.lose_thread(mailbox, thread);
-            return None;
+            if self.threads[thread].calls.is_none() {
+                self.lose_thread(mailbox, thread);
+                return None;
+            }
+            self.drop_call(mailbox, thread);
+            self.threads[thread].frame.rax = ErrorCode::CalleeFailed as u64;
         }
         if self.hart(hart).vector_owner != Some(thread) {
             self.take_cpu(mailbox, thread);

@@ -88,7 +88,7 @@ impl Kernel {
         mailbox: Mailbox,
         view: ObjectId,
         context: u32,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         let is_it = |space: &Space| space.view == view && space.record == context;
         if let Some(space) = self.space_chains.find(&self.spaces, hash_of(view, context), is_it) {
             self.spaces[space].threads += 1;
@@ -369,27 +369,13 @@ impl Kernel {
 
     /// Drops what changed or deleted entries of a view have mapped, in every context that uses the view. Complete on every hart when it
     /// returns.
-    pub(crate) fn invalidate(&mut self, mailbox: Mailbox, view: ObjectId, range: SlotRange) {
-        mailbox.record(Happening::Invalidated, 0, 0, [range.first, range.count]);
-        let end = range.first.saturating_add(range.count).min(SLOT_COUNT);
+    pub(crate) fn invalidate(&mut self, mailbox: Mailbox, view: ObjectId, ranges: &[SlotRange]) {
         let mut dropped = None;
-        for space in 0..self.spaces.index_end() {
-            if self.spaces.get(space).is_none_or(|space| space.view != view) {
-                continue;
-            }
-            if end.saturating_sub(range.first) <= FEW_SLOTS {
-                for slot in range.first..end {
-                    if let Some(mapping) = self.mapping(space, slot) {
-                        self.take_out(space, mapping, &mut dropped);
-                    }
-                }
-            } else {
-                let mut next = self.spaces[space].mappings;
-                while let Some(mapping) = next {
-                    next = self.mappings[mapping].next;
-                    if (range.first..end).contains(&self.mappings[mapping].slot) {
-                        self.take_out(space, mapping, &mut dropped);
-                    }
+        for range in ranges {
+            mailbox.record(Happening::Invalidated, 0, 0, [range.first, range.count]);
+            for space in 0..self.spaces.index_end() {
+                if self.spaces.get(space).is_some_and(|space| space.view == view) {
+                    self.take_out_range(space, range, &mut dropped);
                 }
             }
         }
@@ -403,6 +389,25 @@ impl Kernel {
             self.release_object(mailbox, mapping.map);
             self.counters().invalidated_slots += 1;
             dropped = mapping.next;
+        }
+    }
+
+    fn take_out_range(&mut self, space: u32, range: &SlotRange, dropped: &mut Option<u32>) {
+        let slots = range.first..range.first.saturating_add(range.count).min(SLOT_COUNT);
+        if range.count <= FEW_SLOTS {
+            for slot in slots {
+                if let Some(mapping) = self.mapping(space, slot) {
+                    self.take_out(space, mapping, dropped);
+                }
+            }
+        } else {
+            let mut next = self.spaces[space].mappings;
+            while let Some(mapping) = next {
+                next = self.mappings[mapping].next;
+                if slots.contains(&self.mappings[mapping].slot) {
+                    self.take_out(space, mapping, dropped);
+                }
+            }
         }
     }
 
@@ -439,6 +444,7 @@ impl Kernel {
         for _ in 0..READ_ATTEMPTS {
             let mut entry = ViewEntry::new_zeroed();
             self.read_view(mailbox, space, offset, entry.as_mut_bytes())?;
+            entry.user = 0; // the program's own, at any time
             if last == Some(entry) {
                 return Ok(entry);
             }
@@ -462,7 +468,8 @@ impl Kernel {
         offset: u64,
         to: &mut [u8],
     ) -> Result<(), FaultCause> {
-        for _ in 0..BACK_ATTEMPTS {
+        for attempt in 0..BACK_ATTEMPTS {
+            self.forget_refused(mailbox, space, attempt);
             self.load_space(mailbox.hart(), space).map_err(cause_of)?;
             if usercopy::read(VIEW_WINDOW + offset, to).is_ok() {
                 return Ok(());

@@ -57,7 +57,7 @@ impl Kernel {
         operations: u64,
         count: u64,
         timeout: u64,
-    ) -> Result<Synced, ErrorCode> {
+    ) -> crate::Result<Synced> {
         let count = usize::try_from(count).ok().filter(|count| (1..=SYNC_OPS_MAX).contains(count));
         let count = count.ok_or(ErrorCode::BadArgument)?;
         let space = self.threads[thread].space;
@@ -200,7 +200,7 @@ impl Kernel {
         space: u32,
         operations: u64,
         index: usize,
-    ) -> Result<(SyncOp, SyncKind), ErrorCode> {
+    ) -> crate::Result<(SyncOp, SyncKind)> {
         let mut operation = SyncOp::new_zeroed();
         let at = (index * size_of::<SyncOp>()) as u64;
         let address = operations.checked_add(at).ok_or(ErrorCode::BadAddress)?;
@@ -210,7 +210,7 @@ impl Kernel {
     }
 
     /// The place of a word that the program can read.
-    fn word_place(&mut self, mailbox: Mailbox, space: u32, address: u64) -> Result<Place, ErrorCode> {
+    fn word_place(&mut self, mailbox: Mailbox, space: u32, address: u64) -> crate::Result<Place> {
         if !address.is_multiple_of(4) {
             return Err(ErrorCode::BadArgument);
         }
@@ -225,14 +225,15 @@ impl Kernel {
         thread: u32,
         operation: &SyncOp,
         size: usize,
-    ) -> Result<bool, ErrorCode> {
+    ) -> crate::Result<bool> {
         if !operation.address.is_multiple_of(size as u64) {
             return Err(ErrorCode::BadArgument);
         }
         let space = self.threads[thread].space;
         let mut found = None;
         let mut place = (ObjectId::NULL, 0);
-        for _ in 0..READ_ATTEMPTS {
+        for attempt in 0..READ_ATTEMPTS {
+            self.forget_refused(mailbox, space, attempt);
             place = self.word_place(mailbox, space, operation.address)?;
             let mut word = [0; 8];
             if usercopy::read_word(operation.address, &mut word[..size]).is_ok() {

@@ -9,7 +9,7 @@ use twz_abi::hypercall::DATA_SIZE;
 use twz_abi::resume::ResumeNote;
 use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
 use twz_abi::syscall::{CopySpec, CreateSpec, FIRST, NAME_MAX, ObjectStat, Syscall};
-use twz_abi::thread::ThreadSpec;
+use twz_abi::thread::{PRIORITY_MAX, ThreadSpec};
 use twz_abi::view::{self, RANGES_MAX, SlotRange};
 use twz_abi::{ErrorCode, ObjectId, PAGE_BYTES, PAGE_SIZE, Rights};
 use zerocopy::{FromZeros, IntoBytes};
@@ -17,7 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 /// Most random bytes in one call.
 const RANDOM_MAX: usize = 256;
 /// How often a copy is tried again after its fault was settled: another hart may take the memory away in between.
-const COPY_ATTEMPTS: u32 = 4;
+const COPY_ATTEMPTS: u32 = 8;
 
 /// What a finished call returns in RDX and R8.
 type Values = (u64, u64);
@@ -25,7 +25,7 @@ type Values = (u64, u64);
 /// How a call went.
 enum Outcome {
     /// Return this and let the thread go on.
-    Done(Result<Values, ErrorCode>),
+    Done(crate::Result<Values>),
     /// Let others run first.
     Yield,
     /// The registers are what they are to be; let the thread go on.
@@ -34,26 +34,26 @@ enum Outcome {
     Gone,
 }
 
-impl From<Result<(), ErrorCode>> for Outcome {
-    fn from(result: Result<(), ErrorCode>) -> Self {
+impl From<crate::Result> for Outcome {
+    fn from(result: crate::Result) -> Self {
         Self::Done(result.map(|()| (0, 0)))
     }
 }
 
-impl From<Result<ObjectId, ErrorCode>> for Outcome {
-    fn from(result: Result<ObjectId, ErrorCode>) -> Self {
+impl From<crate::Result<ObjectId>> for Outcome {
+    fn from(result: crate::Result<ObjectId>) -> Self {
         Self::Done(result.map(|id| (id.lo, id.hi)))
     }
 }
 
-impl From<Result<u64, ErrorCode>> for Outcome {
-    fn from(result: Result<u64, ErrorCode>) -> Self {
+impl From<crate::Result<u64>> for Outcome {
+    fn from(result: crate::Result<u64>) -> Self {
         Self::Done(result.map(|value| (value, 0)))
     }
 }
 
-impl From<Result<Values, ErrorCode>> for Outcome {
-    fn from(result: Result<Values, ErrorCode>) -> Self {
+impl From<crate::Result<Values>> for Outcome {
+    fn from(result: crate::Result<Values>) -> Self {
         Self::Done(result)
     }
 }
@@ -219,10 +219,11 @@ impl Kernel {
         }
     }
 
-    fn thread_spawn(&mut self, caller: Caller, spec: u64) -> Result<Values, ErrorCode> {
+    fn thread_spawn(&mut self, caller: Caller, spec: u64) -> crate::Result<Values> {
         let mut bytes = ThreadSpec::new_zeroed();
         self.copy_in(caller.mailbox, caller.space, spec, bytes.as_mut_bytes())?;
         let view = if bytes.view.is_null() { caller.view } else { bytes.view };
+        self.permit_priority(caller.thread, bytes.priority.min(PRIORITY_MAX))?;
         let context = if bytes.context.is_null() || bytes.context == caller.context {
             let record = self.spaces[caller.space].record;
             self.hold_context(record);
@@ -252,22 +253,22 @@ impl Kernel {
         Outcome::Continue
     }
 
-    fn view_invalidate(&mut self, caller: Caller, ranges: u64, count: u64) -> Result<(), ErrorCode> {
-        let count = usize::try_from(count).ok().filter(|count| (1..=RANGES_MAX).contains(count));
-        for index in 0..count.ok_or(ErrorCode::BadArgument)? {
-            let mut range = SlotRange::new_zeroed();
-            let at = (index * size_of::<SlotRange>()) as u64;
-            let address = ranges.checked_add(at).ok_or(ErrorCode::BadAddress)?;
-            self.copy_in(caller.mailbox, caller.space, address, range.as_mut_bytes())?;
-            if range.first.checked_add(range.count).is_none_or(|end| end > view::SLOT_COUNT) {
-                return Err(ErrorCode::BadArgument);
-            }
-            self.invalidate(caller.mailbox, caller.view, range);
+    fn view_invalidate(&mut self, caller: Caller, ranges: u64, count: u64) -> crate::Result {
+        let mut all = [SlotRange::new_zeroed(); RANGES_MAX];
+        let count = usize::try_from(count).ok().filter(|&count| count > 0);
+        let all = count.and_then(|count| all.get_mut(..count)).ok_or(ErrorCode::BadArgument)?;
+        self.copy_in(caller.mailbox, caller.space, ranges, all.as_mut_bytes())?;
+        let is_good = |range: &SlotRange| {
+            range.first.checked_add(range.count).is_some_and(|end| end <= view::SLOT_COUNT)
+        };
+        if !all.iter().all(is_good) {
+            return Err(ErrorCode::BadArgument);
         }
+        self.invalidate(caller.mailbox, caller.view, all);
         Ok(())
     }
 
-    fn revoke(&mut self, caller: Caller, revocation: u64, capability: u64) -> Result<(), ErrorCode> {
+    fn revoke(&mut self, caller: Caller, revocation: u64, capability: u64) -> crate::Result {
         const REVOCATION: usize = size_of::<RawRevocation>();
         // Both from the program's memory first: settling a fault must not come between.
         let mut bytes = [0; REVOCATION + size_of::<RawCap>()];
@@ -280,7 +281,7 @@ impl Kernel {
         caller.mailbox.revoke(caller.context, capability != 0)
     }
 
-    fn copy_counters(&mut self, caller: Caller, to: u64, room: u64) -> Result<Values, ErrorCode> {
+    fn copy_counters(&mut self, caller: Caller, to: u64, room: u64) -> crate::Result<Values> {
         let copy = *self.counters();
         let length = usize::try_from(room).unwrap_or(usize::MAX).min(size_of_val(&copy));
         self.copy_out(caller.mailbox, caller.space, to, &copy.as_bytes()[..length])?;
@@ -288,7 +289,7 @@ impl Kernel {
     }
 
     /// What comes of a console call that moved so many bytes, or has to wait.
-    fn console_outcome(&mut self, thread: u32, moved: Result<Option<u64>, ErrorCode>) -> Outcome {
+    fn console_outcome(&mut self, thread: u32, moved: crate::Result<Option<u64>>) -> Outcome {
         match moved {
             Ok(Some(count)) => Ok((count, 0)).into(),
             Ok(None) => {
@@ -299,7 +300,7 @@ impl Kernel {
         }
     }
 
-    fn console_write(&mut self, caller: Caller, from: u64, length: u64) -> Result<Option<u64>, ErrorCode> {
+    fn console_write(&mut self, caller: Caller, from: u64, length: u64) -> crate::Result<Option<u64>> {
         let length = usize::try_from(length).unwrap_or(usize::MAX).min(DATA_SIZE);
         self.copy_to_data(caller, from, length)?;
         match caller.mailbox.console_write(length) {
@@ -310,7 +311,7 @@ impl Kernel {
         }
     }
 
-    fn console_read(&mut self, caller: Caller, to: u64, room: u64) -> Result<Option<u64>, ErrorCode> {
+    fn console_read(&mut self, caller: Caller, to: u64, room: u64) -> crate::Result<Option<u64>> {
         let room = usize::try_from(room).unwrap_or(usize::MAX).min(DATA_SIZE);
         // Before anything is taken from the input, so that a bad pointer loses nothing.
         is_program_range(to, room as u64)?;
@@ -320,7 +321,7 @@ impl Kernel {
         Ok(Some(count as u64))
     }
 
-    fn random(&mut self, caller: Caller, to: u64, length: u64) -> Result<(), ErrorCode> {
+    fn random(&mut self, caller: Caller, to: u64, length: u64) -> crate::Result {
         let length = usize::try_from(length).ok().filter(|&length| length <= RANDOM_MAX);
         let length = length.ok_or(ErrorCode::BadArgument)?;
         caller.mailbox.random(length)?;
@@ -328,7 +329,7 @@ impl Kernel {
     }
 
     /// Passes a flush or a fence on, as (object, offset). Memory that was never touched has nothing to flush.
-    fn pmem_trace(&mut self, caller: Caller, a: [u64; 6]) -> Result<(), ErrorCode> {
+    fn pmem_trace(&mut self, caller: Caller, a: [u64; 6]) -> crate::Result {
         const WORD: usize = size_of::<u64>();
         let [kind, address, bytes, file, length, line] = a;
         let length = usize::try_from(length).ok().filter(|length| (1..=NAME_MAX).contains(length));
@@ -354,14 +355,14 @@ impl Kernel {
     }
 
     /// Brings a name into the data area and returns its length.
-    fn name(&mut self, caller: Caller, from: u64, length: u64) -> Result<usize, ErrorCode> {
+    fn name(&mut self, caller: Caller, from: u64, length: u64) -> crate::Result<usize> {
         let length = usize::try_from(length).ok().filter(|length| (1..=NAME_MAX).contains(length));
         let length = length.ok_or(ErrorCode::BadArgument)?;
         self.copy_to_data(caller, from, length)?;
         Ok(length)
     }
 
-    fn name_next(&mut self, caller: Caller, [from, length, to]: [u64; 3]) -> Result<u64, ErrorCode> {
+    fn name_next(&mut self, caller: Caller, [from, length, to]: [u64; 3]) -> crate::Result<u64> {
         let after = if length == 0 { 0 } else { self.name(caller, from, length)? };
         let found = caller.mailbox.name_next(caller.context, after)?;
         self.copy_from_data(caller, to, found)?;
@@ -369,14 +370,14 @@ impl Kernel {
     }
 
     /// Copies from the caller's memory into the mailbox's data area.
-    fn copy_to_data(&mut self, caller: Caller, from: u64, length: usize) -> Result<(), ErrorCode> {
+    fn copy_to_data(&mut self, caller: Caller, from: u64, length: usize) -> crate::Result {
         // Settling a fault makes hypercalls, but none that uses the data area.
         let mut to = caller.mailbox;
         self.copy_in(caller.mailbox, caller.space, from, to.data(length))
     }
 
     /// Copies from the mailbox's data area to the caller's memory.
-    fn copy_from_data(&mut self, caller: Caller, to: u64, length: usize) -> Result<(), ErrorCode> {
+    fn copy_from_data(&mut self, caller: Caller, to: u64, length: usize) -> crate::Result {
         let mut from = caller.mailbox;
         self.copy_out(caller.mailbox, caller.space, to, from.data(length))
     }
@@ -388,9 +389,10 @@ impl Kernel {
         space: u32,
         from: u64,
         to: &mut [u8],
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         is_program_range(from, to.len() as u64)?;
-        for _ in 0..COPY_ATTEMPTS {
+        for attempt in 0..COPY_ATTEMPTS {
+            self.forget_refused(mailbox, space, attempt);
             self.load_space(mailbox.hart(), space)?;
             if usercopy::read(from, to).is_ok() {
                 return Ok(());
@@ -401,15 +403,10 @@ impl Kernel {
     }
 
     /// Copies to program memory of the loaded space.
-    pub(crate) fn copy_out(
-        &mut self,
-        mailbox: Mailbox,
-        space: u32,
-        to: u64,
-        from: &[u8],
-    ) -> Result<(), ErrorCode> {
+    pub(crate) fn copy_out(&mut self, mailbox: Mailbox, space: u32, to: u64, from: &[u8]) -> crate::Result {
         is_program_range(to, from.len() as u64)?;
-        for _ in 0..COPY_ATTEMPTS {
+        for attempt in 0..COPY_ATTEMPTS {
+            self.forget_refused(mailbox, space, attempt);
             self.load_space(mailbox.hart(), space)?;
             if usercopy::write(to, from).is_ok() {
                 return Ok(());
@@ -427,7 +424,7 @@ impl Kernel {
         start: u64,
         length: u64,
         access: Rights,
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         let first = start & !(PAGE_SIZE - 1);
         for page in (first..start + length).step_by(PAGE_BYTES) {
             self.resolve(mailbox, space, page.max(start), access).map_err(|_| ErrorCode::BadAddress)?;
@@ -437,7 +434,7 @@ impl Kernel {
 }
 
 /// Whether a range lies in the program's half as a whole.
-fn is_program_range(start: u64, length: u64) -> Result<(), ErrorCode> {
+fn is_program_range(start: u64, length: u64) -> crate::Result {
     let end = start.checked_add(length).ok_or(ErrorCode::BadAddress)?;
     if end <= view::SLOT_COUNT * view::SLOT_SIZE { Ok(()) } else { Err(ErrorCode::BadAddress) }
 }

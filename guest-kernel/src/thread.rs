@@ -173,7 +173,7 @@ impl Kernel {
         mailbox: Mailbox,
         start: &ThreadStart,
         context: u32,
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         let mut name = [0; THREAD_NAME_MAX];
         name[..4].copy_from_slice(b"main");
         let spec = ThreadSpec {
@@ -188,6 +188,13 @@ impl Kernel {
         let thread = self.spawn(mailbox, &spec, start.view, context)?;
         self.is_first(thread);
         Ok(())
+    }
+
+    /// Whether `thread` may give threads this priority. Above the usual one, only the first threads may, so that no other program keeps all harts.
+    pub(crate) fn permit_priority(&self, thread: u32, priority: u32) -> crate::Result {
+        let asking = &self.threads[thread];
+        let is_permitted = asking.is_first || priority <= asking.priority.max(PRIORITY_DEFAULT);
+        if is_permitted { Ok(()) } else { Err(ErrorCode::NotPermitted) }
     }
 
     /// Makes `thread` one of those that the machine ends with.
@@ -214,7 +221,7 @@ impl Kernel {
         spec: &ThreadSpec,
         view: ObjectId,
         context: u32,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         let made = self.make_thread(mailbox, spec, view, context);
         if made.is_err() {
             self.release_context(mailbox, context);
@@ -228,7 +235,7 @@ impl Kernel {
         spec: &ThreadSpec,
         view: ObjectId,
         context: u32,
-    ) -> Result<u32, ErrorCode> {
+    ) -> crate::Result<u32> {
         let all = self.all_harts();
         let affinity = if spec.affinity == 0 { all } else { spec.affinity & all };
         let is_good = cpu::is_user_address(spec.entry)
@@ -275,7 +282,7 @@ impl Kernel {
     }
 
     /// Writes the state of a thread that is about to exist, in its own view. Fails if the state cannot be written.
-    fn announce(&mut self, mailbox: Mailbox, thread: u32) -> Result<(), ErrorCode> {
+    fn announce(&mut self, mailbox: Mailbox, thread: u32) -> crate::Result {
         let new = &self.threads[thread];
         let (address, space, number) = (new.state_address, new.space, new.number);
         if address == 0 {
@@ -288,7 +295,7 @@ impl Kernel {
     }
 
     /// The thread with a number that a program gave.
-    pub(crate) fn find_thread(&self, number: u64) -> Result<u32, ErrorCode> {
+    pub(crate) fn find_thread(&self, number: u64) -> crate::Result<u32> {
         let index = u32::try_from(number & ((1 << INDEX_BITS) - 1)).map_err(|_| ErrorCode::NoThread)?;
         match self.threads.get(index) {
             Some(thread) if thread.number == number => Ok(index),
@@ -304,7 +311,7 @@ impl Kernel {
         number: u64,
         property: u64,
         value: u64,
-    ) -> Result<(), ErrorCode> {
+    ) -> crate::Result {
         let property = ThreadProperty::try_from(property).map_err(|_| ErrorCode::BadArgument)?;
         let target = if number == 0 { thread } else { self.find_thread(number)? };
         if self.spaces[self.threads[target].space].context != self.spaces[self.threads[thread].space].context
@@ -313,9 +320,14 @@ impl Kernel {
         }
         let is_self = target == thread;
         match property {
+            // Inside of a gate it is its caller's.
+            ThreadProperty::Priority | ThreadProperty::Affinity if self.threads[target].calls.is_some() => {
+                return Err(ErrorCode::NotPermitted);
+            }
             ThreadProperty::Priority => {
                 let priority = u32::try_from(value).ok().filter(|&priority| priority <= PRIORITY_MAX);
                 let priority = priority.ok_or(ErrorCode::BadArgument)?;
+                self.permit_priority(thread, priority)?;
                 self.requeued(mailbox, target, |thread| thread.priority = priority);
             }
             ThreadProperty::Affinity => {

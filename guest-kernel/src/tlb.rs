@@ -10,7 +10,6 @@ use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use twz_abi::ErrorCode;
 use twz_abi::boot::MAX_HARTS;
 
 /// PCIDs that each hart uses, from 1 on; more spaces share them and are told apart by their serial number.
@@ -98,7 +97,7 @@ impl Kernel {
     }
 
     /// Loads a space's tables on this hart, in the root of its context, if they are not there already.
-    pub(crate) fn load_space(&mut self, hart: u32, space: u32) -> Result<(), ErrorCode> {
+    pub(crate) fn load_space(&mut self, hart: u32, space: u32) -> crate::Result {
         if self.hart(hart).space == Some(space) {
             return Ok(());
         }

@@ -8,8 +8,8 @@
 //! 0x0040_2000  end
 //! ```
 //! A new entry needs no call. The program stores `target` first and `flags` with [`entry_flags::VALID`] last;
-//! the kernel reads `flags`, `target`, `flags` again and treats a difference as "not there yet". A changed or
-//! deleted entry must be followed by `invalidate_view`.
+//! the kernel reads the entry until it reads the same twice, `user` left out, and else treats it as "not there yet". A changed
+//! or deleted entry must be followed by `ViewInvalidate`.
 
 use crate::id::ObjectId;
 use crate::object::{DATA_OFFSET, MAX_SIZE};

@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 use twz_rt::abi::ObjectId;
+use twz_rt::abi::thread::ThreadProperty;
 use twz_rt::context::{self, gate_return};
 use twz_rt::syscall;
 
@@ -78,6 +79,13 @@ pub(crate) extern "C" fn leftovers(_: u64, _: u64, _: u64, _: u64, _: u64, _: u6
 
 extern "C" fn go_back(first: u64, second: u64) -> ! {
     gate_return(first, second)
+}
+
+/// Gate 4: what changing its caller's thread for good says: its priority, and the harts that it may run on.
+pub(crate) extern "C" fn meddle(_: u64, _: u64, _: u64, _: u64, _: u64, _: u64) -> ! {
+    let change =
+        |property, value| syscall::thread_set(0, property, value).map_or_else(|error| error as u64, |()| 0);
+    gate_return(change(ThreadProperty::Priority, 1), change(ThreadProperty::Affinity, 1))
 }
 
 /// Gate 3: calls gate 3 of the context (low, high) `depth` times, one in the other; returns the error that ended it and how many levels

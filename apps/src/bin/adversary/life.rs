@@ -1,10 +1,10 @@
 //! What happens over time: rights that end, callees that do not, contexts that come and go, windows that are full.
 
 use crate::callee::{self, LOAD, STORE};
-use crate::{SECRET, expect, is_refused, load, secret};
+use crate::{SECRET, expect, intrude, intruder, is_refused, load, secret};
 use apps::compartment::{Compartment, World};
 use apps::mapped::{BOTH, Mapped, volatile_object};
-use sec::{Grant, Validity};
+use sec::{GateSet, Grant, Validity};
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::FREE_SLOT;
 use twz_rt::abi::view::SLOT_SIZE;
@@ -32,6 +32,7 @@ const CHUNKS: u64 = 300;
 pub(crate) fn life(world: &World, shared: bool) -> Result<(), ErrorCode> {
     regained(world, shared)?;
     expiry(world, shared)?;
+    expired_gate(world, shared)?;
     deleted(world, shared)?;
     endless(world, shared)?;
     recycled(world, shared)?;
@@ -111,6 +112,27 @@ fn expiry(world: &World, shared: bool) -> Result<(), ErrorCode> {
     }
     expect("a right that has not ended yet works", worked);
     expect("no access after it has ended, in use", board.word(SEEN) == SECRET);
+    Ok(())
+}
+
+/// A right to a gate that ends after it was used: the kernel remembers that it was permitted.
+fn expired_gate(world: &World, shared: bool) -> Result<(), ErrorCode> {
+    let from = world.compartment(shared, &[callee::probe])?;
+    let into = world.compartment(shared, &[callee::probe])?;
+    let until = syscall::clock()?.1 + 2 * LASTS_NS;
+    let gates = GateSet::one(0).ok_or(ErrorCode::BadArgument)?;
+    let validity = Validity { from: 0, until };
+    let grant = Grant { gates, validity, ..Grant::new(into.id, from.id, Rights::empty()) };
+    from.hand_over(&world.owner.grant(&grant))?;
+    let said = intrude(world, &from, FREE_SLOT, into.id, intruder)?;
+    // On a slow host it may have ended before it was used.
+    let is_late = syscall::clock()?.1 >= until;
+    expect("a right to a gate works until it ends", is_late || said[2] == ErrorCode::CalleeFailed as u64);
+    while syscall::clock()?.1 < until + LASTS_NS / 4 {
+        syscall::thread_yield();
+    }
+    let said = intrude(world, &from, FREE_SLOT + 1, into.id, intruder)?;
+    expect("calling a gate after the right to it has ended", said[2] == ErrorCode::NotPermitted as u64);
     Ok(())
 }
 

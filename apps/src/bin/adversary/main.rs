@@ -143,12 +143,13 @@ fn capabilities(world: &World, shared: bool) -> Result<(), ErrorCode> {
 }
 
 fn gates(world: &World, shared: bool) -> Result<(), ErrorCode> {
-    let callee = world.compartment(shared, &[callee::probe, callee::who, callee::leftovers, callee::nest])?;
+    let entries = [callee::probe, callee::who, callee::leftovers, callee::nest, callee::meddle];
+    let callee = world.compartment(shared, &entries)?;
     let me = world.me;
     let liar = callee.id;
     let who = gate_call(callee.id, 1, [liar.lo, liar.hi, 0])?;
     expect("the callee learns who calls, whatever the caller says", who == (me.lo, me.hi));
-    expect("a gate that is not there", gate_call(callee.id, 4, [0; 3]) == Err(ErrorCode::BadContext));
+    expect("a gate that is not there", gate_call(callee.id, 5, [0; 3]) == Err(ErrorCode::BadContext));
     let huge = gate_call(callee.id, u32::MAX, [0; 3]);
     expect("a gate number beyond all", huge == Err(ErrorCode::BadContext));
     let none = gate_call(ObjectId { lo: 1, hi: 2 }, 0, [0; 3]);
@@ -158,6 +159,10 @@ fn gates(world: &World, shared: bool) -> Result<(), ErrorCode> {
         "a gate of an object that is no context",
         gate_call(plain, 0, [0; 3]) == Err(ErrorCode::BadContext),
     );
+
+    let refused = ErrorCode::NotPermitted as u64;
+    let changed = gate_call(callee.id, 4, [0; 3])?;
+    expect("the callee changes its caller's thread for good", changed == (refused, refused));
 
     let private = AtomicU64::new(SECRET);
     let stolen = gate_call(callee.id, 0, [LOAD, (&raw const private) as u64, 0]);

@@ -3,9 +3,12 @@
 use crate::small::Crowd;
 use crate::{Mapped, Outcome, Test, check, failed, harts, now, same, sleep};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use twz_rt::abi::thread::{PRIORITY_MAX, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState};
+use twz_rt::abi::thread::{
+    PRIORITY_DEFAULT, PRIORITY_MAX, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState,
+};
 use twz_rt::abi::{ErrorCode, ObjectId};
 use twz_rt::thread::Builder;
 use twz_rt::{sync, syscall};
@@ -18,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("thread-affinity", affinity),
     ("thread-preemption", preemption),
     ("thread-priorities", priorities),
+    ("thread-priorities-bounded", nobody_rises),
     ("thread-idle-wakes", idle_wakes),
     ("thread-bad-arguments", bad_arguments),
     ("thread-memory-bounded", memory_bounded),
@@ -199,6 +203,23 @@ fn priorities() -> Outcome {
     check!(seen[0] > 0, "the more important thread did not run");
     same!(seen[1], 0, "what the less important one counted meanwhile");
     check!(low_ran > 0, "the raised thread did not run");
+    Ok(())
+}
+
+/// What other programs have their time by.
+fn nobody_rises() -> Outcome {
+    let refused = Err(ErrorCode::NotPermitted);
+    let risen = Builder::new().spawn(move || -> Result<_, String> {
+        let high = Builder::new().priority(PRIORITY_DEFAULT + 1).spawn(|| ()).map(drop);
+        let low = Builder::new().priority(1).spawn(|| ()).map_err(failed("spawning"))?;
+        low.join().map_err(|ended| format!("{ended}"))?;
+        let set = |priority| syscall::thread_set(0, ThreadProperty::Priority, priority);
+        let above = set(u64::from(PRIORITY_DEFAULT) + 1);
+        let down_and_up = set(3).and_then(|()| set(u64::from(PRIORITY_DEFAULT)));
+        Ok((high, above, down_and_up))
+    });
+    let risen = risen.map_err(failed("spawning"))?.join().map_err(|ended| format!("{ended}"))?;
+    same!(risen, Ok((refused, refused, Ok(()))), "starting a thread above, rising, going down and up again");
     Ok(())
 }
 
