@@ -301,6 +301,7 @@ fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
     context::revoke(&world.owner.revoke_object(into.id, 1), None)?;
     let said = intrude(world, &from, FREE_SLOT + 3, into.id, intruder)?;
     expect("calling it once the capability was revoked", said[2] == refused);
+    expect("switching to a context that is in use, but not attached", said[1] == refused);
 
     for (what, context) in
         [("that does not exist", ObjectId { lo: 3, hi: 4 }), ("that is no context", from.view_id)]
