@@ -21,7 +21,7 @@ mod terminal;
 use bad_reads::BadReads;
 pub use machine::{Job, Machine, Place};
 pub use mounted::Mounted;
-pub use process::{Output, Running, start, start_typing};
+pub use process::{Output, PATIENCE, Running, start, start_typing};
 pub use terminal::{AtTerminal, KeyModes, start_at_terminal};
 
 use std::io::Write;

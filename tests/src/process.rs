@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+/// How long a process may take to say what a test waits for: what takes a second may take a hundred on a busy host.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+
 /// How a command ended and what it wrote.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -116,13 +119,16 @@ impl Running {
     /// Waits until standard output contains `text`.
     ///
     /// # Panics
-    /// If it does not within 60 s.
+    /// If it does not within [`PATIENCE`].
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        let until = Instant::now() + Duration::from_secs(60);
+        let until = Instant::now() + PATIENCE;
         while !self.stdout.text().contains(text) {
             let (out, err) = (self.stdout.text(), self.stderr.text());
-            assert!(Instant::now() < until, "no {text:?} within 60 s\n--- stdout\n{out}\n--- stderr\n{err}");
+            assert!(
+                Instant::now() < until,
+                "no {text:?} within {PATIENCE:?}\n--- stdout\n{out}\n--- stderr\n{err}"
+            );
             thread::sleep(Duration::from_millis(5));
         }
     }

@@ -32,9 +32,11 @@ use std::time::{Duration, Instant};
 const POOL: &str = "16M";
 /// How many operations may be done and not announced when a machine ends: the one between the two.
 const LAST_OPERATION: u64 = 1;
-/// How long a machine may take for what takes milliseconds.
-const LIMIT: Duration = Duration::from_secs(60);
-/// Likewise where a fault was seeded, which may well keep a program busy for ever: that finds it, too.
+/// How many may be in a life without memory, in which nothing that a program prints is sure to come out. What was done is held against the model all the same.
+const WITHOUT_MEMORY: u64 = 10_000;
+/// How long a machine may take for what takes milliseconds, but much longer on a busy host.
+const LIMIT: Duration = Duration::from_secs(300);
+/// Where a fault was seeded, which may well keep a program busy for ever: that finds it, too.
 const LIMIT_SEEDED: Duration = Duration::from_secs(20);
 
 /// From when a time counts.
@@ -371,6 +373,7 @@ impl Campaign {
         if matches!(end, End::NoMemory(_)) {
             // The program may have ended by itself, even just before the kill, and need not be resumed then.
             self.is_listed = false;
+            self.unheard = WITHOUT_MEMORY;
         }
         Ok(())
     }
