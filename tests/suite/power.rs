@@ -2,6 +2,7 @@
 
 use tests::power::{
     Campaign, Load, Progress, SEEDED_FAULTS, bad_pages, boots, cuts, find_fault, kills, memory_kills,
+    truncations,
 };
 use tests::{Facility, Mounted, available};
 
@@ -109,9 +110,10 @@ mod local {
 
     #[test]
     fn a_truncated_file_is_said() {
-        let Some(mut campaign) = campaign(Load::Churn, SEED + 4) else { return };
-        campaign.settle().unwrap_or_else(|error| panic!("{error}"));
-        campaign.truncate().unwrap_or_else(|error| panic!("{error}"));
+        for load in Load::ALL {
+            let Some(mut campaign) = campaign(load, SEED + 4) else { return };
+            truncations(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
+        }
     }
 }
 

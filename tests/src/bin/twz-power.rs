@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 use tests::power::{
     Campaign, Load, Progress, SEEDED_FAULTS, Tally, bad_pages, boots, cuts, find_fault, kills, memory_kills,
+    truncations,
 };
 
 /// Between two lines about what it does.
@@ -85,6 +86,9 @@ fn main() -> ExitCode {
             let mut campaign = campaign_of(30);
             let result = bad_pages(&mut campaign, part(number_of_pages)).map(drop);
             tell(&format!("{name}, pages that cannot be read"), &campaign, result);
+            let mut campaign = campaign_of(50);
+            let result = truncations(&mut campaign, part(number_of_pages));
+            tell(&format!("{name}, truncated files"), &campaign, result);
         }
         if number_of_boots > 0 {
             let mut campaign = campaign_of(20);

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 /// How long a machine on a bad medium may work before its page counts as not needed.
 const UNTROUBLED: Duration = Duration::from_secs(2);
+/// Pages in the pool's first segment, without which no machine gets on.
+const SEGMENT_PAGES: u64 = 512;
 
 impl Campaign {
     /// Fills the pool, lets `churn` meet that, and makes room again.
@@ -100,11 +102,11 @@ impl Campaign {
         Ok(())
     }
 
-    /// Truncates the pool's file under the machine: it must say so and end, and so must the next one; with the file as it was before, all goes on.
-    ///
-    /// # Errors
-    /// As [`Campaign::round`].
-    pub fn truncate(&mut self) -> Result<(), String> {
+    /// Truncates the pool's file under the machine, at a random moment and to any length that cannot go unnoticed: it must say so and end, and so must the
+    /// next one; with the file as it was before, all goes on.
+    fn truncate(&mut self) -> Result<(), String> {
+        let (after_us, length) = (self.lot(60_000), (1 + self.lot(SEGMENT_PAGES)) * 4096);
+        self.note(&format_args!("truncating to {length} bytes after {after_us} us"));
         let (pool, copy) = (self.pool(), self.folder.path().join("copy.img"));
         let io = |error: std::io::Error| error.to_string();
         std::fs::copy(&pool, &copy).map_err(io)?;
@@ -112,14 +114,15 @@ impl Campaign {
         if !running.wait_until(&self.line("done"), LIMIT) {
             return Err("it does not begin".into());
         }
+        sleep(Duration::from_micros(after_us));
         let file = std::fs::File::options().write(true).open(&pool).map_err(io)?;
-        file.set_len(2 << 20).map_err(io)?;
+        file.set_len(length).map_err(io)?;
         let output = running.wait(LIMIT);
-        // An error of twzvmm, or the fault of the thread: the medium failed.
-        if ![2, 142].contains(&output.status)
-            || !(output.stderr.contains("truncated") || output.stderr.contains("medium"))
-        {
-            return Err(format!("a truncated file: status {}, {:?}", output.status, output.stderr));
+        // An error of twzvmm, the fault of a thread, or a program that was told: the medium failed.
+        let is_told = ["truncated", "medium"].iter().any(|word| output.stderr.contains(word));
+        if ![2, 142, 1].contains(&output.status) || !is_told {
+            let Output { status, stdout, stderr } = output;
+            return Err(format!("a file truncated to {length}: status {status}, {stdout}{stderr}"));
         }
         let mut command = Command::new(binary("twzvmm"));
         command.arg("--pmem").arg(&pool).args(["--", "counter"]);
@@ -128,6 +131,7 @@ impl Campaign {
             return Err(format!("a start on a truncated file: status {}, {:?}", again.status, again.stderr));
         }
         std::fs::rename(&copy, &pool).map_err(io)?;
+        self.tally.truncations += 1;
         self.settle()
     }
 
@@ -209,6 +213,15 @@ impl Campaign {
         self.is_listed &= !ended_by_itself;
         Ok(())
     }
+}
+
+/// Files truncated under a machine, `count` of them.
+///
+/// # Errors
+/// As [`Campaign::round`].
+pub fn truncations(campaign: &mut Campaign, count: u64) -> Result<(), String> {
+    campaign.settle()?;
+    (0..count).try_for_each(|_| campaign.truncate())
 }
 
 /// Pages of the medium that cannot be read, one after the other, `count` of them: any that a machine reads, from its first to those under load. False if this

@@ -13,7 +13,7 @@ mod plan;
 mod progress;
 mod testbed;
 
-pub use medium::bad_pages;
+pub use medium::{bad_pages, truncations};
 pub use memory::memory_kills;
 pub use progress::Progress;
 pub use testbed::{MachineCut, boots};
@@ -127,6 +127,8 @@ pub struct Tally {
     pub memory_kills: u64,
     /// Pages that could not be read.
     pub bad_pages: u64,
+    /// Files that were truncated under a machine.
+    pub truncations: u64,
     /// Lives in which the load came so far as to tell what it found: states that were checked.
     pub states: u64,
     /// Operations that had been acknowledged when they were checked.
@@ -137,10 +139,20 @@ pub struct Tally {
 
 impl fmt::Display for Tally {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tally { cuts, machines, kills, memory_kills, bad_pages, states, acknowledged, set_aside } = self;
+        let Tally {
+            cuts,
+            machines,
+            kills,
+            memory_kills,
+            bad_pages,
+            truncations,
+            states,
+            acknowledged,
+            set_aside,
+        } = self;
         write!(
             f,
-            "{cuts} power cuts that lose lines, {machines} power cuts of emulated machines, {kills} kills ({memory_kills} by the kernel, out of memory), {bad_pages} bad pages, {states} states checked, {acknowledged} acknowledged operations checked, \
+            "{cuts} power cuts that lose lines, {machines} power cuts of emulated machines, {kills} kills ({memory_kills} by the kernel, out of memory), {bad_pages} bad pages, {truncations} truncated files, {states} states checked, {acknowledged} acknowledged operations checked, \
              set aside and retried {set_aside} times: 0 lost, 0 torn"
         )
     }
@@ -153,6 +165,7 @@ impl AddAssign for Tally {
         self.kills += other.kills;
         self.memory_kills += other.memory_kills;
         self.bad_pages += other.bad_pages;
+        self.truncations += other.truncations;
         self.states += other.states;
         self.acknowledged += other.acknowledged;
         self.set_aside += other.set_aside;
