@@ -161,6 +161,10 @@ pub fn insert(holder: Window, target: ObjectId, rights: Rights) -> Result<u32> {
 /// Makes an entry for a name: `name` is the offset of a length word and bytes in the holder, `resolver` a persistent
 /// pointer (0: paths from the root). The name must be durable.
 ///
+/// Always a new one: an entry outlives a transaction that was undone and with it the bytes of its name, so that equal bytes do not
+/// show that the name is still the entry's. Entries are never freed: whoever points by name again and again keeps the pointer, or
+/// uses [`change`].
+///
 /// # Errors
 /// [`Error::OutOfFotEntries`].
 pub fn insert_name(holder: Window, name: u32, resolver: u64, rights: Rights) -> Result<u32> {

@@ -67,6 +67,10 @@ pub use invariant::Invariant;
 pub use libtwz_derive::{main, resume};
 pub use object::{Object, ObjectBuilder, TxObject};
 pub use ptr::{GlobalPtr, InvPtr, at};
+/// Translation under the paper's name (§3.3); [`InvPtr::get`] does this with a type and checks.
+pub use translate::lea as ptr_lea;
+/// The making of a pointer under the paper's name (§3.3); [`Tx::point`] does this and stores the pointer as a part of a transaction.
+pub use translate::persistent as ptr_store;
 pub use twz_abi::{ObjectId, PersistentPtr, Rights};
 pub use tx::Tx;
 pub use window::Window;

@@ -49,6 +49,26 @@ fn paths_lead_where_they_should() {
 }
 
 #[test]
+fn links_that_name_two_others_end_soon() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let lib = names.make_dir("/lib", Rights::READ).unwrap();
+    names.link("/l0", "lib").unwrap();
+    names.link("/m0", "lib").unwrap();
+    for i in 1..=40 {
+        names.link(&format!("/l{i}"), &format!("l{}/../l{}", i - 1, i - 1)).unwrap();
+        names.link(&format!("/m{i}"), &format!("m{}", i - 1)).unwrap();
+    }
+    assert_eq!(names.lookup("/l3"), Ok(lib), "fifteen links");
+    assert_eq!(names.lookup("/m39"), Ok(lib), "forty links, one after the other");
+    assert_eq!(names.lookup("/m40"), Err(Error::BadName));
+    // Two to the twelfth; if these came to an end, those of /l40 would not.
+    for path in ["/l12", "/l12/x"] {
+        assert_eq!(names.lookup(path), Err(Error::BadName), "{path}");
+    }
+    assert_eq!(names.lookup("/l40"), Err(Error::BadName));
+}
+
+#[test]
 fn many_names_in_one_directory() {
     let names = Namespace::create(Rights::READ).unwrap();
     let a = number(1);

@@ -25,7 +25,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use directory::check_name;
 
-/// Links followed in one path before they are taken for a cycle.
+/// Links followed in one look-up before they are taken for a cycle.
 const LINKS_MAX: u32 = 40;
 
 /// A hierarchy of names.
@@ -136,7 +136,7 @@ impl Namespace {
     /// # Errors
     /// [`Error::NoSuchName`], [`Error::BadName`], what opening a directory says.
     pub fn lookup(&self, path: &str) -> Result<ObjectId> {
-        self.lookup_from(self.root, path, LINKS_MAX)
+        self.lookup_from(self.root, path, &mut { LINKS_MAX })
     }
 
     /// What `path` leads to, without following a link at its end.
@@ -144,25 +144,28 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::lookup`].
     pub fn entry(&self, path: &str) -> Result<Entry> {
-        let place = self.place(self.root, path, LINKS_MAX)?;
+        let place = self.place(self.root, path, &mut { LINKS_MAX })?;
         match place.name {
             Some(name) => self.open(place.directory)?.get(name, self.rights),
             None => Ok(Entry::Directory(place.directory)),
         }
     }
 
-    fn lookup_from(&self, start: ObjectId, path: &str, links: u32) -> Result<ObjectId> {
+    fn lookup_from(&self, start: ObjectId, path: &str, links: &mut u32) -> Result<ObjectId> {
         let place = self.place(start, path, links)?;
         let Some(name) = place.name else { return Ok(place.directory) };
         match self.open(place.directory)?.get(name, self.rights)? {
             Entry::Object(id) | Entry::Directory(id) => Ok(id),
-            Entry::Link(text) if links > 0 => self.lookup_from(place.directory, &text, links - 1),
-            Entry::Link(_) => Err(Error::BadName),
+            Entry::Link(text) => {
+                use_link(links)?;
+                self.lookup_from(place.directory, &text, links)
+            }
         }
     }
 
-    /// The directory that holds the last part of `path`, and that part.
-    fn place<'p>(&self, start: ObjectId, path: &'p str, links: u32) -> Result<Place<'p>> {
+    /// The directory that holds the last part of `path`, and that part. `links` may still be followed, by all of one look-up together:
+    /// links that each name two others would otherwise cost two to their number.
+    fn place<'p>(&self, start: ObjectId, path: &'p str, links: &mut u32) -> Result<Place<'p>> {
         let mut directory = if path.starts_with('/') { self.root } else { start };
         let mut parts = path.split('/').filter(|part| !part.is_empty() && *part != ".").peekable();
         if path.is_empty() {
@@ -180,8 +183,11 @@ impl Namespace {
             }
             directory = match self.open(directory)?.get(part, self.rights)? {
                 Entry::Directory(id) => id,
-                Entry::Link(text) if links > 0 => self.lookup_from(directory, &text, links - 1)?,
-                Entry::Link(_) | Entry::Object(_) => return Err(Error::NoSuchName),
+                Entry::Link(text) => {
+                    use_link(links)?;
+                    self.lookup_from(directory, &text, links)?
+                }
+                Entry::Object(_) => return Err(Error::NoSuchName),
             };
         }
         Ok(Place { directory, name: None })
@@ -192,7 +198,7 @@ impl Namespace {
         path: &str,
         change: impl FnOnce(&crate::Tx, &Directory, &str) -> Result<R>,
     ) -> Result<R> {
-        let place = self.place(self.root, path, LINKS_MAX)?;
+        let place = self.place(self.root, path, &mut { LINKS_MAX })?;
         let name = place.name.ok_or(Error::BadName)?;
         let directory = Object::<Directory>::open(place.directory)?;
         let result = directory.tx(|tx| change(tx, &directory, name));
@@ -239,7 +245,7 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::bind`].
     pub fn make_dir(&self, path: &str, default_rights: Rights) -> Result<ObjectId> {
-        let parent = self.place(self.root, path, LINKS_MAX)?.directory;
+        let parent = self.place(self.root, path, &mut { LINKS_MAX })?.directory;
         let made = Directory::create(parent, default_rights)?.id();
         self.change(path, |tx, directory, name| directory.add(tx, name, &Entry::Directory(made)))
             .inspect_err(|_| {
@@ -271,4 +277,10 @@ impl Namespace {
     pub fn list(&self, path: &str) -> Result<Vec<(String, Entry)>> {
         self.open(self.lookup(path)?)?.list(self.rights)
     }
+}
+
+/// Counts a link that is followed.
+fn use_link(links: &mut u32) -> Result<()> {
+    *links = links.checked_sub(1).ok_or(Error::BadName)?;
+    Ok(())
 }
