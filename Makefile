@@ -12,7 +12,7 @@ test-intel: setup ## the tests that need VT-x with EPT, in the testbed's Intel m
 coverage: setup   ## which code of the guest kernel no test program reaches
 	@scripts/coverage
 
-test-power: setup ## hundreds of power cuts and kills under load, and seeded faults (minutes)
+test-power: setup ## hundreds of power cuts and kills under load, and seeded faults (an hour)
 	@scripts/test-power
 
 bench:            ## measure, and print what was measured on what

@@ -19,8 +19,10 @@
 //!   yields an [`Error`] or nonsense values, never an access outside it.
 //! - The same code runs in the guest (feature `guest`) and in a Linux process (feature `hosted`, the default): `sys` is
 //!   the only difference.
-//! - `unsafe` stands in: `window`, `cell`, `ptr`, `cursor`, `object`, `lock`, `view`, `translate`, `persist`, `tx` (allocation), `sync`,
-//!   `sys`, `guest`. Collections and names have none but calls of [`Tx::free`].
+//! - `unsafe` stands in: `window`, `cell`, `ptr`, `cursor`, `object`, `spill`, `view`, `translate`, `persist`, `resume`, `rt`, `tags`, `tx`,
+//!   `sync`, `sys`, and in `invariant`, where types are said to have no invalid bit patterns (`io::event` says so of one). Collections and
+//!   names call [`Tx::free`] and `Tx::free_raw`; beyond that `collections::btree` reads the two words that all nodes begin with, and
+//!   `collections::hash_map` copies a key's bytes.
 #![cfg_attr(feature = "guest", no_std)]
 
 extern crate alloc;

@@ -1,4 +1,4 @@
-//! Telling a recorder of each store, flush and fence, for the crash tests (`tests/crash.rs`).
+//! Telling a recorder of each store, flush and fence, for the crash tests (`tests/crash/main.rs`).
 //!
 //! Without feature `crash-sim` these are empty functions. With it, a recorder sees everything that reaches objects through the crate, in
 //! program order, with the place in the crate that did it; the test copies it into `pmem`'s simulator.

@@ -1,4 +1,5 @@
-//! The primitives of `sync` through all interleavings of a few threads: the very algorithms, on loom's atomics.
+//! The primitives of `sync` through all interleavings of a few threads that have at most two preemptions: the very algorithms, on loom's
+//! atomics.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

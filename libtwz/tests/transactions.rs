@@ -1,4 +1,4 @@
-//! Transactions and the allocator, without power failures (those are in `crash.rs`).
+//! Transactions and the allocator, without power failures (those are in `crash/main.rs`).
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
