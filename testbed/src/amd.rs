@@ -22,7 +22,7 @@ const MODULES: [&str; 7] =
     ["kvm_amd", "virtio_pci", "virtio_console", "nfit", "nd_pmem", "device_dax", "dax_pmem"];
 
 /// How long it may take until it starts CMD: 3 s on an idle host.
-const BOOT_LIMIT: Duration = Duration::from_secs(120);
+const BOOT_LIMIT: Duration = Duration::from_secs(300);
 /// How long output may take to arrive after CMD has ended, and the machine to power off after that.
 const END_LIMIT: Duration = Duration::from_secs(10);
 

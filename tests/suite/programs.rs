@@ -190,13 +190,14 @@ fn options_come_from_files(place: Place) {
 /// How often the counter is started before something ends it.
 const COUNTING: &str = "while twzvmm --pmem $POOL --create 16M -- counter; do :; done";
 
-/// `counter: N` was printed before N + 1 was stored: the next number is one of the two, and never less.
+/// `counter: N` was printed before N + 1 was stored: the next number is never less. It may be more than one more: what the emulated machine's output
+/// port held when its power was cut was counted, and not heard of.
 fn check_next(printed: &str, next: &Output) {
     let number = |line: &str| line.strip_prefix("counter: ").and_then(|number| number.parse::<u64>().ok());
     let last =
         printed.lines().rev().find_map(number).unwrap_or_else(|| panic!("nothing was counted: {printed}"));
     let next = number(counted(next)).unwrap_or_else(|| panic!("not a count: {next:?}"));
-    assert!(next == last || next == last + 1, "{next} after {last}");
+    assert!(next >= last, "{next} after {last}");
 }
 
 fn counting_goes_on_after_a_power_cut(place: Place) {
