@@ -5,7 +5,7 @@
 //!
 //! # Contract
 //! The derive accepts a struct whose layout is fixed (`#[repr(C)]` or `#[repr(transparent)]`), whose fields are all
-//! `Invariant` themselves and which has no padding, and computes a fingerprint of its names and layout. It
+//! `Invariant` themselves and which has no padding, and computes a fingerprint of its names, parameters and layout. It
 //! refuses enums and unions: not every bit pattern is a value of theirs.
 #![forbid(unsafe_code)]
 
@@ -105,6 +105,8 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         parameter.bounds.push(syn::parse_quote!(::libtwz::Invariant));
     }
     let (impl_generics, type_generics, where_clause) = generics.split_for_impl();
+    let parameters: Vec<_> = input.generics.type_params().map(|parameter| &parameter.ident).collect();
+    let constants: Vec<_> = input.generics.const_params().map(|parameter| &parameter.ident).collect();
     let types: Vec<_> = field_list(&data.fields).iter().map(|field| &field.ty).collect();
     let names: Vec<String> = field_list(&data.fields)
         .iter()
@@ -125,6 +127,9 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         unsafe impl #impl_generics ::libtwz::Invariant for #name #type_generics #where_clause {
             const FINGERPRINT: u64 = {
                 let hash = ::libtwz::invariant::mix_text(::libtwz::invariant::SEED, #name_text);
+                // Pointers do not say what they lead to (types may contain pointers to themselves): the parameters do.
+                #(let hash = ::libtwz::invariant::mix(hash, <#parameters as ::libtwz::Invariant>::FINGERPRINT);)*
+                #(let hash = ::libtwz::invariant::mix(hash, #constants as u64);)*
                 #(
                     let hash = ::libtwz::invariant::mix_text(hash, #names);
                     let hash = ::libtwz::invariant::mix(hash, <#types as ::libtwz::Invariant>::FINGERPRINT);

@@ -1,10 +1,19 @@
 //! What can go wrong, said with object, offset and what was expected.
 
+use crate::window::SLOT_MASK;
 use core::fmt;
 use twz_abi::{ObjectId, PersistentPtr};
 
 /// The crate's result.
 pub type Result<T> = core::result::Result<T, Error>;
+
+/// The error for contents at `place` that cannot be.
+#[cold]
+pub(crate) fn damaged<T>(place: &T, expected: &'static str) -> Error {
+    let address = core::ptr::from_ref(place).addr();
+    #[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
+    Error::Damaged { object: crate::view::id_at(address), offset: (address & SLOT_MASK) as u32, expected }
+}
 
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +68,8 @@ pub enum Error {
         /// Bytes asked for.
         bytes: u64,
     },
+    /// The object goes on in another one, chained to it, so that it cannot be copied alone.
+    Chained(ObjectId),
     /// All slots of the view are in use: unmap objects.
     OutOfSlots,
     /// The object has used all of its FOT entries.
@@ -113,6 +124,9 @@ impl fmt::Display for Error {
             Self::BadName => f.write_str("not a name: empty, too long, or with a NUL or slash in it"),
             Self::OutOfSpace(id) => write!(f, "no space left for object {id}"),
             Self::TooLarge { bytes } => write!(f, "no object can hold a piece of {bytes} bytes"),
+            Self::Chained(id) => {
+                write!(f, "object {id} goes on in another one: copy what is in it, not the object")
+            }
             Self::OutOfSlots => f.write_str("the view is full: unmap objects that are no longer used"),
             Self::OutOfFotEntries(id) => write!(f, "object {id} has used all of its FOT entries"),
             Self::Busy(id) => write!(f, "object {id} is in another transaction: end this one and try again"),

@@ -15,6 +15,7 @@
 //! - A handle stays usable for the program's life; handles are copies of an address, and dropping one costs nothing.
 
 use crate::arena::{self, Arena, Census};
+use crate::cell::PCell;
 use crate::error::{Error, Result};
 use crate::invariant::{Invariant, fingerprint};
 use crate::persist::{self, LINE};
@@ -24,6 +25,7 @@ use crate::sys::{CreateSpec, Platform, Seam, Stat};
 use crate::tx::{self, LOG_HEADER_BYTES, Log, Tx};
 use crate::view;
 use crate::window::{SLOT_MASK, Window};
+use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
 use core::mem::offset_of;
@@ -88,7 +90,7 @@ impl<T: Invariant> ObjectBuilder<T> {
         self
     }
 
-    /// Contents need not survive the machine's next start.
+    /// Contents need not survive the machine's next start (in the guest; on Linux they do).
     #[must_use]
     pub const fn volatile(mut self) -> Self {
         self.spec.volatile = true;
@@ -184,9 +186,53 @@ fn colour(id: ObjectId) -> usize {
     (bits % COLOUR_PAGES) * 4096 + (bits / COLOUR_PAGES % LINE) * LINE
 }
 
-/// An object without a type, chained to one that is full.
-pub(crate) fn create_overflow(data_bytes: usize) -> Result<ObjectId> {
-    ObjectBuilder::<()>::new().data_bytes(data_bytes).build(()).map(|object| object.id())
+/// The root of an object that takes what does not fit into another.
+#[derive(Invariant)]
+#[repr(C)]
+struct Overflow {
+    /// That other one: what claims to be chained to an object is deleted with it only if it says so itself.
+    of: PCell<ObjectId>,
+}
+
+/// An object for what does not fit into `full`, for those who may use that.
+pub(crate) fn create_overflow(full: ObjectId, data_bytes: usize) -> Result<ObjectId> {
+    let Stat { default_rights, key, .. } = Platform::stat(full)?;
+    let builder = ObjectBuilder::new().default_rights(default_rights).key(key).data_bytes(data_bytes);
+    builder.build(Overflow { of: PCell::new(full) }).map(|object| object.id())
+}
+
+/// The objects chained to the one at `window`, nearest first; those before the first that is not what it should be.
+fn chained(id: ObjectId, window: Window) -> Vec<ObjectId> {
+    let mut found = Vec::new();
+    let (mut full, mut at) = (id, window);
+    while let Ok(next) = overflow_of(at) {
+        let Ok(object) = Object::<Overflow>::open_with(next, Rights::READ) else { break };
+        if object.of.get() != full || found.contains(&next) {
+            break;
+        }
+        found.push(next);
+        (full, at) = (next, object.window);
+    }
+    found
+}
+
+fn overflow_of(window: Window) -> Result<ObjectId> {
+    Ok(Arena::open(window, log_of(window)?.1)?.next())
+}
+
+/// Deletes an object, and forgets what this program knew of it.
+///
+/// # Safety
+/// No reference into it may be used any more.
+///
+/// # Errors
+/// [`Error::NoSuchObject`], [`Error::Platform`].
+pub(crate) unsafe fn discard(id: ObjectId) -> Result<()> {
+    Platform::delete(id)?;
+    // SAFETY: the caller's promise.
+    unsafe { view::unmap(id) };
+    crate::fot::forget_table(id);
+    Ok(())
 }
 
 /// The log of the object at `window`, and where its arena is.
@@ -334,13 +380,41 @@ impl<T: Invariant> Object<T> {
         Ok(TxObject { object: *self, tx: Tx::start(self.window)? })
     }
 
-    /// A copy with an ID of its own; contents are shared until written where the platform can.
+    /// A copy with an ID of its own; contents are shared until written where the platform can. It is taken between two transactions: by a
+    /// handle that may write, under the object's lock.
     ///
     /// # Errors
-    /// [`Error::OutOfSpace`].
+    /// [`Error::OutOfSpace`]; [`Error::Chained`]; [`Error::Busy`] from inside a transaction of the object, and, by a handle that may only
+    /// read, while one runs.
     pub fn copy(&self, default_rights: Rights) -> Result<Self> {
         let spec = CreateSpec { default_rights, key: ObjectId::NULL, volatile: false };
-        Self::open(Platform::copy(self.id, &spec)?)
+        let take = || {
+            if !self.overflow()?.is_null() {
+                return Err(Error::Chained(self.id)); // both would use the same one
+            }
+            Platform::copy(self.id, &spec)
+        };
+        let id = if self.rights.contains(Rights::WRITE) {
+            tx::while_quiet(self.window, take)?
+        } else {
+            let (log, _) = log_of(self.window)?;
+            let before = tx::settled_state(&log);
+            let id = take()?;
+            if before.is_none() || tx::settled_state(&log) != before {
+                Platform::delete(id)?;
+                return Err(Error::Busy(self.id));
+            }
+            id
+        };
+        // The copied lock says what the original's said; a free one of no boot has the copy recovered when it is opened.
+        let opened = view::map(id, READ_WRITE).and_then(|window| {
+            window.store(log_of(window)?.0.lock_at(), 0);
+            Self::open(id)
+        });
+        opened.inspect_err(|_| {
+            // Nobody knows the copy; that it cannot be deleted either is the lesser error.
+            let _ = Platform::delete(id);
+        })
     }
 }
 
@@ -385,22 +459,28 @@ impl<T> Object<T> {
     /// # Errors
     /// [`Error::Damaged`].
     pub fn overflow(&self) -> Result<ObjectId> {
-        Ok(Arena::open(self.window, log_of(self.window)?.1)?.next())
+        overflow_of(self.window)
     }
 
-    /// Deletes the object. Addresses in it fault from now on, in every program.
+    /// Deletes the object, and those chained to it. Addresses in them fault from now on, in every program. A power failure between the
+    /// two leaves chained ones.
     ///
     /// # Safety
-    /// No reference into it may be used any more.
+    /// No reference into them may be used any more.
     ///
     /// # Errors
-    /// [`Error::NoSuchObject`], [`Error::Platform`].
+    /// [`Error::NoSuchObject`], [`Error::Platform`]: the first; all that can be deleted are.
     pub unsafe fn delete(self) -> Result<()> {
-        Platform::delete(self.id)?;
+        Platform::stat(self.id)?; // it is there to be read
+        let chained = chained(self.id, self.window);
         // SAFETY: the caller's promise.
-        unsafe { view::unmap(self.id) };
-        crate::fot::forget_table(self.id);
-        Ok(())
+        unsafe { discard(self.id) }?;
+        let mut result = Ok(());
+        for id in chained {
+            // SAFETY: as above.
+            result = result.and(unsafe { discard(id) });
+        }
+        result
     }
 }
 

@@ -275,3 +275,60 @@ fn nothing_leaks_when_a_collection_is_emptied() {
     let census = o.census().unwrap();
     assert_eq!(census.bytes, census.free_bytes, "{census:?}");
 }
+
+#[test]
+fn cleared_collections_leave_nothing() {
+    #[derive(Invariant)]
+    #[repr(C)]
+    struct All {
+        hash: HashMap<u64, u64>,
+        tree: BTreeMap<u64, [u64; 2]>,
+        rb: RbTree<u64, u64>,
+        list: List<u64>,
+    }
+    let all = All { hash: HashMap::new(), tree: BTreeMap::new(), rb: RbTree::new(), list: List::new() };
+    let o = ObjectBuilder::new().build(all).unwrap();
+    let clear = |tx: &Tx| {
+        o.hash.clear_in(tx)?;
+        o.tree.clear_in(tx)?;
+        o.rb.clear_in(tx)?;
+        o.list.clear_in(tx)
+    };
+    let used = || {
+        let census = o.census().unwrap();
+        census.bytes - census.free_bytes
+    };
+    for round in 0..3_u64 {
+        for i in 0..700 {
+            let key = i * 7919 % 2003;
+            o.hash.insert(key, i).unwrap();
+            o.tree.insert(key, [i; 2]).unwrap();
+            o.rb.insert(key, i).unwrap();
+            o.list.push_back(i).unwrap();
+        }
+        let before = used();
+        assert_eq!(o.tx(|tx| clear(tx).and(Err::<(), _>(Error::Aborted))), Err(Error::Aborted));
+        assert_eq!(used(), before, "all or nothing");
+        let lengths = [o.hash.len(), o.tree.len(), o.rb.len(), o.list.len()];
+        assert_eq!(lengths, [700; 4]);
+        assert_eq!(o.tree.iter().count(), 700);
+        o.rb.check().unwrap();
+        if round == 1 {
+            o.tx(clear).unwrap();
+        } else {
+            o.hash.clear().unwrap();
+            o.tree.clear().unwrap();
+            o.rb.clear().unwrap();
+            o.list.clear().unwrap();
+        }
+        assert_eq!(used(), 0, "round {round}");
+        let left =
+            o.hash.iter().count() + o.tree.iter().count() + o.rb.iter().count() + o.list.iter().count();
+        assert_eq!((left, o.hash.len() + o.tree.len() + o.rb.len() + o.list.len()), (0, 0));
+    }
+    // Nothing in them, and one leaf only.
+    o.tx(clear).unwrap();
+    o.tree.insert(1, [1; 2]).unwrap();
+    o.tree.clear().unwrap();
+    assert_eq!((used(), o.tree.get(&1)), (0, Ok(None)));
+}

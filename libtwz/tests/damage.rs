@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Ring, String as PString, Vec as PVec};
+use libtwz::io::{EventSet, LogRing, Queue, Stream};
 use libtwz::names::Namespace;
 use libtwz::prelude::*;
+use libtwz::sync::{Channel, Mutex};
 use libtwz::sys::Durability;
 use libtwz::sys::hosted::{MemoryStore, use_store};
 use libtwz::{Window, fot};
@@ -290,4 +292,220 @@ fn errors_say_object_offset_and_what_was_expected() {
     assert!(matches!(Object::<Everything>::open(o.id()), Err(Error::WrongType { found: 1234, .. })));
     o.window().store(META, 0);
     is_damaged(Object::<Everything>::open(o.id()).unwrap_err(), &o, "magic number");
+}
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Ways {
+    channel: Channel<u64, 8>,
+    stream: Stream<64>,
+    log: LogRing<256>,
+    queue: Queue<u64, 8>,
+    events: EventSet,
+    mutex: Mutex<PCell<u64>>,
+}
+
+fn ways() -> Object<Ways> {
+    ObjectBuilder::new()
+        .uncoloured()
+        .build(Ways {
+            channel: Channel::new(0),
+            stream: Stream::new(),
+            log: LogRing::new(),
+            queue: Queue::new(0),
+            events: EventSet::new(),
+            mutex: Mutex::new(PCell::new(0)),
+        })
+        .unwrap()
+}
+
+/// Where a part of the root stands, in bytes.
+fn offset_in(o: &Object<Ways>, part: usize) -> usize {
+    std::ptr::from_ref(o.base()).addr() - o.window().base() + part
+}
+
+/// What never waits for another: a damaged counter may well say "nothing there yet".
+fn use_ways(o: &Object<Ways>, step: u64) -> usize {
+    let expected = |error: Error| matches!(error, Error::WouldBlock | Error::Closed | Error::TimedOut);
+    let mut failed = 0;
+    let mut note = |error: Option<Error>| failed += usize::from(error.is_some_and(|error| !expected(error)));
+    note(o.channel.try_send(step).err());
+    note(o.channel.waiting().err());
+    note(o.channel.try_receive().err());
+    note(o.log.append(3, "a record of some length").err());
+    note(o.log.records().err());
+    note(o.queue.submit(step).err());
+    note(o.queue.try_take().err());
+    o.events.signal(3);
+    o.events.take(8);
+    note(o.events.wait(1, Some(Duration::ZERO)).err());
+    failed
+}
+
+#[test]
+fn damaged_ways_between_programs_are_survived() {
+    start();
+    let case = Arc::new(AtomicU64::new(0));
+    watch(Arc::clone(&case));
+    let mut state = 0x1234_5678_9abc_def1;
+    // The words that say who holds a lock, or that somebody waits, are left alone: a lock that is held is waited for.
+    let [channel, log] = [std::mem::offset_of!(Ways, channel), std::mem::offset_of!(Ways, log)];
+    let (mut refused, cases) = (0, 3000);
+    for number in 1..=cases {
+        case.store(number, Ordering::Relaxed);
+        let o = ways();
+        for step in 0..20 {
+            assert_eq!(use_ways(&o, step), 0, "ways that are not damaged work");
+        }
+        for _ in 0..=below(&mut state, 3) {
+            let at = below(&mut state, size_of::<Ways>() / 8) * 8;
+            let first_word = |part: usize| at == part;
+            if first_word(channel) || first_word(log) {
+                continue;
+            }
+            let value = match random(&mut state) % 5 {
+                0 => 0,
+                1 => u64::MAX - below(&mut state, 64) as u64,
+                2 => random(&mut state),
+                3 => o.window().load(offset_in(&o, at)) ^ 1 << below(&mut state, 64),
+                _ => o.window().load(offset_in(&o, at)).wrapping_add(8),
+            };
+            o.window().store(offset_in(&o, at), value);
+        }
+        for step in 20..24 {
+            refused += usize::from(use_ways(&o, step) > 0);
+        }
+        // SAFETY: nothing of it is used after this.
+        unsafe { o.delete() }.unwrap();
+    }
+    case.store(u64::MAX, Ordering::Relaxed);
+    println!("damage: {cases} objects with channels, logs and queues, {refused} rounds refused");
+    assert!(refused > 100, "damage that nobody notices is no damage");
+}
+
+#[test]
+fn damaged_counters_are_errors_that_say_where() {
+    start();
+    let o = ways();
+    let inside = |error: Error, part: usize, bytes: usize| match error {
+        Error::Damaged { object, offset, .. } => {
+            let start = offset_in(&o, part);
+            assert_eq!(object, o.id());
+            assert!((start..start + bytes).contains(&(offset as usize)), "{error}");
+        }
+        other => panic!("{other}"),
+    };
+    let [stream, channel, log, queue] = [
+        std::mem::offset_of!(Ways, stream),
+        std::mem::offset_of!(Ways, channel),
+        std::mem::offset_of!(Ways, log),
+        std::mem::offset_of!(Ways, queue),
+    ];
+    o.stream.write_all(b"some").unwrap();
+    o.channel.try_send(1).unwrap();
+    o.log.append(1, "some").unwrap();
+    let set = |part: usize, word: usize, value: u64| o.window().store(offset_in(&o, part) + word * 8, value);
+    // After the lock's word: written, read; sent, received; start, end.
+    let word =
+        (1..4).find(|word| o.window().load(offset_in(&o, stream) + word * 8) == 4).expect("bytes written");
+    set(stream, word, 1000);
+    inside(o.stream.write(b"x").unwrap_err(), stream, size_of::<Stream<64>>());
+    inside(o.stream.read(&mut [0; 4]).unwrap_err(), stream, size_of::<Stream<64>>());
+    // The counters themselves may wrap.
+    set(stream, word, u64::MAX - 1);
+    set(stream, word + 1, u64::MAX - 1);
+    assert_eq!((o.stream.write(b"wrap"), o.stream.read(&mut [0; 4])), (Ok(4), Ok(4)));
+    let word =
+        (1..4).find(|word| o.window().load(offset_in(&o, channel) + word * 8) == 1).expect("messages sent");
+    set(channel, word, 1000);
+    inside(o.channel.waiting().unwrap_err(), channel, size_of::<Channel<u64, 8>>());
+    let word =
+        (1..4).find(|word| o.window().load(offset_in(&o, log) + word * 8) == 24).expect("the log's end");
+    for (start, end) in [(0, u64::MAX), (u64::MAX, 24), (u64::MAX - 8, u64::MAX), (24, 0), (0, 8)] {
+        set(log, word - 1, start);
+        set(log, word, end);
+        inside(
+            o.log.append(1, &"text ".repeat(20)).and(o.log.records()).unwrap_err(),
+            log,
+            size_of::<LogRing<256>>(),
+        );
+    }
+    // The place that the next entry goes to has been published already.
+    o.window().store(offset_in(&o, queue) + 5 * 8, 5);
+    inside(o.queue.submit(1).unwrap_err(), queue, size_of::<Queue<u64, 8>>());
+}
+
+#[test]
+fn a_leaf_that_leads_to_itself_ends_a_range() {
+    start();
+    let o = everything();
+    for key in [1, 2, 3] {
+        o.tree.insert(key, [key; 2]).unwrap();
+    }
+    let tree = std::ptr::from_ref(&o.tree).addr() - o.window().base();
+    let leaf = usize::try_from(o.window().load(tree + 16)).unwrap();
+    o.window().store(leaf + 8, leaf as u64);
+    let watched = Arc::new(AtomicU64::new(1));
+    watch(Arc::clone(&watched));
+    // All of its keys lie before the range, and after it comes itself.
+    let found: Vec<_> = o.tree.range(10..).collect();
+    assert!(matches!(found[..], [Err(Error::Damaged { .. })]), "{found:?}");
+    let found: Vec<_> = o.tree.range(2..).collect();
+    assert!(matches!(found[..], [Ok((2, _)), Ok((3, _)), Err(Error::Damaged { .. })]), "{found:?}");
+    watched.store(u64::MAX, Ordering::Relaxed);
+}
+
+#[test]
+fn a_cycle_of_records_is_told_by_a_list_of_names() {
+    start();
+    let names = Namespace::create(Rights::READ).unwrap();
+    names.bind("/name", ObjectId::from_u128(5)).unwrap();
+    let o = Object::<libtwz::names::Directory>::open(names.id()).unwrap();
+    // The record is where the object's ID stands after `next` and `kind`.
+    let record = (4096..4 << 20).step_by(8).find(|at| {
+        let word = |i: usize| o.window().load(at + i * 8);
+        word(0) == 0 && word(1) == 1 && word(2) == 5 && word(3) == 0
+    });
+    let record = record.expect("the record");
+    o.window().store(record, record as u64);
+    assert!(matches!(names.list("/"), Err(Error::Damaged { offset, .. }) if offset as usize == record));
+    assert!(matches!(names.lookup("/other"), Err(Error::NoSuchName)));
+}
+
+#[test]
+fn cycles_end_whatever_the_lengths_say() {
+    start();
+    let watched = Arc::new(AtomicU64::new(1));
+    watch(Arc::clone(&watched));
+    let o = everything();
+    let word = |at: usize| usize::try_from(o.window().load(at)).unwrap();
+    let offset_of = |part: usize| part - o.window().base();
+    for i in 0..50 {
+        o.list.push_back(i).unwrap();
+        o.rb.insert(i, i).unwrap();
+        o.tree.insert(i, [i; 2]).unwrap();
+    }
+    // The last node of the list leads to one in the middle; the length says that there are many more.
+    let list = offset_of(std::ptr::from_ref(&o.list).addr());
+    let middle = (0..20).fold(word(list), |node, _| word(node));
+    o.window().store(word(list + 8), middle as u64);
+    o.window().store(list + 16, u64::MAX);
+    assert!(matches!(o.list.iter().find_map(Result::err), Some(Error::Damaged { .. })));
+    assert!(matches!(o.list.clear(), Err(Error::Damaged { .. })));
+    // The smallest node's right child is the root.
+    let rb = offset_of(std::ptr::from_ref(&o.rb).addr());
+    let mut smallest = word(rb);
+    while word(smallest + 8) != 0 {
+        smallest = word(smallest + 8);
+    }
+    o.window().store(smallest + 16, word(rb) as u64);
+    o.window().store(rb + 8, u64::MAX);
+    assert!(matches!(o.rb.iter().find_map(Result::err), Some(Error::Damaged { .. })));
+    assert!(matches!(o.rb.clear(), Err(Error::Damaged { .. })));
+    // Two children that are one.
+    let tree = offset_of(std::ptr::from_ref(&o.tree).addr());
+    let children = word(tree + 24) + 16 + 16 * 8;
+    o.window().store(children, word(children + 8) as u64);
+    assert!(matches!(o.tree.clear(), Err(Error::Damaged { .. })));
+    watched.store(u64::MAX, Ordering::Relaxed);
 }

@@ -4,6 +4,7 @@
 
 use libtwz::PersistentPtr;
 use libtwz::prelude::*;
+use libtwz::sys::{Platform, Seam};
 use libtwz::{Window, fot, persist, translate, view};
 
 #[derive(Invariant)]
@@ -214,6 +215,64 @@ fn copies_are_independent() {
     let b = a.copy(Rights::empty()).unwrap();
     b.tx(|tx| tx.set(&b.value, 2)).unwrap();
     assert_eq!((a.value.get(), b.value.get()), (1, 2));
+}
+
+#[test]
+fn a_copy_is_taken_between_transactions() {
+    let a = ObjectBuilder::new().build(node(1)).unwrap();
+    let running = a.begin().unwrap();
+    running.set(&a.value, 7).unwrap();
+    assert_eq!(a.copy(Rights::empty()).unwrap_err(), Error::Busy(a.id()), "by the thread that runs one");
+    let readable = Object::<Node>::open_with(a.id(), Rights::READ).unwrap();
+    assert_eq!(readable.copy(Rights::empty()).unwrap_err(), Error::Busy(a.id()), "by a reader");
+    let copier = std::thread::spawn(move || a.copy(Rights::empty()).unwrap());
+    running.abort();
+    let b = copier.join().unwrap();
+    assert_eq!(b.value.get(), 1, "nothing half done");
+    // Its lock is free, whoever had the original's, and so is the original's.
+    for copy in [b, readable.copy(Rights::empty()).unwrap()] {
+        copy.tx(|tx| tx.set(&copy.value, 2)).unwrap();
+        assert_eq!((a.value.get(), copy.value.get()), (1, 2));
+    }
+    a.tx(|tx| tx.set(&a.value, 3)).unwrap();
+    assert_eq!(b.value.get(), 2);
+}
+
+#[test]
+fn an_object_that_goes_on_in_another_is_not_copied() {
+    let a = ObjectBuilder::new().data_bytes(4096).build(node(1)).unwrap();
+    while a.overflow().unwrap().is_null() {
+        a.tx(|tx| tx.alloc([0_u64; 64]).map(drop)).unwrap();
+    }
+    assert_eq!(a.copy(Rights::empty()).unwrap_err(), Error::Chained(a.id()));
+}
+
+#[test]
+fn what_does_not_fit_has_the_rights_and_the_key_of_the_full_object() {
+    let key = ObjectBuilder::new().build(node(0)).unwrap().id();
+    let builder = ObjectBuilder::new().data_bytes(4096).default_rights(Rights::READ).key(key);
+    let a = builder.build(node(1)).unwrap();
+    while a.overflow().unwrap().is_null() {
+        a.tx(|tx| tx.alloc([0_u64; 64]).map(drop)).unwrap();
+    }
+    let [full, more] = [a.id(), a.overflow().unwrap()].map(|id| Platform::stat(id).unwrap());
+    assert_eq!((full.default_rights, full.key), (Rights::READ, key));
+    assert_eq!((more.default_rights, more.key), (full.default_rights, full.key));
+}
+
+#[test]
+fn other_parameters_make_another_type() {
+    use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Ring, Vec as PVec};
+    use libtwz::invariant::fingerprint;
+    let words = ObjectBuilder::new().build(PVec::<u64>::new()).unwrap();
+    assert!(matches!(Object::<PVec<u8>>::open(words.id()), Err(Error::WrongType { .. })));
+    assert!(Object::<PVec<u64>>::open(words.id()).is_ok());
+    assert_ne!(fingerprint::<BTreeMap<u64, u64>>(), fingerprint::<BTreeMap<u64, u32>>());
+    assert_ne!(fingerprint::<BTreeMap<u64, u32>>(), fingerprint::<BTreeMap<u32, u64>>());
+    assert_ne!(fingerprint::<HashMap<u64, u64>>(), fingerprint::<HashMap<u64, [u64; 2]>>());
+    assert_ne!(fingerprint::<List<u64>>(), fingerprint::<List<i64>>());
+    assert_ne!(fingerprint::<RbTree<u64, u64>>(), fingerprint::<RbTree<u64, i64>>());
+    assert_ne!(fingerprint::<Ring<u64, 4>>(), fingerprint::<Ring<u32, 8>>());
 }
 
 #[test]

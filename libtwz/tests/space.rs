@@ -26,14 +26,21 @@ fn start() -> MutexGuard<'static, ()> {
     turn
 }
 
+/// Objects that there are.
+static THERE: AtomicU64 = AtomicU64::new(0);
+
 impl Store for Limited {
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
         let took = LEFT.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
         took.map_err(|_| Error::OutOfSpace(ObjectId::NULL))?;
-        self.0.create(spec)
+        let made = self.0.create(spec)?;
+        THERE.fetch_add(1, Ordering::AcqRel);
+        Ok(made)
     }
     fn delete(&self, id: ObjectId) -> Result<()> {
-        self.0.delete(id)
+        self.0.delete(id)?;
+        THERE.fetch_sub(1, Ordering::AcqRel);
+        Ok(())
     }
     fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
         self.0.copy(source, spec)
@@ -147,4 +154,59 @@ fn a_log_that_cannot_grow_fails_the_transaction() {
         assert!(matches!(add(64), Err(Error::OutOfSpace(_))), "what does not is refused");
         assert_eq!(values(), before, "and leaves nothing");
     }
+}
+
+#[test]
+fn no_object_is_left_behind() {
+    let _turn = start();
+    LEFT.store(1000, Ordering::Release);
+    let there = || THERE.load(Ordering::Acquire);
+    let before = there();
+    let o = ObjectBuilder::new().data_bytes(8192).build(PVec::<u64>::new()).unwrap();
+    let fill = |tx: &Tx| -> Result<()> {
+        (0..100).try_for_each(|_| tx.alloc([0_u64; 64]).map(drop)) // six objects' worth
+    };
+    // An abort.
+    assert_eq!(o.tx(|tx| fill(tx).and(Err::<(), _>(Error::Aborted))), Err(Error::Aborted));
+    assert_eq!((there(), o.overflow()), (before + 1, Ok(ObjectId::NULL)));
+    // A part that fails alone.
+    o.tx(|tx| {
+        assert_eq!(tx.nested(|tx| fill(tx).and(Err::<(), _>(Error::Aborted))), Err(Error::Aborted));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!((there(), o.overflow()), (before + 1, Ok(ObjectId::NULL)));
+    // No space for the last of them.
+    LEFT.store(3, Ordering::Release);
+    assert!(matches!(o.tx(fill), Err(Error::OutOfSpace(_))));
+    assert_eq!(there(), before + 1);
+    LEFT.store(1000, Ordering::Release);
+    // A commit keeps them, and they go with their first.
+    o.tx(fill).unwrap();
+    let next = o.overflow().unwrap();
+    assert!(there() > before + 3 && !next.is_null());
+    // SAFETY: nothing of it is used after this.
+    unsafe { o.delete() }.unwrap();
+    assert_eq!(there(), before);
+    assert!(matches!(Object::<PVec<u64>>::open(next), Err(Error::NoSuchObject(_))));
+}
+
+#[test]
+fn an_object_that_another_only_claims_is_not_deleted_with_it() {
+    let _turn = start();
+    LEFT.store(1000, Ordering::Release);
+    let [a, b] = [(); 2].map(|()| ObjectBuilder::new().data_bytes(8192).build(PVec::<u64>::new()).unwrap());
+    for o in [a, b] {
+        o.tx(|tx| (0..30).try_for_each(|_| tx.alloc([0_u64; 64]).map(drop))).unwrap();
+    }
+    // What `a` goes on in is now said to be what `b` goes on in.
+    let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
+    let link = usize::try_from(a.window().load(meta + 32)).unwrap() + 32;
+    let theirs = b.overflow().unwrap();
+    a.window().store(link, theirs.lo);
+    a.window().store(link + 8, theirs.hi);
+    // SAFETY: nothing of it is used after this.
+    unsafe { a.delete() }.unwrap();
+    assert!(libtwz::view::map(theirs, Rights::READ).is_ok());
+    b.tx(|tx| (0..30).try_for_each(|_| tx.alloc([0_u64; 64]).map(drop))).unwrap();
 }

@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::tx::{self, Tx};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::ops::{Bound, RangeBounds};
 
@@ -292,6 +293,52 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         Ok(Some(leaf.values[entry].get()))
     }
 
+    /// Takes everything out and gives all memory back, durably, all or nothing.
+    ///
+    /// # Errors
+    /// As [`BTreeMap::remove`].
+    pub fn clear(&self) -> Result<()> {
+        alone(self, |tx| self.do_clear(tx))
+    }
+
+    /// Takes everything out as a part of `tx`.
+    ///
+    /// # Errors
+    /// As [`BTreeMap::clear`].
+    pub fn clear_in(&self, tx: &Tx) -> Result<()> {
+        inside(tx, |tx| self.do_clear(tx))
+    }
+
+    fn do_clear(&self, tx: &Tx) -> Result<()> {
+        let levels = self.levels.get();
+        if levels > DEPTH_MAX {
+            return Err(damaged(self, "a tree of possible depth"));
+        }
+        let mut seen = BTreeSet::new();
+        if levels > 0 {
+            Self::free_below(tx, self.root.resolve()?, levels, &mut seen)?;
+        } else if let Some(leaf) = self.leaf.get()? {
+            free_once(tx, leaf, &mut seen)?;
+        }
+        tx.put_ptr(&self.root, None)?;
+        tx.put_ptr(&self.leaf, None)?;
+        tx.put(&self.levels, 0)?;
+        tx.put(&self.count, 0)
+    }
+
+    /// Gives back `node`, which is `levels` above the leaves, and all below it.
+    fn free_below(tx: &Tx, node: &Inner<K>, levels: u64, seen: &mut BTreeSet<usize>) -> Result<()> {
+        free_once(tx, node, seen)?;
+        for child in &node.children[..node.len()?] {
+            if levels == 1 {
+                free_once(tx, child_as::<Leaf<K, V>>(child)?, seen)?;
+            } else {
+                Self::free_below(tx, child_as::<Inner<K>>(child)?, levels - 1, seen)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The entry with the smallest key.
     ///
     /// # Errors
@@ -315,6 +362,7 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         };
         let mut next = Some(self.descend(from.as_ref(), |_, _| {}));
         let mut batch: Vec<(K, V)> = Vec::new();
+        let mut first = true;
         let mut last: Option<K> = None;
         core::iter::from_fn(move || {
             loop {
@@ -330,7 +378,7 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
                         return None;
                     }
                     // Keys ascend from leaf to leaf: a chain that turns back is damaged (and would never end).
-                    if last.is_some_and(|last| key <= last) {
+                    if last.is_some_and(|last| key <= last) || !is_from(&start, &key) {
                         next = None;
                         batch.clear();
                         return Some(Err(damaged(self, "leaves in order")));
@@ -342,7 +390,11 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
                     Ok(leaf) => leaf?,
                     Err(error) => return Some(Err(error)),
                 };
-                batch = leaf.sorted(&start);
+                batch = leaf.sorted();
+                // Only in the first leaf keys may lie before the range: another one with such keys is no step forward.
+                if core::mem::take(&mut first) {
+                    batch.retain(|(key, _)| is_from(&start, key));
+                }
                 next = Some(self.next_leaf(leaf));
             }
         })
@@ -386,17 +438,12 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> Leaf<K, V> {
         (free < WIDTH).then_some(free)
     }
 
-    /// The entries from `start` on, largest first.
-    fn sorted(&self, start: &Bound<K>) -> Vec<(K, V)> {
+    /// The entries, largest first.
+    fn sorted(&self) -> Vec<(K, V)> {
         let used = self.used.get();
         let mut entries: Vec<(K, V)> = (0..WIDTH)
             .filter(|entry| used >> entry & 1 != 0)
             .map(|entry| (self.keys[entry].get(), self.values[entry].get()))
-            .filter(|(key, _)| match start {
-                Bound::Included(start) => key >= start,
-                Bound::Excluded(start) => key > start,
-                Bound::Unbounded => true,
-            })
             .collect();
         entries.sort_unstable_by_key(|entry| core::cmp::Reverse(entry.0));
         entries
@@ -439,6 +486,24 @@ impl<K: Invariant + Copy + Ord> Inner<K> {
         tx.put_ptr(&self.children[at + 1], Some(right))?;
         tx.put(&self.keys[at], separator)?;
         tx.put(&self.count, count as u64 + 1)
+    }
+}
+
+/// Gives a node back that this transaction has not given back yet.
+fn free_once<T: Invariant>(tx: &Tx, node: &T, seen: &mut BTreeSet<usize>) -> Result<()> {
+    if !seen.insert(core::ptr::from_ref(node).addr()) {
+        return Err(damaged(node, "a tree whose nodes have one parent each"));
+    }
+    // SAFETY: a node of the tree, allocated by it and given back once; the links to it go in the same transaction.
+    unsafe { tx.free(node) }
+}
+
+/// Whether `key` lies in a range that begins with `start`.
+fn is_from<K: Ord>(start: &Bound<K>, key: &K) -> bool {
+    match start {
+        Bound::Included(start) => key >= start,
+        Bound::Excluded(start) => key > start,
+        Bound::Unbounded => true,
     }
 }
 

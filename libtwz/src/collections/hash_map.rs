@@ -315,9 +315,13 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         tx.put_ptr(&new.overflow, None)
     }
 
-    fn add_segment(&self, tx: &Tx, segment: usize) -> Result<()> {
+    fn segment_bytes(segment: usize) -> usize {
         let count = if segment == 0 { FIRST } else { FIRST << (segment - 1) };
-        let bytes = usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<Bucket<K, V>>());
+        usize::try_from(count).unwrap_or(usize::MAX).saturating_mul(size_of::<Bucket<K, V>>())
+    }
+
+    fn add_segment(&self, tx: &Tx, segment: usize) -> Result<()> {
+        let bytes = Self::segment_bytes(segment);
         let home = home_of(self)?;
         // Its buckets are filled as they come into use: `fill_bucket` says everything about one.
         let address = tx.alloc_unfilled(home, bytes, align_of::<Bucket<K, V>>())?;
@@ -348,6 +352,46 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         tx.put(&found.bucket.used, found.bucket.used.get() & !(1 << found.entry))?;
         tx.put(&self.count, self.count.get().saturating_sub(1))?;
         Ok(Some(found.bucket.entries[found.entry].value.get()))
+    }
+
+    /// Takes everything out and gives all memory back, durably, all or nothing.
+    ///
+    /// # Errors
+    /// As [`HashMap::remove`].
+    pub fn clear(&self) -> Result<()> {
+        alone(self, |tx| self.do_clear(tx))
+    }
+
+    /// Takes everything out as a part of `tx`.
+    ///
+    /// # Errors
+    /// As [`HashMap::clear`].
+    pub fn clear_in(&self, tx: &Tx) -> Result<()> {
+        inside(tx, |tx| self.do_clear(tx))
+    }
+
+    fn do_clear(&self, tx: &Tx) -> Result<()> {
+        for number in 0..self.buckets.get() {
+            let first = self.bucket(number)?;
+            let mut at = first.overflow.get()?;
+            for _ in 0..CHAIN_MAX {
+                let Some(bucket) = at else { break };
+                at = bucket.overflow.get()?;
+                // SAFETY: allocated by `put_entry` or `fill_bucket`; the segment that leads to it goes in the same transaction.
+                unsafe { tx.free(bucket) }?;
+            }
+            if at.is_some() {
+                return Err(damaged(first, "a chain of buckets without a cycle"));
+            }
+        }
+        for (segment, place) in self.segments.iter().enumerate().filter(|(_, place)| !place.is_null()) {
+            let address = crate::translate::lea(home_of(place)?, place.raw())?;
+            // SAFETY: allocated by `add_segment` with this size; the pointer goes in the same transaction.
+            unsafe { tx.free_raw(address, Self::segment_bytes(segment), align_of::<Bucket<K, V>>()) }?;
+            tx.put_ptr(place, None)?;
+        }
+        tx.put(&self.buckets, 0)?;
+        tx.put(&self.count, 0)
     }
 
     /// All entries, in no order; ends after the first error.

@@ -151,20 +151,58 @@ impl<T: Invariant + Copy> List<T> {
         Ok(Some(value))
     }
 
+    /// Takes everything out and gives all memory back, durably, all or nothing.
+    ///
+    /// # Errors
+    /// As [`List::pop_front`].
+    pub fn clear(&self) -> Result<()> {
+        alone(self, |tx| self.do_clear(tx))
+    }
+
+    /// Takes everything out as a part of `tx`.
+    ///
+    /// # Errors
+    /// As [`List::clear`].
+    pub fn clear_in(&self, tx: &Tx) -> Result<()> {
+        inside(tx, |tx| self.do_clear(tx))
+    }
+
+    fn do_clear(&self, tx: &Tx) -> Result<()> {
+        for node in self.nodes() {
+            // SAFETY: allocated by `push`; no node comes twice, and the links to them go in the same transaction.
+            unsafe { tx.free(node?) }?;
+        }
+        tx.put_ptr(&self.front, None)?;
+        tx.put_ptr(&self.back, None)?;
+        tx.put(&self.len, 0)
+    }
+
     /// The elements from front to back; ends after the first error. A list that is longer than its length says is damaged.
     pub fn iter(&self) -> impl Iterator<Item = Result<T>> {
+        self.nodes().map(|node| Ok(node?.value.get()))
+    }
+
+    /// The nodes from front to back. Lengths can be damaged, too: a node that was passed shows a cycle at the latest when three times as
+    /// many were seen as there are.
+    fn nodes(&self) -> impl Iterator<Item = Result<&Node<T>>> {
         let mut at = Some(&self.front);
         let mut left = self.len();
+        let mut passed: Option<&Node<T>> = None;
+        let (mut steps, mut until) = (0_u64, 1_u64);
         core::iter::from_fn(move || match at?.get() {
             Ok(None) => None,
-            Ok(Some(_)) if left == 0 => {
+            Ok(Some(node)) if left == 0 || passed.is_some_and(|passed| core::ptr::eq(passed, node)) => {
                 at = None;
-                Some(Err(damaged(self, "a list without a cycle")))
+                Some(Err(damaged(node, "a list without a cycle")))
             }
             Ok(Some(node)) => {
                 left -= 1;
+                steps += 1;
+                if steps == until {
+                    (passed, until) = (Some(node), until.saturating_mul(2));
+                }
                 at = Some(&node.next);
-                Some(Ok(node.value.get()))
+                Some(Ok(node))
             }
             Err(error) => {
                 at = None;

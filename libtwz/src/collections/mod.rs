@@ -36,11 +36,10 @@ pub use ring::Ring;
 pub use string::String;
 pub use vec::Vec;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, damaged};
 use crate::persist::LINE;
 use crate::tx::Tx;
-use crate::view;
-use crate::window::{SLOT_MASK, Window};
+use crate::window::Window;
 
 /// The window of the object that a collection stands in.
 #[inline]
@@ -71,12 +70,4 @@ fn expect_store<T>(node: &T) {
     for line in (start & !(LINE - 1)..end).step_by(LINE) {
         crate::persist::expect_store(line);
     }
-}
-
-/// The error for contents at `place` that cannot be.
-#[cold]
-fn damaged<T>(place: &T, expected: &'static str) -> Error {
-    let address = core::ptr::from_ref(place).addr();
-    #[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
-    Error::Damaged { object: view::id_at(address), offset: (address & SLOT_MASK) as u32, expected }
 }

@@ -293,8 +293,40 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> RbTree<K, V> {
         Err(damaged(self, "a tree of possible depth"))
     }
 
+    /// Takes everything out and gives all memory back, durably, all or nothing.
+    ///
+    /// # Errors
+    /// As [`RbTree::remove`].
+    pub fn clear(&self) -> Result<()> {
+        alone(self, |tx| self.do_clear(tx))
+    }
+
+    /// Takes everything out as a part of `tx`.
+    ///
+    /// # Errors
+    /// As [`RbTree::clear`].
+    pub fn clear_in(&self, tx: &Tx) -> Result<()> {
+        inside(tx, |tx| self.do_clear(tx))
+    }
+
+    fn do_clear(&self, tx: &Tx) -> Result<()> {
+        for node in self.nodes() {
+            // SAFETY: allocated by `do_insert`; no node comes twice, and the links to them go in the same transaction.
+            unsafe { tx.free(node?) }?;
+        }
+        tx.record(self)?;
+        tx.point_recorded(&self.root, None)?;
+        tx.set_recorded(&self.count, 0)
+    }
+
     /// All entries in order; ends after the first error.
     pub fn iter(&self) -> impl Iterator<Item = Result<(K, V)>> {
+        self.nodes().map(|node| node.map(|node| (node.key.get(), node.value.get())))
+    }
+
+    /// All nodes in order of keys, which ascend: so none comes twice, whatever the count says.
+    fn nodes(&self) -> impl Iterator<Item = Result<&Node<K, V>>> {
+        let mut last: Option<K> = None;
         let mut at = self.root.get().and_then(|root| root.map(leftmost).transpose());
         let mut left = self.len();
         core::iter::from_fn(move || {
@@ -302,12 +334,13 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> RbTree<K, V> {
                 Ok(node) => node?,
                 Err(error) => return Some(Err(error)),
             };
-            if left == 0 {
-                return Some(Err(damaged(self, "a tree without a cycle")));
+            let key = node.key.get();
+            if left == 0 || last.is_some_and(|last| key <= last) {
+                return Some(Err(damaged(node, "a tree in order, without a cycle")));
             }
-            left -= 1;
+            (left, last) = (left - 1, Some(key));
             at = successor(node);
-            Some(Ok((node.key.get(), node.value.get())))
+            Some(Ok(node))
         })
     }
 

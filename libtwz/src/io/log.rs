@@ -7,7 +7,7 @@
 //! oldest records go.
 
 use crate::PCell;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::persist;
 use crate::sync::{Mutex, MutexGuard};
@@ -19,6 +19,7 @@ use alloc::vec::Vec;
 
 /// Bytes before a record's text.
 const HEAD: usize = 16;
+const ENDS: &str = "a log that is not longer than its ring";
 
 /// One record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,10 +82,12 @@ impl<const N: usize> LogRing<N> {
         record.resize((HEAD + len).next_multiple_of(8), 0);
         let ends = self.ends.lock()?;
         let end = ends.end.get();
+        let after = end.checked_add(record.len() as u64).ok_or_else(|| damaged(&ends.end, ENDS))?;
         // 1. The oldest records make room, durably, before their bytes change.
-        while end.wrapping_sub(ends.start.get()) + record.len() as u64 > N as u64 {
-            let oldest = self.read_at(&ends, ends.start.get())?;
-            set(&ends.start, ends.start.get() + (HEAD + oldest.text.len()).next_multiple_of(8) as u64);
+        while Self::used(&ends)? > (N - record.len()) as u64 {
+            let start = ends.start.get();
+            let oldest = self.read_at(&ends, start)?;
+            set(&ends.start, start.wrapping_add((HEAD + oldest.text.len()).next_multiple_of(8) as u64));
         }
         // 2. The record.
         self.pieces(end, record.len(), |window, at, done, piece| {
@@ -93,8 +96,14 @@ impl<const N: usize> LogRing<N> {
         })?;
         persist::fence();
         // 3. Commit point.
-        set(&ends.end, end + record.len() as u64);
+        set(&ends.end, after);
         Ok(())
+    }
+
+    /// Bytes between the ends.
+    fn used(ends: &Ends) -> Result<u64> {
+        let used = ends.end.get().checked_sub(ends.start.get()).filter(|used| *used <= N as u64);
+        used.ok_or_else(|| damaged(ends, ENDS))
     }
 
     fn pieces(
@@ -107,7 +116,7 @@ impl<const N: usize> LogRing<N> {
         let window = Window::around(address)?;
         let mut done = 0;
         while done < bytes {
-            let at = usize::try_from((start + done as u64) % N as u64).unwrap_or(0);
+            let at = usize::try_from(start.wrapping_add(done as u64) % N as u64).unwrap_or(0);
             let piece = (bytes - done).min(N - at);
             with(window, (address & SLOT_MASK) + at, done, piece);
             done += piece;
@@ -116,23 +125,24 @@ impl<const N: usize> LogRing<N> {
     }
 
     fn read_at(&self, ends: &MutexGuard<'_, Ends>, at: u64) -> Result<Record> {
-        let damaged = |expected| Error::Damaged {
-            object: crate::view::id_at(self.bytes.as_ptr().addr()),
-            offset: 0,
-            expected,
-        };
         let mut head = [0; HEAD];
         self.copy_out(at, &mut head)?;
         let [a, b, c, d, e, f, g, h, time @ ..] = head;
         let len = u32::from_le_bytes([a, b, c, d]) as usize;
         let left = usize::try_from(ends.end.get().wrapping_sub(at)).unwrap_or(0);
         if len > N / 2 || HEAD + len > left {
-            return Err(damaged("a log record that ends before the log does"));
+            return Err(self.damaged_at(at, "a log record that ends before the log does"));
         }
         let mut text = vec![0; len];
-        self.copy_out(at + HEAD as u64, &mut text)?;
-        let text = String::from_utf8(text).map_err(|_| damaged("a log record in UTF-8"))?;
+        self.copy_out(at.wrapping_add(HEAD as u64), &mut text)?;
+        let text = String::from_utf8(text).map_err(|_| self.damaged_at(at, "a log record in UTF-8"))?;
         Ok(Record { level: u32::from_le_bytes([e, f, g, h]), time: u64::from_le_bytes(time), text })
+    }
+
+    /// The error for the record `at`.
+    fn damaged_at(&self, at: u64, expected: &'static str) -> Error {
+        let index = usize::try_from(at % N as u64).unwrap_or(0);
+        damaged(&self.bytes[index], expected)
     }
 
     fn copy_out(&self, at: u64, into: &mut [u8]) -> Result<()> {
@@ -149,18 +159,11 @@ impl<const N: usize> LogRing<N> {
     pub fn records(&self) -> Result<Vec<Record>> {
         let ends = self.ends.lock()?;
         let (mut at, end) = (ends.start.get(), ends.end.get());
-        if end.wrapping_sub(at) > N as u64 {
-            let object = crate::view::id_at(self.bytes.as_ptr().addr());
-            return Err(Error::Damaged {
-                object,
-                offset: 0,
-                expected: "a log that is not longer than its ring",
-            });
-        }
+        Self::used(&ends)?;
         let mut records = Vec::new();
         while at < end {
             let record = self.read_at(&ends, at)?;
-            at += (HEAD + record.text.len()).next_multiple_of(8) as u64;
+            at = at.saturating_add((HEAD + record.text.len()).next_multiple_of(8) as u64);
             records.push(record);
         }
         Ok(records)

@@ -10,7 +10,7 @@
 //!   [`crate::sync::Channel`].
 
 use super::event::Bell;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::sync::Word;
 use crate::sys::{Platform, Seam};
@@ -74,7 +74,7 @@ impl<T: Invariant + Copy, const N: usize> Queue<T, N> {
     /// Puts an entry in.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] when the queue is full.
+    /// [`Error::WouldBlock`] when the queue is full; [`Error::Damaged`].
     pub fn submit(&self, entry: T) -> Result<()> {
         let mut turn = self.tail.load(Ordering::Relaxed);
         loop {
@@ -97,7 +97,12 @@ impl<T: Invariant + Copy, const N: usize> Queue<T, N> {
             } else if sequence.wrapping_sub(turn).cast_signed() < 0 {
                 return Err(Error::WouldBlock);
             } else {
-                turn = self.tail.load(Ordering::Relaxed);
+                // Whoever published it moved the tail before, and the sequence was read with Acquire.
+                let now = self.tail.load(Ordering::Relaxed);
+                if now == turn {
+                    return Err(damaged(&self.sequences[at], "a sequence that the queue's tail has come to"));
+                }
+                turn = now;
             }
         }
         self.arrived.fetch_add(1, Ordering::Release);

@@ -4,7 +4,7 @@
 //! one piece.
 
 use super::event::Bell;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::persist;
 use crate::sync::{Condvar, Mutex, MutexGuard};
@@ -61,15 +61,7 @@ impl<const N: usize> Stream<N> {
     fn waiting(state: &State) -> Result<usize> {
         let waiting =
             usize::try_from(state.written.get().wrapping_sub(state.read.get())).unwrap_or(usize::MAX);
-        if waiting <= N {
-            Ok(waiting)
-        } else {
-            Err(Error::Damaged {
-                object: crate::ObjectId::NULL,
-                offset: 0,
-                expected: "at most N bytes in a stream",
-            })
-        }
+        if waiting <= N { Ok(waiting) } else { Err(damaged(state, "at most N bytes in a stream")) }
     }
 
     /// Writes some of `from`, at least one byte, waiting for room; returns how many.
@@ -138,7 +130,7 @@ impl<const N: usize> Stream<N> {
         let window = Window::around(address)?;
         let mut done = 0;
         while done < count {
-            let at = usize::try_from((start + done as u64) % N as u64).unwrap_or(0);
+            let at = usize::try_from(start.wrapping_add(done as u64) % N as u64).unwrap_or(0);
             let piece = (count - done).min(N - at);
             with(window, (address & SLOT_MASK) + at, done, piece);
             done += piece;

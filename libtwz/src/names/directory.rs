@@ -13,7 +13,7 @@
 //! ```
 
 use crate::collections::{HashMap, String};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::object::{Object, ObjectBuilder};
 use crate::ptr::{GlobalPtr, InvPtr};
@@ -27,6 +27,7 @@ use alloc::vec::Vec;
 pub const NAME_MAX: usize = 255;
 /// Records with one hash before they are taken for a cycle.
 const CHAIN_MAX: usize = 1000;
+const CHAIN: &str = "a chain of records without a cycle";
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 const KIND_OBJECT: u64 = 1;
@@ -87,7 +88,8 @@ impl Directory {
 
     fn find(&self, name: &str, rights: Rights) -> Result<Option<&Record>> {
         let Some(first) = self.names.get(&hash(name))? else { return Ok(None) };
-        let mut at = Some(first.resolve(rights)?);
+        let first = first.resolve(rights)?;
+        let mut at = Some(first);
         for _ in 0..CHAIN_MAX {
             let Some(record) = at else { return Ok(None) };
             if record.name.get()? == name {
@@ -95,7 +97,7 @@ impl Directory {
             }
             at = record.next.get()?;
         }
-        Err(Error::Damaged { object: first.id(), offset: 0, expected: "a chain of records without a cycle" })
+        Err(damaged(first, CHAIN))
     }
 
     /// Gives a name that is not there.
@@ -164,11 +166,15 @@ impl Directory {
             let mut all = Vec::new();
             for item in self.names.iter() {
                 let (_, first) = item?;
-                let mut at = Some(first.resolve(rights)?);
+                let first = first.resolve(rights)?;
+                let mut at = Some(first);
                 for _ in 0..CHAIN_MAX {
                     let Some(record) = at else { break };
                     all.push((record.name.get()?, record.entry()?));
                     at = record.next.get()?;
+                }
+                if at.is_some() {
+                    return Err(damaged(first, CHAIN));
                 }
             }
             all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -188,11 +194,7 @@ impl Record {
             KIND_OBJECT => Ok(Entry::Object(self.target.get())),
             KIND_DIRECTORY => Ok(Entry::Directory(self.target.get())),
             KIND_LINK => Ok(Entry::Link(self.text.get()?)),
-            _ => Err(Error::Damaged {
-                object: crate::view::id_at(core::ptr::from_ref(self).addr()),
-                offset: 0,
-                expected: "a record that is an object, a directory or a link",
-            }),
+            _ => Err(damaged(&self.kind, "a record that is an object, a directory or a link")),
         }
     }
 }

@@ -12,7 +12,7 @@
 
 use super::directory::Directory;
 use super::{Entry, Namespace};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
 use crate::fot;
 use crate::invariant::Invariant;
 use crate::object::{self, Object, ObjectBuilder};
@@ -90,7 +90,7 @@ impl Resolver {
                     Entry::Link(_) => Err(Error::NoSuchName),
                 }
             }
-            _ => Err(Error::Damaged { object: directory, offset: 0, expected: "a known kind of resolver" }),
+            _ => Err(damaged(&self.kind, "a known kind of resolver")),
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::condvar::Condvar;
 use super::mutex::{Mutex, MutexGuard};
 use crate::cell::PCell;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::persist;
 
@@ -31,8 +31,14 @@ struct Counters {
 }
 
 impl Counters {
-    fn waiting(&self) -> u64 {
-        self.sent.get().wrapping_sub(self.received.get())
+    /// Messages that wait, at most `most`.
+    fn waiting(&self, most: usize) -> Result<u64> {
+        let waiting = self.sent.get().wrapping_sub(self.received.get());
+        if waiting <= most as u64 {
+            Ok(waiting)
+        } else {
+            Err(damaged(self, "at most N messages in a channel"))
+        }
     }
 }
 
@@ -56,10 +62,10 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// Sends a message, waiting for a place.
     ///
     /// # Errors
-    /// [`Error::Closed`].
+    /// [`Error::Closed`], [`Error::Damaged`].
     pub fn send(&self, message: T) -> Result<()> {
         let state = self.state.lock()?;
-        while state.waiting() >= N as u64 && state.closed.get() == 0 {
+        while state.waiting(N)? >= N as u64 && state.closed.get() == 0 {
             self.not_full.wait(&state)?;
         }
         self.put(&state, message)
@@ -71,7 +77,7 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// [`Error::WouldBlock`], [`Error::Closed`].
     pub fn try_send(&self, message: T) -> Result<()> {
         let state = self.state.lock()?;
-        if state.waiting() >= N as u64 && state.closed.get() == 0 {
+        if state.waiting(N)? >= N as u64 && state.closed.get() == 0 {
             return Err(Error::WouldBlock);
         }
         self.put(&state, message)
@@ -95,7 +101,7 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// [`Error::Closed`] when it is closed and empty.
     pub fn receive(&self) -> Result<T> {
         let state = self.state.lock()?;
-        while state.waiting() == 0 && state.closed.get() == 0 {
+        while state.waiting(N)? == 0 && state.closed.get() == 0 {
             self.not_empty.wait(&state)?;
         }
         self.take(&state)?.ok_or(Error::Closed)
@@ -112,7 +118,7 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     }
 
     fn take(&self, state: &MutexGuard<'_, Counters>) -> Result<Option<T>> {
-        if state.waiting() == 0 {
+        if state.waiting(N)? == 0 {
             return Ok(None);
         }
         let received = state.received.get();
@@ -128,12 +134,8 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// As [`Mutex::lock`]; [`Error::Damaged`].
     pub fn waiting(&self) -> Result<alloc::vec::Vec<T>> {
         let state = self.state.lock()?;
-        if state.waiting() > N as u64 {
-            let object = crate::view::id_at(core::ptr::from_ref(self).addr());
-            return Err(Error::Damaged { object, offset: 0, expected: "at most N messages in a channel" });
-        }
         let first = state.received.get();
-        (0..state.waiting()).map(|i| Ok(self.place(first.wrapping_add(i))?.get())).collect()
+        (0..state.waiting(N)?).map(|i| Ok(self.place(first.wrapping_add(i))?.get())).collect()
     }
 
     /// Lets nothing more be sent; what was sent can be received.

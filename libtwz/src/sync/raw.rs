@@ -84,6 +84,11 @@ impl<W: Word> RawMutex<W> {
         word & HOLDER == 0 && word & !LOW == self.word.generation()
     }
 
+    /// Whether somebody holds it.
+    pub(crate) fn is_held(&self) -> bool {
+        !self.is_free(self.word.load())
+    }
+
     /// Whether the calling thread holds it.
     #[must_use]
     pub fn is_mine(&self) -> bool {

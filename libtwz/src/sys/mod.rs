@@ -51,7 +51,7 @@ pub struct CreateSpec {
     pub default_rights: Rights,
     /// Object holding the key that signs capabilities for the new one; NULL: the creator's.
     pub key: ObjectId,
-    /// Bytes that need not survive the machine's next start.
+    /// Bytes that need not survive the machine's next start. A Linux process keeps them: its stores have no such kind.
     pub volatile: bool,
 }
 
@@ -62,6 +62,8 @@ pub struct Stat {
     pub allocated: u64,
     /// Rights of everybody, without a capability.
     pub default_rights: Rights,
+    /// The object with the key that signs capabilities for it; NULL for none.
+    pub key: ObjectId,
     /// Rights that this program's context has now; all on Linux, where there are no contexts.
     pub granted: Rights,
 }

@@ -57,9 +57,26 @@ pub struct Tx {
 struct Inner {
     home: Part,
     others: Vec<Part>,
+    /// Objects made for what did not fit.
+    made: Vec<Made>,
     failed: bool,
     ended: bool,
     locked: bool,
+}
+
+/// An object that was made for what did not fit into another; it goes again unless the link to it stays.
+#[derive(Clone, Copy, Debug)]
+struct Made {
+    id: ObjectId,
+    /// The full object, and where in it the link stands.
+    full: Window,
+    link: usize,
+}
+
+impl Made {
+    fn is_linked(&self) -> bool {
+        self.full.load(self.link) == self.id.lo && self.full.load(self.link + 8) == self.id.hi
+    }
 }
 
 /// Which transactions an object has seen: equal states mean that none changed it between.
@@ -103,6 +120,7 @@ impl Tx {
         let inner = Inner {
             home: Part::unlocked(window),
             others: Vec::new(),
+            made: Vec::new(),
             failed: false,
             ended: false,
             locked: false,
@@ -458,8 +476,15 @@ impl Drop for Tx {
         if !inner.ended {
             inner.undo();
         }
+        let mut made = core::mem::take(&mut inner.made);
+        made.retain(|made| !made.is_linked());
         for part in inner.parts() {
             part.unlock();
+        }
+        for orphan in made {
+            // SAFETY: blocks in it were given out by this transaction only, which undid that; nothing leads to it.
+            // That it cannot be deleted is the lesser error.
+            let _ = unsafe { crate::object::discard(orphan.id) };
         }
     }
 }
@@ -546,11 +571,12 @@ impl Inner {
         if !next.is_null() {
             return view::map(next, READ_WRITE);
         }
-        let made = crate::object::create_overflow(capacity).map_err(|error| match error {
+        let made = crate::object::create_overflow(full, capacity).map_err(|error| match error {
             Error::OutOfSpace(_) => Error::OutOfSpace(full),
             other => other,
         })?;
         let window = self.part_mut(index).window();
+        self.made.push(Made { id: made, full: window, link: next_at });
         self.record(window.base() + next_at, 16)?;
         self.settle()?;
         window.store(next_at, made.lo);
@@ -624,9 +650,21 @@ impl Inner {
 /// # Errors
 /// As [`Tx::start`].
 pub fn checkpoint(window: Window) -> Result<()> {
+    while_quiet(window, || Ok(()))
+}
+
+/// Runs `body` while no transaction of the object at `window` can run, with its log empty.
+pub(crate) fn while_quiet<R>(window: Window, body: impl FnOnce() -> Result<R>) -> Result<R> {
     let mut part = Part::unlocked(window);
     part.lock()?;
     part.checkpoint();
+    part.leave_tail(); // as whoever copies the object now must find it
+    let result = body();
     part.unlock();
-    Ok(())
+    result
+}
+
+/// What transactions an object has seen, also if none in this boot; `None` while one has it.
+pub(crate) fn settled_state(log: &Log) -> Option<State> {
+    (!part::lock_of(log).is_held()).then(|| log.state())
 }

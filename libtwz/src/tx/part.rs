@@ -134,9 +134,15 @@ impl Part {
         }
     }
 
+    /// Leaves the tail for the next holder of the lock.
+    #[inline]
+    pub(super) fn leave_tail(&self) {
+        self.log.set_tail(self.at);
+    }
+
     #[inline]
     pub(super) fn unlock(&self) {
-        self.log.set_tail(self.at);
+        self.leave_tail();
         lock_of(&self.log).unlock();
     }
 

@@ -129,6 +129,7 @@ unsafe impl Seam for Guest {
         Ok(Stat {
             allocated: stat.allocated_bytes,
             default_rights: Rights::from_bits_truncate(stat.default_rights),
+            key: stat.key,
             granted: stat.granted(),
         })
     }

@@ -19,7 +19,7 @@ pub struct MemoryStore {
 
 #[derive(Clone, Debug, Default)]
 struct Objects {
-    places: HashMap<ObjectId, (u64, Rights)>,
+    places: HashMap<ObjectId, (u64, CreateSpec)>,
     next: u64,
     free: Vec<u64>,
     root: Option<ObjectId>,
@@ -54,7 +54,7 @@ impl MemoryStore {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn place(&self, id: ObjectId) -> Result<(u64, Rights)> {
+    fn place(&self, id: ObjectId) -> Result<(u64, CreateSpec)> {
         self.objects().places.get(&id).copied().ok_or(Error::NoSuchObject(id))
     }
 
@@ -81,7 +81,7 @@ impl MemoryStore {
         if unsafe { libc::ftruncate(self.file.as_raw_fd(), end) } != 0 {
             return Err(last_error("grow the memory file"));
         }
-        objects.places.insert(id, (place, spec.default_rights));
+        objects.places.insert(id, (place, *spec));
         Ok((id, place))
     }
 
@@ -143,13 +143,13 @@ impl Store for MemoryStore {
     }
 
     fn stat(&self, id: ObjectId) -> Result<Stat> {
-        let (place, default_rights) = self.place(id)?;
+        let (place, CreateSpec { default_rights, key, .. }) = self.place(id)?;
         let mut allocated = 0;
         self.for_data(place, |_, bytes| {
             allocated += bytes;
             Ok(())
         })?;
-        Ok(Stat { allocated, default_rights, granted: Rights::all() })
+        Ok(Stat { allocated, default_rights, key, granted: Rights::all() })
     }
 
     fn piece(&self, id: ObjectId, _offset: u64) -> Result<Piece> {

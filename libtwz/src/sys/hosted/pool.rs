@@ -135,7 +135,7 @@ impl Store for PoolStore {
         }
         let extents = self.object(id)?.extents().map_err(|e| translate(id, &e))?;
         let allocated = extents.iter().map(|extent| extent.len).sum();
-        Ok(Stat { allocated, default_rights: stat.rights, granted: Rights::all() })
+        Ok(Stat { allocated, default_rights: stat.rights, key: stat.key, granted: Rights::all() })
     }
 
     fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
