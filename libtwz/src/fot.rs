@@ -223,6 +223,7 @@ pub(crate) fn forget_table(id: ObjectId) {
     let mut index = INDEX.lock();
     index.tables.remove(&id);
     index.entries.retain(|key, _| key.0 != id);
+    translate::forget_hints();
 }
 
 /// Forgets every table, as a power failure does.
@@ -231,6 +232,7 @@ pub(crate) fn forget_all_tables() {
     let mut index = INDEX.lock();
     index.tables.clear();
     index.entries.clear();
+    translate::forget_hints();
 }
 
 fn claim_word() -> u64 {

@@ -68,7 +68,7 @@ pub use error::{Error, Result};
 pub use invariant::Invariant;
 pub use libtwz_derive::{main, resume};
 pub use object::{Object, ObjectBuilder, TxObject};
-pub use ptr::{GlobalPtr, InvPtr, at};
+pub use ptr::{GlobalPtr, InvPtr, at, follow};
 /// Translation under the paper's name (§3.3); [`InvPtr::get`] does this with a type and checks.
 pub use translate::lea as ptr_lea;
 /// The making of a pointer under the paper's name (§3.3); [`Tx::point`] does this and stores the pointer as a part of a transaction.

@@ -132,6 +132,16 @@ pub fn at<'a, T: Invariant>(holder: Window, pointer: PersistentPtr) -> Result<&'
     target::<T>(holder, pointer, address & !SLOT_MASK).map(reference)
 }
 
+/// What the persistent pointer that stands in a word of the object at `holder` leads to: [`at`] for programs with links of their own.
+///
+/// # Errors
+/// As [`at`].
+#[inline(always)]
+pub fn follow<'a, T: Invariant>(holder: Window, place: &AtomicU64) -> Result<Option<&'a T>> {
+    let (pointer, base) = translate::base_at(holder, place);
+    if pointer.is_null() { Ok(None) } else { target::<T>(holder, pointer, base?).map(reference).map(Some) }
+}
+
 /// The `T` at an address in an object, with bounds and alignment checked.
 ///
 /// # Errors

@@ -11,6 +11,8 @@
 //!   a filler reads the count *before* the FOT entry and fills, under the same lock, only if it still is that.
 //!   So a filler that read the old FOT entry either fails or is emptied. Other programs compare the shared epoch on each
 //!   translation and drop everything when it was raised.
+//! - The way back, from an object to the holder's FOT entry for it, is remembered too ([`HINTS`]), under the same rule: whoever changes
+//!   an entry empties the hints after it, and a hint is filled only if nothing was forgotten since before its entry was looked for.
 //! - **T2** what is returned lies in a slot of `libtwz`'s, whatever the pointer was.
 //!
 //! Rows are [`ROW_BYTES`] apart, an odd number of cache lines: rows of all objects aligned alike would fall into the
@@ -42,6 +44,41 @@ static CHANGES: Lock<u64> = Lock::new(0);
 
 /// The shared epoch that this program's rows belong to.
 static EPOCH: AtomicU64 = AtomicU64::new(0);
+
+/// Which FOT entry of a holder leads to a target, by both slots: so that storing a pointer need not look for it. A word is 0 or
+/// [`HINT`], the slots' numbers and the entry's.
+static HINTS: [AtomicU64; HINT_COUNT] = [const { AtomicU64::new(0) }; HINT_COUNT];
+const HINT_COUNT: usize = 1024;
+const HINT: u64 = 1 << 63;
+/// Bits of an entry's number in a hint: those of an [`fot`] index that are used for any but the largest tables.
+const HINT_INDEX_BITS: u32 = 16;
+/// Bits of a slot's number.
+const HINT_SLOT_BITS: u32 = 20;
+const _: () =
+    assert!(Platform::SLOT_COUNT <= 1 << HINT_SLOT_BITS && HINT_INDEX_BITS + 2 * HINT_SLOT_BITS < 63);
+
+/// The place of a hint, and the hint but for the entry's number.
+#[inline]
+fn hint_for(holder: Window, target: Window) -> (&'static AtomicU64, u64) {
+    let number = |window: Window| (window.slot() - Platform::FIRST_SLOT) as u64;
+    let hint =
+        HINT | number(holder) << (HINT_INDEX_BITS + HINT_SLOT_BITS) | number(target) << HINT_INDEX_BITS;
+    (&HINTS[(holder.slot() << 5 ^ target.slot()) % HINT_COUNT], hint)
+}
+
+/// Empties all hints, after FOT entries were changed in another way than by [`fot::change`].
+pub(crate) fn forget_hints() {
+    let mut changes = CHANGES.lock();
+    *changes += 1;
+    clear_hints();
+}
+
+/// The caller holds [`CHANGES`] and counted.
+fn clear_hints() {
+    for hint in &HINTS {
+        hint.store(0, Ordering::Release);
+    }
+}
 
 #[inline(always)]
 fn row_entry(window: Window, index: usize) -> &'static AtomicU64 {
@@ -211,11 +248,12 @@ pub(crate) fn names_changed() {
 
 /// Empties the cached translation of FOT entry `index` of the object at `holder`, after the entry was changed.
 pub(crate) fn forget(holder: Window, index: u32) {
+    let mut changes = CHANGES.lock();
+    *changes += 1;
+    clear_hints();
     if index as usize >= ROW_ENTRIES {
         return;
     }
-    let mut changes = CHANGES.lock();
-    *changes += 1;
     row_entry(holder, index as usize).store(0, Ordering::Release);
 }
 
@@ -223,6 +261,7 @@ pub(crate) fn forget(holder: Window, index: u32) {
 pub(crate) fn forget_all(used: usize) {
     let mut changes = CHANGES.lock();
     *changes += 1;
+    clear_hints();
     for slot in Platform::FIRST_SLOT..Platform::FIRST_SLOT + used {
         if view::row_is_used(slot)
             && let Some(window) = Window::of_slot(slot)
@@ -264,16 +303,39 @@ pub fn split(address: usize) -> Result<(Window, u32)> {
 ///
 /// # Errors
 /// [`Error::NotInObject`]; [`Error::OutOfFotEntries`].
+#[inline]
 pub fn persistent(holder: Window, target: usize) -> Result<PersistentPtr> {
     let (window, offset) = split(target)?;
     if window == holder {
         return Ok(PersistentPtr::new(0, offset));
     }
-    let (id, rights) = view::what_is_at(window)?;
-    if id == view::what_is_at(holder)?.0 {
-        return Ok(PersistentPtr::new(0, offset)); // the same object, mapped twice
+    let (place, wanted) = hint_for(holder, window);
+    let hint = place.load(Ordering::Acquire);
+    if hint >> HINT_INDEX_BITS == wanted >> HINT_INDEX_BITS && !is_stale() {
+        #[allow(clippy::cast_possible_truncation, reason = "16 bits")]
+        return Ok(PersistentPtr::new((hint & ((1 << HINT_INDEX_BITS) - 1)) as u32, offset));
     }
-    Ok(PersistentPtr::new(fot::insert(holder, id, rights)?, offset))
+    Ok(PersistentPtr::new(entry_for(holder, window)?, offset))
+}
+
+/// The number of the FOT entry of the object at `holder` for the one at `target`; makes it if need be, and notes it.
+#[inline(never)]
+fn entry_for(holder: Window, target: Window) -> Result<u32> {
+    if is_stale() {
+        catch_up();
+    }
+    let before = *CHANGES.lock(); // T1: before the FOT entry
+    let (id, rights) = view::what_is_at(target)?;
+    if id == view::what_is_at(holder)?.0 {
+        return Ok(0); // the same object, mapped twice
+    }
+    let index = fot::insert(holder, id, rights)?;
+    let changes = CHANGES.lock();
+    if *changes == before && index < 1 << HINT_INDEX_BITS {
+        let (place, hint) = hint_for(holder, target);
+        place.store(hint | u64::from(index), Ordering::Release);
+    }
+    Ok(index)
 }
 
 const _: () = assert!(SLOT_SHIFT == 30 && (ROW_BYTES / 64) % 2 == 1);

@@ -107,6 +107,38 @@ fn a_changed_entry_moves_every_pointer() {
 }
 
 #[test]
+fn a_pointer_that_is_stored_does_not_use_an_entry_that_was_changed() {
+    let a = ObjectBuilder::new().build(node(0)).unwrap();
+    let targets: Vec<_> = (0..3).map(|i| ObjectBuilder::new().build(node(i)).unwrap()).collect();
+    let store = |i: usize| {
+        let address = core::ptr::from_ref(targets[i].base()).addr();
+        let pointer = translate::persistent(a.window(), address).unwrap();
+        assert_eq!(translate::lea(a.window(), pointer).unwrap(), address, "target {i}");
+        pointer.index()
+    };
+    let first = store(0);
+    assert_eq!((store(0), store(1) != first), (first, true), "an entry for each, used again");
+    // The entry that was for target 0 leads to target 2, which needs none of its own then.
+    fot::change(a.window(), first, fot::Target::Id(targets[2].id()), RW).unwrap();
+    let second = store(0);
+    assert_ne!(second, first);
+    assert_eq!((store(0), fot::read(a.window(), second).unwrap().target), (second, targets[0].id()));
+    // A name that leads to the same object is another entry: it may lead elsewhere tomorrow.
+    let name = a.tx(|tx| tx.alloc([4_u64, u64::from_le_bytes(*b"/tgt\0\0\0\0")])).unwrap();
+    let (_, at) = translate::split(core::ptr::from_ref(name).addr()).unwrap();
+    fot::change(a.window(), second, fot::Target::Name(at, 0), RW).unwrap();
+    assert_ne!(store(0), second);
+    // Gone from the view, and its slot given to another object: still the right one.
+    // SAFETY: no reference into the object is used afterwards.
+    unsafe { view::unmap(targets[1].id()) };
+    let other = ObjectBuilder::new().build(node(9)).unwrap();
+    let address = core::ptr::from_ref(other.base()).addr();
+    let pointer = translate::persistent(a.window(), address).unwrap();
+    assert_eq!(translate::lea(a.window(), pointer).unwrap(), address);
+    assert_eq!(fot::read(a.window(), pointer.index()).unwrap().target, other.id());
+}
+
+#[test]
 fn no_thread_sees_a_stale_translation() {
     let a = ObjectBuilder::new().build(node(0)).unwrap();
     let targets: Vec<_> = (0..2).map(|i| ObjectBuilder::new().uncoloured().build(node(i)).unwrap()).collect();

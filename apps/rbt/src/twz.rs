@@ -89,12 +89,8 @@ impl Pointers for Twz {
 
     #[inline]
     fn follow(&self, link: &Link) -> Result<Option<&Node>, Error> {
-        let pointer = PersistentPtr(link.load(Ordering::Relaxed));
-        if pointer.is_null() {
-            return Ok(None);
-        }
         let holder = Window::around(core::ptr::from_ref(link).addr()).map_err(|_| Error::Damaged)?;
-        at(holder, pointer).map(Some).map_err(|_| Error::Damaged)
+        libtwz::follow(holder, link).map_err(|_| Error::Damaged)
     }
 
     #[inline]

@@ -24,7 +24,9 @@
 //! - **L1** batches are read from chunk 0 until one does not check out or has not the next sequence number; those are all
 //!   that count. A torn batch and what follows it were not fenced, so nothing relied on them.
 //! - A transaction is `Undo*`, then `Redo* Commit` or `Abort`, or nothing more: then it is *trailing*.
-//! - Written around the cache in whole lines: measured 2 to 3 times cheaper than parts of lines, and than write-back.
+//! - Whole lines, whatever a batch needs. Up to [`BY_CACHE`] bytes they are stored and written back: the line was fetched while the transaction ran,
+//!   and the fence waits 40 to 60 ns less for it than for one that goes around the cache. Longer batches go around it: each further line is
+//!   cheaper so.
 //! - Never torn: `epoch`, `floor` (one word each). Tearable: batches since the last fence.
 
 use super::check::Check;
@@ -50,6 +52,8 @@ const DIRTY: usize = 128;
 pub(crate) const HEADER_BYTES: usize = DIRTY + DIRTY_PLACES * 4;
 /// Most words of one batch: fits any chunk but the first.
 const BATCH_WORDS: usize = 2048;
+/// Batches of at most so many bytes go through the cache.
+const BY_CACHE: usize = 4 * LINE;
 /// Logs smaller than this grow when transactions have used them up; larger ones only for a transaction that needs it.
 const GROW_TO: usize = CHUNK_BYTES;
 /// Logs smaller than this are used up to the last sixteenth before a checkpoint, larger ones to the half.
@@ -353,17 +357,18 @@ impl Log {
             *place = *word;
         }
         (line[0], line[1]) = (check.end(), head);
-        self.put_line(to.at, &line);
+        let by_cache = bytes <= BY_CACHE;
+        self.put_line(to.at, &line, by_cache);
         let mut at = to.at + LINE;
         let (lines, last) = rest.as_chunks::<8>();
         for line in lines {
-            self.put_line(at, line);
+            self.put_line(at, line, by_cache);
             at += LINE;
         }
         if !last.is_empty() {
             let mut line = [0; 8];
             line[..last.len()].copy_from_slice(last);
-            self.put_line(at, &line);
+            self.put_line(at, &line, by_cache);
         }
         to.at += bytes;
         to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
@@ -372,9 +377,23 @@ impl Log {
 
     #[inline(always)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn put_line(&self, at: usize, line: &[u64; 8]) {
+    fn put_line(&self, at: usize, line: &[u64; 8], by_cache: bool) {
+        if by_cache {
+            for (place, word) in (at..).step_by(8).zip(line) {
+                self.window.store(place, *word);
+            }
+            self.window.flush(at, LINE);
+            return;
+        }
         #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
         persist::store_line(self.window, at as u32, line);
+    }
+
+    /// Has the lines fetched that a small batch goes to: they come before it does.
+    #[inline(always)]
+    pub(crate) fn expect_batch(&self, to: Position) {
+        self.window.expect_store(to.at);
+        self.window.expect_store(to.at + LINE);
     }
 
     /// Goes on in the next chunk, which must have room for `bytes`, reserving it if it never was.

@@ -121,6 +121,7 @@ impl Part {
         if log.is_nearly_full(at) {
             self.make_room();
         }
+        log.expect_batch(self.at);
         Ok(())
     }
 

@@ -75,6 +75,12 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "tx/part.rs",
+        "log.append(at, Kind::Abort",
+        "flush behind fence",
+        "one thread: its next fence covers the batch",
+    ),
+    (
+        "tx/part.rs",
         "log.append(",
         "store before fence",
         "a batch counts as a whole: its first word alone is nothing",
