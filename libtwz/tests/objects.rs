@@ -4,7 +4,6 @@
 
 use libtwz::PersistentPtr;
 use libtwz::prelude::*;
-use libtwz::sys::{Platform, Seam};
 use libtwz::{Window, fot, persist, translate, view};
 
 #[derive(Invariant)]
@@ -277,19 +276,6 @@ fn an_object_that_goes_on_in_another_is_not_copied() {
         a.tx(|tx| tx.alloc([0_u64; 64]).map(drop)).unwrap();
     }
     assert_eq!(a.copy(Rights::empty()).unwrap_err(), Error::Chained(a.id()));
-}
-
-#[test]
-fn what_does_not_fit_has_the_rights_and_the_key_of_the_full_object() {
-    let key = ObjectBuilder::new().build(node(0)).unwrap().id();
-    let builder = ObjectBuilder::new().data_bytes(4096).default_rights(Rights::READ).key(key);
-    let a = builder.build(node(1)).unwrap();
-    while a.overflow().unwrap().is_null() {
-        a.tx(|tx| tx.alloc([0_u64; 64]).map(drop)).unwrap();
-    }
-    let [full, more] = [a.id(), a.overflow().unwrap()].map(|id| Platform::stat(id).unwrap());
-    assert_eq!((full.default_rights, full.key), (Rights::READ, key));
-    assert_eq!((more.default_rights, more.key), (full.default_rights, full.key));
 }
 
 #[test]

@@ -210,3 +210,19 @@ fn an_object_that_another_only_claims_is_not_deleted_with_it() {
     assert!(libtwz::view::map(theirs, Rights::READ).is_ok());
     b.tx(|tx| (0..30).try_for_each(|_| tx.alloc([0_u64; 64]).map(drop))).unwrap();
 }
+
+#[test]
+fn what_does_not_fit_has_the_rights_and_the_key_of_the_full_object() {
+    use libtwz::sys::{Platform, Seam};
+    let _turn = start();
+    LEFT.store(1000, Ordering::Release);
+    let key = ObjectId::from_u128(77); // only its name counts here
+    let builder = ObjectBuilder::new().data_bytes(4096).default_rights(Rights::READ).key(key);
+    let a = builder.build(PVec::<u64>::new()).unwrap();
+    while a.overflow().unwrap().is_null() {
+        a.tx(|tx| tx.alloc([0_u64; 64]).map(drop)).unwrap();
+    }
+    let [full, more] = [a.id(), a.overflow().unwrap()].map(|id| Platform::stat(id).unwrap());
+    assert_eq!((full.default_rights, full.key), (Rights::READ, key));
+    assert_eq!((more.default_rights, more.key), (full.default_rights, full.key));
+}

@@ -236,7 +236,7 @@ fn garbage_in_the_log_is_survived() {
     let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
     let log = usize::try_from(o.window().load(meta + 24)).unwrap();
     let mut seed = 99_u64;
-    let mut written = std::collections::HashSet::from([1]);
+    let mut written = std::collections::BTreeSet::from([1]);
     for round in 0..300 {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         // The set of dirty lines, and the batches behind it.
