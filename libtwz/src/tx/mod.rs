@@ -85,6 +85,8 @@ impl State {
 #[derive(Debug)]
 struct Savepoint {
     parts: Vec<part::Mark>,
+    /// Whether the transaction had failed before.
+    failed: bool,
 }
 
 impl Tx {
@@ -133,14 +135,14 @@ impl Tx {
     }
 
     /// Runs `body` as a part of this transaction that can fail alone: on `Err` what it changed is put back, and the
-    /// transaction goes on.
+    /// transaction goes on, unless it had failed before.
     ///
     /// # Errors
     /// What `body` says.
     pub fn nested<R>(&self, body: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
         let savepoint = {
             let inner = self.inner.borrow();
-            Savepoint { parts: inner.parts().map(Part::mark).collect() }
+            Savepoint { parts: inner.parts().map(Part::mark).collect(), failed: inner.failed }
         };
         let result = body(self);
         if result.is_err() {
@@ -149,7 +151,7 @@ impl Tx {
             for (i, part) in core::iter::once(home).chain(others).enumerate() {
                 part.undo_to(savepoint.parts.get(i));
             }
-            inner.failed = false;
+            inner.failed = savepoint.failed;
         }
         result
     }
