@@ -19,18 +19,36 @@ use twz_abi::{ObjectId, Rights};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 
-/// Recovers the object at `window` unless that was done in this boot, or somebody is working in it.
+/// Recovers the object at `window` unless that was done in this boot; waits for whoever is doing it.
 pub(crate) fn recover_if_first(window: Window) -> Result<()> {
-    let (log, _) = object::log_of(window)?;
-    let lock = lock_of(&log);
-    let Some(first) = lock.try_take() else { return Ok(()) };
-    let result = if first.0 { recover_locked(&log) } else { Ok(()) };
-    lock.unlock();
+    recover_once(&object::log_of(window)?.0, recover_locked)
+}
+
+fn recover_once(log: &Log, recover: impl FnOnce(&Log) -> Result<()>) -> Result<()> {
+    let lock = lock_of(log);
+    if lock.take_unrecovered() {
+        end(log, recover(log))?;
+        lock.unlock();
+    }
+    Ok(())
+}
+
+/// Recovers an object whose lock the caller has taken for the first time in this boot. On `Err` the lock is free, and the next holder
+/// is the first again: what is half changed is seen by no transaction.
+pub(super) fn recover_taken(log: &Log) -> Result<()> {
+    end(log, recover_locked(log))
+}
+
+fn end(log: &Log, result: Result<()>) -> Result<()> {
+    let lock = lock_of(log);
+    match result {
+        Ok(()) => lock.set_recovered(),
+        Err(_) => lock.unlock_unrecovered(),
+    }
     result
 }
 
-/// Recovers an object whose lock the caller holds, for the first time in this boot.
-pub(super) fn recover_locked(log: &Log) -> Result<()> {
+fn recover_locked(log: &Log) -> Result<()> {
     log.start_boot();
     let Some(trailing) = replay(log) else { return Ok(()) };
     let me = view::id_at(log.window.base());
@@ -50,21 +68,14 @@ pub(super) fn recover_locked(log: &Log) -> Result<()> {
     Ok(())
 }
 
-/// Sees to it that the deciding log was recovered in this boot.
+/// Sees to it that the deciding log was recovered in this boot: whoever is recovering it may be putting *us* back.
 fn recover_coordinator(id: ObjectId) -> Result<()> {
-    let log = open(id)?;
-    let lock = lock_of(&log);
-    // Whoever is recovering it may be putting *us* back: wait. If we hold it ourselves, it was recovered.
-    let Ok(first) = lock.take() else { return Ok(()) };
-    let result = if !first.0 {
-        Ok(())
-    } else if !log.coordinator().is_null() && replay(&log).is_some_and(|trailing| !trailing.is_empty()) {
-        Err(Error::Damaged { object: id, offset: 0, expected: "a coordinator that has none itself" })
-    } else {
-        recover_locked(&log)
-    };
-    lock.unlock();
-    result
+    recover_once(&open(id)?, |log| {
+        if !log.coordinator().is_null() && replay(log).is_some_and(|trailing| !trailing.is_empty()) {
+            return Err(Error::Damaged { object: id, offset: 0, expected: "a coordinator that has none itself" });
+        }
+        recover_locked(log)
+    })
 }
 
 fn open(id: ObjectId) -> Result<Log> {
