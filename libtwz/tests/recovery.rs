@@ -166,6 +166,35 @@ fn what_could_not_be_recovered_is_not_taken_for_recovered() {
     other.tx(|tx| tx.set(&other.cells[1], 6)).unwrap();
 }
 
+#[test]
+fn a_participant_that_cannot_be_had_is_not_left_behind() {
+    let (_one, gate) = begin();
+    let (home, first, second) = (cells(), cells(), cells());
+    cut_off(&home, &[&first, &second]);
+    for refused in [Error::NotPermitted(first.id()), Error::OutOfSlots] {
+        gate.refuse(&first, refused);
+        assert_eq!(open(&home).map(drop), Err(refused));
+        assert_eq!(open(&second).map(drop), Err(refused), "its coordinator is not recovered");
+        assert_eq!(open(&home).map(drop), Err(refused));
+        simulate::reboot();
+    }
+    gate.admit(&first);
+    assert_eq!(open(&home).unwrap().cells[0].get(), 1);
+    for other in [&first, &second] {
+        assert_eq!(open(other).unwrap().cells[0].get(), 1, "put back");
+    }
+}
+
+#[test]
+fn a_participant_that_is_gone_is_not_missed() {
+    let (_one, gate) = begin();
+    let (home, first, second) = (cells(), cells(), cells());
+    cut_off(&home, &[&first, &second]);
+    gate.refuse(&first, Error::NoSuchObject(first.id()));
+    assert_eq!(open(&home).unwrap().cells[0].get(), 1);
+    assert_eq!(open(&second).unwrap().cells[0].get(), 1);
+}
+
 /// Every opener finds what recovery makes of the object, also while another thread is at it.
 #[test]
 fn a_second_opener_waits_for_the_recovery() {
