@@ -394,8 +394,9 @@ impl<T> Object<T> {
     /// No reference into it may be used any more.
     ///
     /// # Errors
-    /// [`Error::NoSuchObject`], [`Error::Platform`].
+    /// [`Error::NoSuchObject`], [`Error::Platform`]; what recovery says, if that was still to do.
     pub unsafe fn delete(self) -> Result<()> {
+        tx::recover_before_delete(self.id)?;
         Platform::delete(self.id)?;
         // SAFETY: the caller's promise.
         unsafe { view::unmap(self.id) };

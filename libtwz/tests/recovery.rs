@@ -195,6 +195,96 @@ fn a_participant_that_is_gone_is_not_missed() {
     assert_eq!(open(&second).unwrap().cells[0].get(), 1);
 }
 
+/// A pair, and what a power failure at each fence of the first one's transaction over both can leave of it.
+fn change_both(reused: bool) -> ([Object<Cells>; 2], Vec<Contents>) {
+    let (home, other) = (cells(), cells());
+    if reused {
+        // A block that is used again makes the commit end with a checkpoint.
+        let block = home.tx(|tx| tx.alloc([1_u64; 6])).unwrap();
+        // SAFETY: nobody uses it any more.
+        home.tx(|tx| unsafe { tx.free(block) }).unwrap();
+    }
+    KEPT.set(Some((vec![home.window(), other.window()], Vec::new())));
+    home.tx(|tx| {
+        tx.set(&home.cells[0], 2)?;
+        tx.set(&other.cells[0], 2)?;
+        tx.put(&other.cells[1], 2)?;
+        if reused { tx.alloc([2_u64; 6]).map(drop) } else { Ok(()) }
+    })
+    .unwrap();
+    ([home, other], KEPT.take().unwrap().1)
+}
+
+fn fail_power_at(pair: &[Object<Cells>; 2], contents: &Contents) {
+    put_contents(&pair.map(|o| o.window()), contents);
+    simulate::reboot();
+}
+
+#[test]
+fn a_home_that_is_deleted_after_its_recovery_takes_nothing_back() {
+    let (_one, gate) = begin();
+    for reused in [false, true] {
+        let (pair, kept) = change_both(reused);
+        let [home, other] = &pair;
+        let mut values = Vec::new();
+        for contents in kept {
+            fail_power_at(&pair, &contents);
+            let value = open(home).unwrap().cells[0].get();
+            gate.refuse(home, Error::NoSuchObject(home.id()));
+            let o = open(other).unwrap();
+            assert_eq!([0, 1].map(|i| o.cells[i].get()), [value; 2], "after {values:?}");
+            gate.admit(home);
+            open(home).unwrap();
+            values.push(value);
+        }
+        assert!(values.starts_with(&[1, 1]) && values.ends_with(&[2, 2]), "{values:?}");
+    }
+}
+
+#[test]
+fn deleting_an_unrecovered_home_takes_nothing_back() {
+    let (_one, _gate) = begin();
+    let (pair, kept) = change_both(false);
+    let value_after = |contents: &Contents| {
+        fail_power_at(&pair, contents);
+        open(&pair[0]).unwrap().cells[0].get()
+    };
+    let expected: Vec<u64> = kept.iter().map(value_after).collect();
+    assert!(expected.contains(&1) && expected.contains(&2));
+    for (failure, value) in expected.iter().enumerate() {
+        let (pair, kept) = change_both(false);
+        fail_power_at(&pair, &kept[failure]);
+        let reader = Object::<Cells>::open_with(pair[0].id(), Rights::READ).unwrap(); // recovers nothing
+        // SAFETY: no reference into it is used after this.
+        unsafe { reader.delete() }.unwrap();
+        let other = open(&pair[1]).unwrap();
+        assert_eq!([0, 1].map(|i| other.cells[i].get()), [*value; 2], "fence {failure}");
+    }
+}
+
+#[test]
+fn who_may_not_write_a_participant_has_the_home_that_was_committed() {
+    let (_one, gate) = begin();
+    let (pair, kept) = change_both(false);
+    let [home, other] = &pair;
+    let mut committed = 0;
+    for contents in kept {
+        fail_power_at(&pair, &contents);
+        let refused = Error::NotPermitted(other.id());
+        gate.refuse(other, refused);
+        let opened = open(home).map(|o| o.cells[0].get());
+        gate.admit(other);
+        match opened {
+            Ok(value) => committed += usize::from(value == 2),
+            Err(error) => assert_eq!(error, refused, "what was cut off waits"),
+        }
+        let values = [open(home).unwrap(), open(other).unwrap()].map(|o| o.cells[0].get());
+        assert!(values == [1; 2] || values == [2; 2], "{values:?}");
+        assert!(opened.is_err() || opened == Ok(values[0]));
+    }
+    assert!(committed > 1);
+}
+
 /// Every opener finds what recovery makes of the object, also while another thread is at it.
 #[test]
 fn a_second_opener_waits_for_the_recovery() {

@@ -29,7 +29,7 @@ mod part;
 mod recover;
 
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
-pub(crate) use recover::recover_if_first;
+pub(crate) use recover::{recover_before_delete, recover_if_first};
 
 use crate::cell::PCell;
 use crate::error::{Error, Result};
@@ -581,11 +581,12 @@ impl Inner {
         // 3. What was put off.
         self.home.apply_puts();
         self.ended = true;
-        if self.home.reused_blocks() {
-            self.home.checkpoint();
-        }
         for part in &mut self.others {
             part.checkpoint();
+        }
+        // After the others': until their logs have ended, ours says that they are committed.
+        if self.home.reused_blocks() {
+            self.home.checkpoint();
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 //! 1. Committed transactions are stored again, undone ones put back, in the order of the log. Changes in place since the
 //!    last checkpoint may or may not have been durable; now they are what the log says.
 //! 2. A trailing transaction is put back, newest entry first – unless another log decides about it: that one is recovered first
-//!    (it puts its participants back before its own log ends). If ours still trails then, it was committed, and
+//!    (it puts its participants back, or ends their logs, before its own log ends). If ours still trails then, it was committed, and
 //!    what it changed is durable in place.
 //! 3. Flush, fence, new epoch, fence. Cut off anywhere, it starts again with the same log: storing is idempotent.
 //!
@@ -13,7 +13,10 @@
 //! - **R2** nobody gets an object from [`recover_if_first`] that is not recovered: who comes second waits.
 //! - **R3** another object's log is touched only while it waits for our decision: it trails, names us, and was not recovered in this boot. Whoever
 //!   recovers it meanwhile waits for our lock.
-//! - A participant that was deleted has nothing to put back. With a deleted coordinator all participants are put back, each when it is opened.
+//! - A participant that was deleted has nothing to put back. With a deleted coordinator all participants are put back, each when it is opened;
+//!   [`crate::Object::delete`] has recovered it before, so only what was not committed, or a deletion by other means, comes to that.
+//! - What was committed does not need the participants at once: one that this program may not write keeps its log, and asks when
+//!   it is opened.
 
 use super::log::{Batch, Entry, Kind, Log};
 use super::part::lock_of;
@@ -32,6 +35,15 @@ const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 /// Recovers the object at `window` unless that was done in this boot; waits for whoever is doing it.
 pub(crate) fn recover_if_first(window: Window) -> Result<()> {
     recover_once(&object::log_of(window)?.0, recover_locked)
+}
+
+/// As [`recover_if_first`] for an object that is to be deleted: what it committed is then the participants' own. One that is damaged, or not to
+/// be written by this program, is left as it is.
+pub(crate) fn recover_before_delete(id: ObjectId) -> Result<()> {
+    match open(id).and_then(|log| recover_once(&log, recover_locked)) {
+        Err(Error::Damaged { .. } | Error::NotPermitted(_)) => Ok(()),
+        other => other,
+    }
 }
 
 fn recover_once(log: &Log, recover: impl FnOnce(&Log) -> Result<()>) -> Result<()> {
@@ -60,11 +72,12 @@ fn end(log: &Log, result: Result<()>) -> Result<()> {
 
 fn recover_locked(log: &Log) -> Result<()> {
     log.start_boot();
-    let Some(trailing) = replay(log) else { return Ok(()) };
+    let Some(Found { trailing, committed }) = replay(log) else { return Ok(()) };
     let me = view::id_at(log.window.base());
     crate::fot::forget_table(me);
     let coordinator = log.coordinator();
     if trailing.is_empty() || coordinator.is_null() || coordinator == me {
+        end_participants(log, &committed)?;
         return roll_back(log, &trailing);
     }
     match recover_coordinator(coordinator) {
@@ -102,15 +115,26 @@ fn open(id: ObjectId) -> Result<Log> {
     Ok(object::log_of(window)?.0)
 }
 
-/// Step 1: the trailing transaction's records, or `None` for an empty log.
-fn replay(log: &Log) -> Option<Vec<Batch>> {
+/// What [`replay`] leaves to do.
+struct Found {
+    /// Records of the transaction that has not ended.
+    trailing: Vec<Batch>,
+    /// Who took part in the last transaction, if that was committed.
+    committed: Vec<ObjectId>,
+}
+
+/// Step 1; `None` for an empty log.
+fn replay(log: &Log) -> Option<Found> {
     let mut at = log.start();
     let mut pending = Vec::new();
+    let mut committed = Vec::new();
     while let Some(batch) = log.read(&mut at) {
+        committed.clear(); // a transaction begins when the one before is done everywhere
         match batch.kind {
             Kind::Undo | Kind::Redo => pending.push(batch),
             Kind::Commit => {
                 pending.push(batch);
+                committed = participants(log, &pending);
                 for batch in pending.drain(..).filter(|batch| batch.kind != Kind::Undo) {
                     log.entries(batch).for_each(|entry| log.restore(entry));
                 }
@@ -122,7 +146,7 @@ fn replay(log: &Log) -> Option<Vec<Batch>> {
         }
     }
     pending.retain(|batch| batch.kind == Kind::Undo);
-    (at != log.start()).then_some(pending)
+    (at != log.start()).then_some(Found { trailing: pending, committed })
 }
 
 /// The records of the transaction that has not ended; changes nothing.
@@ -169,6 +193,23 @@ fn waits_for(id: ObjectId, me: ObjectId) -> Result<Option<(Log, Vec<Batch>)>> {
     fence(Ordering::Acquire);
     let waits = !theirs.is_empty() && !lock_of(&other).is_recovered();
     Ok(waits.then_some((other, theirs)))
+}
+
+/// Ends the logs of those who took part in what is committed: what was changed in them is durable in place (**X2**), and stays when
+/// this object is deleted.
+fn end_participants(log: &Log, committed: &[ObjectId]) -> Result<()> {
+    for id in committed {
+        match waits_for(*id, view::id_at(log.window.base())) {
+            Ok(None) => {}
+            Ok(Some((other, _))) => {
+                other.void();
+            }
+            // It may have been done with for long: no reason to keep this object from who may not write that one.
+            Err(Error::NotPermitted(_) | Error::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Steps 2 and 3 for a log that decides itself.
