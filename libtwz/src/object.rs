@@ -469,8 +469,9 @@ impl<T> Object<T> {
     /// No reference into them may be used any more.
     ///
     /// # Errors
-    /// [`Error::NoSuchObject`], [`Error::Platform`]: the first; all that can be deleted are.
+    /// [`Error::NoSuchObject`], [`Error::Platform`]: the first; all that can be deleted are. What recovery says, if that was still to do.
     pub unsafe fn delete(self) -> Result<()> {
+        tx::recover_before_delete(self.id)?;
         Platform::stat(self.id)?; // it is there to be read
         let chained = chained(self.id, self.window);
         // SAFETY: the caller's promise.

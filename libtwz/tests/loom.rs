@@ -182,3 +182,37 @@ fn a_barrier_lets_one_lead() {
         assert_eq!(shared.1.load(Ordering::SeqCst), 1);
     });
 }
+
+/// Whether it is recovered; the first try is in vain.
+fn recover(shared: &(RawMutex<LoomWord>, UnsafeCell<u64>)) -> bool {
+    if !shared.0.take_unrecovered() {
+        // SAFETY: loom checks that nobody writes.
+        shared.1.with(|tries| assert_eq!(unsafe { *tries }, 2));
+        return true;
+    }
+    let tries = shared.1.with_mut(|tries| {
+        // SAFETY: loom checks that nobody else is here.
+        let tries = unsafe { &mut *tries };
+        *tries += 1;
+        *tries
+    });
+    if tries == 1 {
+        shared.0.unlock_unrecovered();
+        return false;
+    }
+    shared.0.set_recovered();
+    assert!(shared.0.is_mine());
+    shared.0.unlock();
+    true
+}
+
+#[test]
+fn a_recovery_is_waited_for_and_tried_again() {
+    model(|| {
+        let shared = Arc::new((RawMutex::on(LoomWord::new(3 << 32 | 5)), UnsafeCell::new(0)));
+        let other = Arc::clone(&shared);
+        let thread = spawn(2, move || while !recover(&other) {});
+        while !recover(&shared) {}
+        thread.join().unwrap();
+    });
+}

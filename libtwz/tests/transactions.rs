@@ -73,6 +73,23 @@ fn a_nested_failure_undoes_its_part() {
 }
 
 #[test]
+fn a_nested_failure_does_not_heal_what_failed_before() {
+    let o = root();
+    let result: Result<()> = o.tx(|tx| {
+        tx.set(&o.a, 5)?;
+        assert!(tx.record_range(8, 8).is_err(), "not in an object: the transaction has failed");
+        let inner = tx.nested(|tx| tx.set(&o.b, 6));
+        assert_eq!(inner, Err(Error::TransactionFailed));
+        let healthy = tx.nested(|_| Ok(()));
+        assert_eq!(healthy, Ok(()));
+        assert_eq!(tx.set(&o.b, 7), Err(Error::TransactionFailed));
+        Ok(())
+    });
+    assert_eq!(result, Err(Error::TransactionFailed));
+    assert_eq!((o.a.get(), o.b.get()), (1, 2));
+}
+
+#[test]
 fn an_abort_after_a_nested_failure_restores_the_start() {
     let o = root();
     let result: Result<()> = o.tx(|tx| {

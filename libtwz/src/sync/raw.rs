@@ -1,16 +1,20 @@
 //! The mutex that everything in `sync` and the transactions stand on.
 //!
 //! ```text
-//!  63            32 31 30                0
-//! +----------------+--+-------------------+
-//! | boot generation|W | holder (0: free)  |
-//! +----------------+--+-------------------+
+//!  63            32 31 30 29             0
+//! +----------------+--+--+----------------+
+//! | boot generation|W |U |holder (0: free)|
+//! +----------------+--+--+----------------+
 //! ```
 //! # Contract
 //! - Stands in an object and excludes all threads of all programs that map it.
 //! - A word of an earlier boot is free: its holder died with the power (W, too: its sleepers did).
 //! - A freed word keeps the boot's number, so that the first holder of each boot is known (and recovers).
-//! - W says that somebody may sleep; whoever frees the word then wakes one.
+//! - U says that the holder is the first of the boot, and what is guarded not recovered yet. Transactions take it away when
+//!   it is ([`RawMutex::set_recovered`]), or leave the word as one of an earlier boot ([`RawMutex::unlock_unrecovered`]); other locks
+//!   lose it when they are freed.
+//! - W says that somebody may sleep; whoever frees the word then wakes one. Those who only wait for the end of U sleep on the same word:
+//!   who ends it wakes all.
 //! - A program that ends while it holds a lock leaves it held until the next boot.
 
 use super::word::{LOW, Word, low};
@@ -33,7 +37,8 @@ unsafe impl Invariant for RawMutex {
 }
 
 const WAITERS: u64 = 1 << 31;
-const HOLDER: u64 = WAITERS - 1;
+const UNRECOVERED: u64 = 1 << 30;
+const HOLDER: u64 = UNRECOVERED - 1;
 /// Tries before sleeping: a holder's critical section is shorter than a sleep.
 const SPINS: u32 = 64;
 
@@ -73,7 +78,7 @@ impl<W: Word> RawMutex<W> {
         let generation = self.word.generation();
         let first = word & !LOW != generation;
         let waiters = if first { 0 } else { word & WAITERS };
-        let mine = generation | waiters | self.word.me();
+        let mine = generation | waiters | unrecovered(first) | self.word.me();
         (self.is_free(word) && self.word.replace(word, mine)).then_some(First(first))
     }
 
@@ -92,7 +97,7 @@ impl<W: Word> RawMutex<W> {
     /// Whether the calling thread holds it.
     #[must_use]
     pub fn is_mine(&self) -> bool {
-        self.word.load() & !WAITERS == self.word.generation() | self.word.me()
+        self.word.load() & !(WAITERS | UNRECOVERED) == self.word.generation() | self.word.me()
     }
 
     /// Takes the lock, sleeping while another thread has it.
@@ -140,8 +145,9 @@ impl<W: Word> RawMutex<W> {
             let generation = self.word.generation();
             if self.is_free(word) {
                 // Whoever slept cannot know whether others do: it takes the word with W.
-                if self.word.replace(word, generation | WAITERS | self.word.me()) {
-                    return Ok(First(word & !LOW != generation));
+                let first = word & !LOW != generation;
+                if self.word.replace(word, generation | WAITERS | unrecovered(first) | self.word.me()) {
+                    return Ok(First(first));
                 }
                 continue;
             }
@@ -162,6 +168,61 @@ impl<W: Word> RawMutex<W> {
             self.word.wake(1);
         }
     }
+
+    /// Whether what it guards was recovered in this boot; what was done for that is visible then.
+    #[inline]
+    pub(crate) fn is_recovered(&self) -> bool {
+        let word = self.word.load();
+        word & !LOW == self.word.generation() && word & UNRECOVERED == 0
+    }
+
+    /// Takes the lock if what it guards was not recovered in this boot, waiting for whoever is recovering it; false when that is done, or
+    /// when it is the caller who is at it. Does not wait for a holder after that.
+    #[doc(hidden)]
+    pub fn take_unrecovered(&self) -> bool {
+        loop {
+            let word = self.word.load();
+            let generation = self.word.generation();
+            let in_this_boot = word & !LOW == generation;
+            if in_this_boot && (word & UNRECOVERED == 0 || word & HOLDER == self.word.me()) {
+                return false;
+            }
+            if self.is_free(word) {
+                if self.word.replace(word, generation | UNRECOVERED | self.word.me()) {
+                    return true;
+                }
+                continue;
+            }
+            let waiting = word | WAITERS;
+            if word == waiting || self.word.replace(word, waiting) {
+                self.word.wait(low(waiting), None);
+            }
+        }
+    }
+
+    /// What it guards is recovered now; the caller holds it, and goes on holding it.
+    #[doc(hidden)]
+    pub fn set_recovered(&self) {
+        self.end_unrecovered(self.word.generation() | self.word.me());
+    }
+
+    /// Frees the lock after a recovery that failed: the next holder is the first again. The caller holds it.
+    #[doc(hidden)]
+    pub fn unlock_unrecovered(&self) {
+        self.end_unrecovered(0); // no boot has that number
+    }
+
+    fn end_unrecovered(&self, word: u64) {
+        if self.word.swap(word) & WAITERS != 0 {
+            self.word.wake(u32::MAX);
+        }
+    }
+}
+
+/// What the word of a lock says whose holder is the `first` of this boot.
+#[inline]
+const fn unrecovered(first: bool) -> u64 {
+    if first { UNRECOVERED } else { 0 }
 }
 
 /// What is left until a moment.

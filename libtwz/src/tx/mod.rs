@@ -29,7 +29,7 @@ mod part;
 mod recover;
 
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
-pub(crate) use recover::recover_if_first;
+pub(crate) use recover::{recover_before_delete, recover_if_first};
 
 use crate::cell::PCell;
 use crate::error::{Error, Result};
@@ -102,6 +102,8 @@ impl State {
 #[derive(Debug)]
 struct Savepoint {
     parts: Vec<part::Mark>,
+    /// Whether the transaction had failed before.
+    failed: bool,
 }
 
 impl Tx {
@@ -151,14 +153,14 @@ impl Tx {
     }
 
     /// Runs `body` as a part of this transaction that can fail alone: on `Err` what it changed is put back, and the
-    /// transaction goes on.
+    /// transaction goes on, unless it had failed before.
     ///
     /// # Errors
     /// What `body` says.
     pub fn nested<R>(&self, body: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
         let savepoint = {
             let inner = self.inner.borrow();
-            Savepoint { parts: inner.parts().map(Part::mark).collect() }
+            Savepoint { parts: inner.parts().map(Part::mark).collect(), failed: inner.failed }
         };
         let result = body(self);
         if result.is_err() {
@@ -167,7 +169,7 @@ impl Tx {
             for (i, part) in core::iter::once(home).chain(others).enumerate() {
                 part.undo_to(savepoint.parts.get(i));
             }
-            inner.failed = false;
+            inner.failed = savepoint.failed;
         }
         result
     }
@@ -605,11 +607,12 @@ impl Inner {
         // 3. What was put off.
         self.home.apply_puts();
         self.ended = true;
-        if self.home.reused_blocks() {
-            self.home.checkpoint();
-        }
         for part in &mut self.others {
             part.checkpoint();
+        }
+        // After the others': until their logs have ended, ours says that they are committed.
+        if self.home.reused_blocks() {
+            self.home.checkpoint();
         }
         Ok(())
     }

@@ -115,8 +115,10 @@ impl Part {
     /// What is to be done when the lock was taken: recover if it is the first time in this boot; make room in the log.
     #[inline(always)]
     fn begin(&mut self, log: Log, arena_at: u64, first_in_boot: bool) -> Result<()> {
-        let at = if first_in_boot { recover::recover_locked(&log) } else { Ok(()) }.and_then(|()| log.tail());
-        let at = at.inspect_err(|_| lock_of(&log).unlock())?;
+        if first_in_boot {
+            recover::recover_taken(&log)?;
+        }
+        let at = log.tail().inspect_err(|_| lock_of(&log).unlock())?;
         (self.log, self.arena_at, self.at) = (log, arena_at, at);
         if log.is_nearly_full(at) {
             self.make_room();

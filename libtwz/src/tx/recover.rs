@@ -3,46 +3,87 @@
 //! 1. Committed transactions are stored again, undone ones put back, in the order of the log. Changes in place since the
 //!    last checkpoint may or may not have been durable; now they are what the log says.
 //! 2. A trailing transaction is put back, newest entry first – unless another log decides about it: that one is recovered first
-//!    (it puts its participants back before its own log ends). If ours still trails then, it was committed, and
+//!    (it puts its participants back, or ends their logs, before its own log ends). If ours still trails then, it was committed, and
 //!    what it changed is durable in place.
 //! 3. Flush, fence, new epoch, fence. Cut off anywhere, it starts again with the same log: storing is idempotent.
+//!
+//! # Contract
+//! - **R1** a log ends only when all that it decides about is done. Where that cannot be (an object that may not be written, no slot), recovery
+//!   fails, and the object stays unrecovered: whoever opens it next tries again.
+//! - **R2** nobody gets an object from [`recover_if_first`] that is not recovered: who comes second waits.
+//! - **R3** another object's log is touched only while it waits for our decision: it trails, names us, and was not recovered in this boot. Whoever
+//!   recovers it meanwhile waits for our lock.
+//! - A participant that was deleted has nothing to put back. With a deleted coordinator all participants are put back, each when it is opened;
+//!   [`crate::Object::delete`] has recovered it before, so only what was not committed, or a deletion by other means, comes to that.
+//! - What was committed does not need the participants at once: one that this program may not write keeps its log, and asks when
+//!   it is opened.
 
 use super::log::{Batch, Entry, Kind, Log};
 use super::part::lock_of;
 use crate::error::{Error, Result};
 use crate::object;
 use crate::persist;
+use crate::sys::{Platform, Seam};
 use crate::view;
 use crate::window::Window;
 use alloc::vec::Vec;
+use core::sync::atomic::{Ordering, fence};
 use twz_abi::{ObjectId, Rights};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 
-/// Recovers the object at `window` unless that was done in this boot, or somebody is working in it.
+/// Recovers the object at `window` unless that was done in this boot; waits for whoever is doing it.
 pub(crate) fn recover_if_first(window: Window) -> Result<()> {
-    let (log, _) = object::log_of(window)?;
-    let lock = lock_of(&log);
-    let Some(first) = lock.try_take() else { return Ok(()) };
-    let result = if first.0 { recover_locked(&log) } else { Ok(()) };
-    lock.unlock();
+    recover_once(&object::log_of(window)?.0, recover_locked)
+}
+
+/// As [`recover_if_first`] for an object that is to be deleted: what it committed is then the participants' own. One that is damaged, or not to
+/// be written by this program, is left as it is.
+pub(crate) fn recover_before_delete(id: ObjectId) -> Result<()> {
+    match open(id).and_then(|log| recover_once(&log, recover_locked)) {
+        Err(Error::Damaged { .. } | Error::NotPermitted(_)) => Ok(()),
+        other => other,
+    }
+}
+
+fn recover_once(log: &Log, recover: impl FnOnce(&Log) -> Result<()>) -> Result<()> {
+    let lock = lock_of(log);
+    if lock.take_unrecovered() {
+        end(log, recover(log))?;
+        lock.unlock();
+    }
+    Ok(())
+}
+
+/// Recovers an object whose lock the caller has taken for the first time in this boot. On `Err` the lock is free, and the next holder
+/// is the first again: what is half changed is seen by no transaction.
+pub(super) fn recover_taken(log: &Log) -> Result<()> {
+    end(log, recover_locked(log))
+}
+
+fn end(log: &Log, result: Result<()>) -> Result<()> {
+    let lock = lock_of(log);
+    match result {
+        Ok(()) => lock.set_recovered(),
+        Err(_) => lock.unlock_unrecovered(),
+    }
     result
 }
 
-/// Recovers an object whose lock the caller holds, for the first time in this boot.
-pub(super) fn recover_locked(log: &Log) -> Result<()> {
+fn recover_locked(log: &Log) -> Result<()> {
     log.start_boot();
-    let Some(trailing) = replay(log) else { return Ok(()) };
+    let Some(Found { trailing, committed }) = replay(log) else { return Ok(()) };
     let me = view::id_at(log.window.base());
     crate::fot::forget_table(me);
     let coordinator = log.coordinator();
     if trailing.is_empty() || coordinator.is_null() || coordinator == me {
+        end_participants(log, &committed)?;
         return roll_back(log, &trailing);
     }
     match recover_coordinator(coordinator) {
         Ok(()) => {}
         // Gone, and with it what it had committed: putting our half back leaves nothing half done.
-        Err(Error::NoSuchObject(_)) => return roll_back(log, &trailing),
+        Err(Error::NoSuchObject(id)) if id == coordinator => return roll_back(log, &trailing),
         Err(error) => return Err(error),
     }
     persist::fence();
@@ -50,36 +91,50 @@ pub(super) fn recover_locked(log: &Log) -> Result<()> {
     Ok(())
 }
 
-/// Sees to it that the deciding log was recovered in this boot.
+/// Sees to it that the deciding log was recovered in this boot: whoever is recovering it may be putting *us* back.
 fn recover_coordinator(id: ObjectId) -> Result<()> {
-    let log = open(id)?;
-    let lock = lock_of(&log);
-    // Whoever is recovering it may be putting *us* back: wait. If we hold it ourselves, it was recovered.
-    let Ok(first) = lock.take() else { return Ok(()) };
-    let result = if !first.0 {
-        Ok(())
-    } else if !log.coordinator().is_null() && replay(&log).is_some_and(|trailing| !trailing.is_empty()) {
-        Err(Error::Damaged { object: id, offset: 0, expected: "a coordinator that has none itself" })
-    } else {
-        recover_locked(&log)
-    };
-    lock.unlock();
-    result
+    recover_once(&open(id)?, |log| {
+        if !log.coordinator().is_null() && !trailing(log).is_empty() {
+            return Err(Error::Damaged {
+                object: id,
+                offset: 0,
+                expected: "a coordinator that has none itself",
+            });
+        }
+        recover_locked(log)
+    })
 }
 
+/// The log of an object that this program can read and write.
 fn open(id: ObjectId) -> Result<Log> {
-    Ok(object::log_of(view::map(id, READ_WRITE)?)?.0)
+    let window = view::map(id, READ_WRITE)?;
+    // A mapping may have more rights than the context, or be of an object that is gone: that would end the program at the first access.
+    if !Platform::stat(id)?.granted.contains(READ_WRITE) {
+        return Err(Error::NotPermitted(id));
+    }
+    Ok(object::log_of(window)?.0)
 }
 
-/// Step 1: the trailing transaction's records, or `None` for an empty log.
-fn replay(log: &Log) -> Option<Vec<Batch>> {
+/// What [`replay`] leaves to do.
+struct Found {
+    /// Records of the transaction that has not ended.
+    trailing: Vec<Batch>,
+    /// Who took part in the last transaction, if that was committed.
+    committed: Vec<ObjectId>,
+}
+
+/// Step 1; `None` for an empty log.
+fn replay(log: &Log) -> Option<Found> {
     let mut at = log.start();
     let mut pending = Vec::new();
+    let mut committed = Vec::new();
     while let Some(batch) = log.read(&mut at) {
+        committed.clear(); // a transaction begins when the one before is done everywhere
         match batch.kind {
             Kind::Undo | Kind::Redo => pending.push(batch),
             Kind::Commit => {
                 pending.push(batch);
+                committed = participants(log, &pending);
                 for batch in pending.drain(..).filter(|batch| batch.kind != Kind::Undo) {
                     log.entries(batch).for_each(|entry| log.restore(entry));
                 }
@@ -91,34 +146,77 @@ fn replay(log: &Log) -> Option<Vec<Batch>> {
         }
     }
     pending.retain(|batch| batch.kind == Kind::Undo);
-    (at != log.start()).then_some(pending)
+    (at != log.start()).then_some(Found { trailing: pending, committed })
 }
 
-/// Puts back what undo batches say, newest first; returns who took part.
-fn put_back(log: &Log, batches: &[Batch]) -> Vec<ObjectId> {
-    let undo = batches.iter().filter(|batch| batch.kind == Kind::Undo);
-    let entries: Vec<Entry> = undo.flat_map(|batch| log.entries(*batch)).collect();
-    let mut participants = Vec::new();
-    for entry in entries.into_iter().rev() {
-        match entry {
-            Entry::Participant(id) => participants.push(id),
-            Entry::Range { .. } => log.restore(entry),
+/// The records of the transaction that has not ended; changes nothing.
+fn trailing(log: &Log) -> Vec<Batch> {
+    let mut at = log.start();
+    let mut records = Vec::new();
+    while let Some(batch) = log.read(&mut at) {
+        match batch.kind {
+            Kind::Undo => records.push(batch),
+            Kind::Redo => {}
+            Kind::Commit | Kind::Abort => records.clear(),
         }
     }
-    participants
+    records
+}
+
+fn undo_entries(log: &Log, batches: &[Batch]) -> Vec<Entry> {
+    let undo = batches.iter().filter(|batch| batch.kind == Kind::Undo);
+    undo.flat_map(|batch| log.entries(*batch)).collect()
+}
+
+fn participants(log: &Log, batches: &[Batch]) -> Vec<ObjectId> {
+    let id = |entry| if let Entry::Participant(id) = entry { Some(id) } else { None };
+    undo_entries(log, batches).into_iter().filter_map(id).collect()
+}
+
+/// Puts back what undo batches say, newest first.
+fn put_back(log: &Log, batches: &[Batch]) {
+    undo_entries(log, batches).into_iter().rev().for_each(|entry| log.restore(entry));
+}
+
+/// The log and the records of `id` if it waits for the decision of the object `me`, whose lock is held (**R3**).
+fn waits_for(id: ObjectId, me: ObjectId) -> Result<Option<(Log, Vec<Batch>)>> {
+    let other = match open(id) {
+        Ok(other) => other,
+        Err(Error::NoSuchObject(_)) => return Ok(None), // gone: there is nothing to put back
+        Err(error) => return Err(error),
+    };
+    if other.coordinator() != me {
+        return Ok(None); // the log is another transaction's by now
+    }
+    let theirs = trailing(&other);
+    // Last: if it is not recovered now, nobody was at work in it while the log was read, nor will be before it is.
+    fence(Ordering::Acquire);
+    let waits = !theirs.is_empty() && !lock_of(&other).is_recovered();
+    Ok(waits.then_some((other, theirs)))
+}
+
+/// Ends the logs of those who took part in what is committed: what was changed in them is durable in place (**X2**), and stays when
+/// this object is deleted.
+fn end_participants(log: &Log, committed: &[ObjectId]) -> Result<()> {
+    for id in committed {
+        match waits_for(*id, view::id_at(log.window.base())) {
+            Ok(None) => {}
+            Ok(Some((other, _))) => {
+                other.void();
+            }
+            // It may have been done with for long: no reason to keep this object from who may not write that one.
+            Err(Error::NotPermitted(_) | Error::Damaged { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Steps 2 and 3 for a log that decides itself.
 fn roll_back(log: &Log, trailing: &[Batch]) -> Result<()> {
-    for id in put_back(log, trailing) {
-        // A participant that is gone, or whose log is another transaction's by now, has nothing to put back.
-        let Ok(other) = open(id) else { continue };
-        if other.coordinator() != view::id_at(log.window.base()) {
-            continue;
-        }
-        if let Some(theirs) = replay(&other)
-            && !theirs.is_empty()
-        {
+    put_back(log, trailing);
+    for id in participants(log, trailing) {
+        if let Some((other, theirs)) = waits_for(id, view::id_at(log.window.base()))? {
             put_back(&other, &theirs); // its log ends when it is opened: it has no coordinator then that is undone
         }
     }

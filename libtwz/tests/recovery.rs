@@ -1,0 +1,333 @@
+//! Recovery that cannot be finished, that others wait for, and whose objects are deleted.
+//!
+//! A machine's next boot is `simulate::reboot`: objects keep what was stored, locks do not. What a power failure may leave of unflushed stores is
+//! the subject of `tests/crash`.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use libtwz::prelude::*;
+use libtwz::simulate::{self, Event};
+use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
+use libtwz::sys::{CreateSpec, Durability, Stat};
+use libtwz::{Window, view};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Cells {
+    cells: [PCell<u64>; 64],
+}
+
+/// Bytes from an object's page 1 on that hold its root, log and allocator.
+const USED: usize = 64 << 10;
+
+fn cells() -> Object<Cells> {
+    let root = Cells { cells: [const { PCell::new(1) }; 64] };
+    ObjectBuilder::new().uncoloured().build(root).unwrap()
+}
+
+/// A store some of whose objects cannot be had.
+struct Gate {
+    memory: MemoryStore,
+    refused: RwLock<HashMap<ObjectId, Error>>,
+}
+
+impl Gate {
+    fn pass(&self, id: ObjectId) -> Result<()> {
+        self.refused.read().unwrap().get(&id).map_or(Ok(()), |error| Err(*error))
+    }
+}
+
+impl Store for Gate {
+    fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
+        self.memory.create(spec)
+    }
+    fn delete(&self, id: ObjectId) -> Result<()> {
+        self.pass(id).and_then(|()| self.memory.delete(id))
+    }
+    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
+        self.memory.copy(source, spec)
+    }
+    fn stat(&self, id: ObjectId) -> Result<Stat> {
+        self.pass(id).and_then(|()| self.memory.stat(id))
+    }
+    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
+        self.memory.piece(id, offset)
+    }
+    fn root(&self) -> Option<ObjectId> {
+        self.memory.root()
+    }
+    fn set_root(&self, id: ObjectId) -> Result<()> {
+        self.memory.set_root(id)
+    }
+    fn durability(&self) -> Durability {
+        self.memory.durability()
+    }
+    fn boot_generation(&self) -> u32 {
+        self.memory.boot_generation()
+    }
+}
+
+type Contents = Vec<Vec<u64>>;
+
+thread_local! {
+    /// Objects whose contents are kept at each fence of this thread, and what was kept.
+    static KEPT: RefCell<Option<(Vec<Window>, Vec<Contents>)>> = const { RefCell::new(None) };
+    /// What this thread does at its next fence.
+    static AT_FENCE: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+/// One test at a time: a reboot is everybody's.
+fn begin() -> (MutexGuard<'static, ()>, Arc<Gate>) {
+    static ONE: Mutex<()> = Mutex::new(());
+    static GATE: OnceLock<Arc<Gate>> = OnceLock::new();
+    let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let gate = GATE.get_or_init(|| {
+        let memory = MemoryStore::with_durability(Durability::Power).unwrap();
+        let gate = Arc::new(Gate { memory, refused: RwLock::default() });
+        use_store(Arc::clone(&gate) as Arc<dyn Store>).unwrap();
+        assert!(simulate::record_with(|event, _| {
+            if event == Event::Fence {
+                KEPT.with_borrow_mut(|kept| {
+                    if let Some((objects, kept)) = kept {
+                        kept.push(contents(objects));
+                    }
+                });
+                if let Some(action) = AT_FENCE.with_borrow_mut(Option::take) {
+                    action();
+                }
+            }
+        }));
+        gate
+    });
+    gate.refused.write().unwrap().clear();
+    (guard, Arc::clone(gate))
+}
+
+fn contents(objects: &[Window]) -> Contents {
+    let words = |o: &Window| (4096..4096 + USED).step_by(8).map(|at| o.load(at)).collect();
+    objects.iter().map(words).collect()
+}
+
+fn put_contents(objects: &[Window], contents: &Contents) {
+    for (o, words) in objects.iter().zip(contents) {
+        words.iter().enumerate().for_each(|(i, word)| o.store(4096 + i * 8, *word));
+    }
+}
+
+impl Gate {
+    /// The object cannot be had from here on: every way to it says `error`.
+    fn refuse(&self, o: &Object<Cells>, error: Error) {
+        self.refused.write().unwrap().insert(o.id(), error);
+        // SAFETY: the tests use no reference to a refused object.
+        unsafe { view::unmap(o.id()) };
+    }
+
+    fn admit(&self, o: &Object<Cells>) {
+        self.refused.write().unwrap().remove(&o.id());
+    }
+}
+
+/// A transaction of `home` that is cut off after it changed cell 0 of all to 900.
+fn cut_off(home: &Object<Cells>, others: &[&Object<Cells>]) {
+    let tx = home.begin().unwrap();
+    tx.set(&home.cells[0], 900).unwrap();
+    for other in others {
+        tx.set(&other.cells[0], 900).unwrap();
+    }
+    std::mem::forget(tx);
+    simulate::reboot();
+}
+
+fn open(o: &Object<Cells>) -> Result<Object<Cells>> {
+    Object::open(o.id())
+}
+
+#[test]
+fn what_could_not_be_recovered_is_not_taken_for_recovered() {
+    let (_one, gate) = begin();
+    let (home, other) = (cells(), cells());
+    cut_off(&home, &[&other]);
+    let refused = Error::NotPermitted(home.id());
+    gate.refuse(&home, refused);
+    assert_eq!(open(&other).map(drop), Err(refused));
+    assert_eq!(open(&other).map(drop), Err(refused), "a second time");
+    assert_eq!(other.tx(|tx| tx.set(&other.cells[1], 5)), Err(refused), "nor by a transaction");
+    let third = cells();
+    let joined = third.tx(|tx| tx.set(&third.cells[0], 5).and_then(|()| tx.set(&other.cells[1], 5)));
+    assert_eq!(joined, Err(refused), "nor as a part of one");
+    gate.admit(&home);
+    assert_eq!(open(&other).unwrap().cells[0].get(), 1, "put back");
+    assert_eq!(open(&home).unwrap().cells[0].get(), 1);
+    other.tx(|tx| tx.set(&other.cells[1], 6)).unwrap();
+}
+
+#[test]
+fn a_participant_that_cannot_be_had_is_not_left_behind() {
+    let (_one, gate) = begin();
+    let (home, first, second) = (cells(), cells(), cells());
+    cut_off(&home, &[&first, &second]);
+    for refused in [Error::NotPermitted(first.id()), Error::OutOfSlots] {
+        gate.refuse(&first, refused);
+        assert_eq!(open(&home).map(drop), Err(refused));
+        assert_eq!(open(&second).map(drop), Err(refused), "its coordinator is not recovered");
+        assert_eq!(open(&home).map(drop), Err(refused));
+        simulate::reboot();
+    }
+    gate.admit(&first);
+    assert_eq!(open(&home).unwrap().cells[0].get(), 1);
+    for other in [&first, &second] {
+        assert_eq!(open(other).unwrap().cells[0].get(), 1, "put back");
+    }
+}
+
+#[test]
+fn a_participant_that_is_gone_is_not_missed() {
+    let (_one, gate) = begin();
+    let (home, first, second) = (cells(), cells(), cells());
+    cut_off(&home, &[&first, &second]);
+    gate.refuse(&first, Error::NoSuchObject(first.id()));
+    assert_eq!(open(&home).unwrap().cells[0].get(), 1);
+    assert_eq!(open(&second).unwrap().cells[0].get(), 1);
+}
+
+/// A pair, and what a power failure at each fence of the first one's transaction over both can leave of it.
+fn change_both(reused: bool) -> ([Object<Cells>; 2], Vec<Contents>) {
+    let (home, other) = (cells(), cells());
+    if reused {
+        // A block that is used again makes the commit end with a checkpoint.
+        let block = home.tx(|tx| tx.alloc([1_u64; 6])).unwrap();
+        // SAFETY: nobody uses it any more.
+        home.tx(|tx| unsafe { tx.free(block) }).unwrap();
+    }
+    KEPT.set(Some((vec![home.window(), other.window()], Vec::new())));
+    home.tx(|tx| {
+        tx.set(&home.cells[0], 2)?;
+        tx.set(&other.cells[0], 2)?;
+        tx.put(&other.cells[1], 2)?;
+        if reused { tx.alloc([2_u64; 6]).map(drop) } else { Ok(()) }
+    })
+    .unwrap();
+    ([home, other], KEPT.take().unwrap().1)
+}
+
+fn fail_power_at(pair: &[Object<Cells>; 2], contents: &Contents) {
+    put_contents(&pair.map(|o| o.window()), contents);
+    simulate::reboot();
+}
+
+#[test]
+fn a_home_that_is_deleted_after_its_recovery_takes_nothing_back() {
+    let (_one, gate) = begin();
+    for reused in [false, true] {
+        let (pair, kept) = change_both(reused);
+        let [home, other] = &pair;
+        let mut values = Vec::new();
+        for contents in kept {
+            fail_power_at(&pair, &contents);
+            let value = open(home).unwrap().cells[0].get();
+            gate.refuse(home, Error::NoSuchObject(home.id()));
+            let o = open(other).unwrap();
+            assert_eq!([0, 1].map(|i| o.cells[i].get()), [value; 2], "after {values:?}");
+            gate.admit(home);
+            open(home).unwrap();
+            values.push(value);
+        }
+        assert!(values.starts_with(&[1, 1]) && values.ends_with(&[2, 2]), "{values:?}");
+    }
+}
+
+#[test]
+fn deleting_an_unrecovered_home_takes_nothing_back() {
+    let (_one, _gate) = begin();
+    let (pair, kept) = change_both(false);
+    let value_after = |contents: &Contents| {
+        fail_power_at(&pair, contents);
+        open(&pair[0]).unwrap().cells[0].get()
+    };
+    let expected: Vec<u64> = kept.iter().map(value_after).collect();
+    assert!(expected.contains(&1) && expected.contains(&2));
+    for (failure, value) in expected.iter().enumerate() {
+        let (pair, kept) = change_both(false);
+        fail_power_at(&pair, &kept[failure]);
+        let reader = Object::<Cells>::open_with(pair[0].id(), Rights::READ).unwrap(); // recovers nothing
+        // SAFETY: no reference into it is used after this.
+        unsafe { reader.delete() }.unwrap();
+        let other = open(&pair[1]).unwrap();
+        assert_eq!([0, 1].map(|i| other.cells[i].get()), [*value; 2], "fence {failure}");
+    }
+}
+
+#[test]
+fn who_may_not_write_a_participant_has_the_home_that_was_committed() {
+    let (_one, gate) = begin();
+    let (pair, kept) = change_both(false);
+    let [home, other] = &pair;
+    let mut committed = 0;
+    for contents in kept {
+        fail_power_at(&pair, &contents);
+        let refused = Error::NotPermitted(other.id());
+        gate.refuse(other, refused);
+        let opened = open(home).map(|o| o.cells[0].get());
+        gate.admit(other);
+        match opened {
+            Ok(value) => committed += usize::from(value == 2),
+            Err(error) => assert_eq!(error, refused, "what was cut off waits"),
+        }
+        let values = [open(home).unwrap(), open(other).unwrap()].map(|o| o.cells[0].get());
+        assert!(values == [1; 2] || values == [2; 2], "{values:?}");
+        assert!(opened.is_err() || opened == Ok(values[0]));
+    }
+    assert!(committed > 1);
+}
+
+/// Every opener finds what recovery makes of the object, also while another thread is at it.
+#[test]
+fn a_second_opener_waits_for_the_recovery() {
+    let (_one, _gate) = begin();
+    let (home, other) = (cells(), cells());
+    for who in [home, other] {
+        cut_off(&home, &[&other]);
+        let (told, tell) = channel();
+        let (opened, is_open) = channel();
+        std::thread::scope(|scope| {
+            let first = scope.spawn(move || {
+                // In the middle of the recovery, another thread opens the object.
+                AT_FENCE.set(Some(Box::new(move || {
+                    told.send(()).unwrap();
+                    // It must not get through: the time only says how long a wrong one has for it.
+                    let early = is_open.recv_timeout(Duration::from_millis(100));
+                    assert_eq!(early, Err(RecvTimeoutError::Timeout), "opened before it was recovered");
+                })));
+                open(&who).unwrap();
+                assert!(AT_FENCE.take().is_none(), "recovery has a fence");
+            });
+            tell.recv().unwrap();
+            let value = open(&who).unwrap().cells[0].get();
+            let _ = opened.send(value); // nobody listens when it is late enough
+            assert_eq!(value, 1);
+            first.join().unwrap();
+        });
+    }
+}
+
+/// One that holds the object after its recovery is not waited for.
+#[test]
+fn an_opener_does_not_wait_for_a_transaction() {
+    let (_one, _gate) = begin();
+    let (home, other) = (cells(), cells());
+    cut_off(&home, &[&other]);
+    let tx = home.begin().unwrap(); // recovers, and goes on
+    tx.set(&home.cells[1], 7).unwrap();
+    std::thread::scope(|scope| {
+        // Its coordinator is recovered, if at work.
+        scope.spawn(|| assert_eq!(open(&other).unwrap().cells[0].get(), 1)).join().unwrap();
+        scope.spawn(|| assert_eq!(open(&home).unwrap().cells[0].get(), 1)).join().unwrap();
+    });
+    assert_eq!(open(&home).unwrap().cells[1].get(), 7, "nor for itself");
+    tx.commit().unwrap();
+}
