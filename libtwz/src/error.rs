@@ -86,8 +86,6 @@ pub enum Error {
     WouldBlock,
     /// The time was up.
     TimedOut,
-    /// The lock's last holder ended while it held the lock.
-    Poisoned,
     /// The platform refused: the operation and its error number.
     Platform {
         /// What was tried.
@@ -135,7 +133,6 @@ impl fmt::Display for Error {
             Self::Closed => f.write_str("the other end is closed"),
             Self::WouldBlock => f.write_str("nothing there now"),
             Self::TimedOut => f.write_str("time is up"),
-            Self::Poisoned => f.write_str("the last holder of the lock ended while it held it"),
             Self::Platform { operation, code } => {
                 write!(f, "{operation} failed: ")?;
                 crate::sys::describe(code, f)

@@ -215,7 +215,7 @@ mod local {
         let twzvmm = binary("twzvmm");
         let search =
             format!("{}:{}", twzvmm.parent().expect("a folder").display(), std::env::var("PATH").unwrap());
-        for page in ["README.md", "docs/install.md"] {
+        for page in ["README.md", "docs/install.md", "docs/shell.md"] {
             let folder = tempfile::tempdir().unwrap();
             let all = commands(&read(&project().join(page)), "twzvmm");
             assert!(!all.is_empty(), "{page} has no commands any more");
@@ -228,6 +228,8 @@ mod local {
                     "pmem = \"pool.img\"\nharts = 2\nmem = \"512M\"\n",
                 )
                 .unwrap();
+                // The script of the shell's page.
+                std::fs::write(folder.path().join("commands.txt"), "run counter\n").unwrap();
                 let output = Command::new("sh")
                     .args(["-c", line])
                     .current_dir(folder.path())

@@ -28,6 +28,11 @@ pub enum Error {
     Damaged,
     /// The store was opened for reading.
     ReadOnly,
+    /// This program has no memory for a copy of so many bytes.
+    NoMemory {
+        /// Bytes of the copy.
+        bytes: u64,
+    },
     /// The value was replaced or deleted while it was read.
     Changed,
 }
@@ -54,6 +59,7 @@ impl fmt::Display for Error {
                 f.write_str("the store is damaged: index or data cannot be where they are said to be")
             }
             Self::ReadOnly => f.write_str("the store was opened for reading"),
+            Self::NoMemory { bytes } => write!(f, "no memory for a copy of {bytes} bytes"),
             Self::Changed => f.write_str("the value changed while it was read: look it up again"),
         }
     }

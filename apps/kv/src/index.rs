@@ -169,9 +169,18 @@ impl Index {
         self.root.segments.get()
     }
 
+    /// Segments in use, of which there cannot be more than the directory has words.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    fn checked_segments(&self) -> Result<u64> {
+        let segments = self.segments();
+        if segments <= 1 << DEPTH_MAX { Ok(segments) } else { Err(Error::Damaged) }
+    }
+
     /// Slots that there are.
     pub(crate) fn slots(&self) -> u64 {
-        self.segments() * (BUCKETS * SLOTS) as u64
+        self.segments().saturating_mul((BUCKETS * SLOTS) as u64)
     }
 
     /// The version of the keys whose slots have this tag.
@@ -404,11 +413,18 @@ impl Index {
     }
 
     fn split_locked(&self, old: &'static Segment, hash: u64) -> Result<()> {
-        let depth = old.depth.get();
-        if depth >= DEPTH_MAX.into() {
+        let (depth, directory) = (old.depth.get(), self.root.depth.get());
+        if directory > DEPTH_MAX.into() || depth > directory {
+            return Err(Error::Damaged);
+        }
+        if depth == DEPTH_MAX.into() {
             return Err(Error::Full);
         }
-        if depth == self.root.depth.get() {
+        // 1. The new segment, which nobody sees yet.
+        let number = self.checked_segments()?;
+        let pointer = self.room_for(number)?;
+        let new: &'static Segment = at(self.window, pointer)?;
+        if depth == directory {
             for number in 0..1 << depth {
                 self.window
                     .store(self.word_at(number + (1 << depth)), self.window.load(self.word_at(number)));
@@ -416,10 +432,6 @@ impl Index {
             fence(Ordering::Release);
             self.root.depth.set_without_log(depth + 1);
         }
-        // 1. The new segment, which nobody sees yet.
-        let number = self.segments();
-        let pointer = self.pointer_to(number)?;
-        let new: &'static Segment = at(self.window, pointer)?;
         new.depth.set_without_log(depth + 1);
         new.dirty.set_without_log(1);
         let moves = |slot: Slot| !slot.is_empty() && slot.tag() >> depth & 1 != 0;
@@ -440,7 +452,7 @@ impl Index {
         fence(Ordering::Release);
         // 2. The directory leads to it.
         let first = hash & ((1 << depth) - 1) | 1 << depth;
-        for number in (first..1 << self.root.depth.get()).step_by(2 << depth) {
+        for number in (first..1 << directory.max(depth + 1)).step_by(2 << depth) {
             self.window.store(self.word_at(number), pointer.0);
         }
         fence(Ordering::Release);
@@ -461,23 +473,34 @@ impl Index {
         Ok(())
     }
 
-    /// Where segment `number` is: in this object or in one of the others, which are made as they are needed.
+    /// Where segment `number` is: in this object or in one of the others.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] when that is in none of them.
     fn pointer_to(&self, number: u64) -> Result<PersistentPtr> {
         let per_object = self.root.per_object.get().max(1);
         let (object, place) = (number / per_object, number % per_object);
         let first = match object.checked_sub(1) {
             None => self.root.heap.get(),
-            Some(more) => match self.root.more.get(more)? {
-                Some(pointer) => pointer,
-                None => self.add_object(per_object)?,
-            },
+            Some(more) => self.root.more.get(more)?.ok_or(Error::Damaged)?,
         };
-        Ok(PersistentPtr(first.saturating_add(place * SEGMENT as u64)))
+        let place = place.checked_mul(SEGMENT as u64).and_then(|bytes| first.checked_add(bytes));
+        Ok(PersistentPtr(place.ok_or(Error::Damaged)?))
+    }
+
+    /// Where segment `number` is to be: in one more object if it is the first that the others have no place for.
+    fn room_for(&self, number: u64) -> Result<PersistentPtr> {
+        let per_object = self.root.per_object.get().max(1);
+        let places = self.root.more.len().checked_add(1).and_then(|objects| objects.checked_mul(per_object));
+        if places == Some(number) {
+            self.add_object(per_object)?;
+        }
+        self.pointer_to(number)
     }
 
     /// Another object for segments, with the rights of the first.
     #[cold]
-    fn add_object(&self, segments: u64) -> Result<u64> {
+    fn add_object(&self, segments: u64) -> Result<()> {
         let (id, _) = libtwz::view::what_is_at(self.window)?;
         let rights = crate::store::default_rights(id)?;
         let made = ObjectBuilder::new().default_rights(rights).build(MoreRoot { heap: PCell::new(0) })?;
@@ -488,8 +511,7 @@ impl Index {
             Ok(heap)
         })?;
         let pointer = translate::persistent(self.window, heap)?;
-        self.root.more.push(pointer.0)?;
-        Ok(pointer.0)
+        Ok(self.root.more.push(pointer.0)?)
     }
 
     /// Makes the pages of the first segments present, `bytes` of them.
@@ -520,7 +542,7 @@ impl Index {
         &self,
         mut each: impl FnMut(Slot, &'static AtomicU64, u64) -> Result<()>,
     ) -> Result<()> {
-        for number in 0..self.segments() {
+        for number in 0..self.checked_segments()? {
             let segment: &'static Segment = at(self.window, self.pointer_to(number)?)?;
             for place in segment.buckets.iter().flat_map(|bucket| &bucket[1..]) {
                 // The version of a slot's key is known once the slot was read: read it again after.
@@ -537,7 +559,7 @@ impl Index {
 
     /// Starts writing back all that changed since the last time; durable after a fence.
     pub(crate) fn flush(&self) -> Result<()> {
-        for number in 0..self.segments() {
+        for number in 0..self.checked_segments()? {
             let segment: &'static Segment = at(self.window, self.pointer_to(number)?)?;
             if segment.dirty.get() != 0 {
                 segment.dirty.set_without_log(0);
@@ -618,3 +640,85 @@ fn buckets_of(hash: u64) -> [usize; GROUP] {
 }
 
 const _: () = assert!(SEGMENT == 128 + BUCKETS * 64 && BUCKETS == 1 << 8 && BUCKETS.is_multiple_of(GROUP));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+
+    /// An index of its own, `segments` to an object.
+    fn index(segments: u64) -> Index {
+        let object = ObjectBuilder::new().build(IndexRoot::new()).unwrap();
+        object.tx(|tx| object.lay_out(tx, object.window(), 1, segments)).unwrap();
+        let root = at(object.window(), PersistentPtr(object.global().offset())).unwrap();
+        let index = Index::new(root, object.window()).unwrap();
+        index.clear().unwrap();
+        index
+    }
+
+    /// Publishes keys that no two tags are the same of, so that no record is looked at.
+    fn fill(index: &Index, numbers: core::ops::Range<u64>) -> Result<()> {
+        for number in numbers {
+            let hash = number | number << 56;
+            index.publish(hash, b"", Slot::new(hash, 1, 4096), number, |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
+    fn count(index: &Index) -> Result<usize> {
+        let mut slots = Vec::new();
+        index.for_each(|slot, _, _| {
+            slots.push(slot.tag());
+            Ok(())
+        })?;
+        slots.sort_unstable();
+        slots.dedup();
+        Ok(slots.len())
+    }
+
+    #[test]
+    fn a_damaged_count_of_segments_makes_no_objects() {
+        let index = index(2);
+        fill(&index, 0..10_000).unwrap();
+        assert_eq!(count(&index), Ok(10_000));
+        let (segments, objects) = (index.segments(), index.root.more.len());
+        assert!(objects > 1);
+        for wrong in
+            [(objects + 1) * 2 + 1, 1 << DEPTH_MAX, (1 << DEPTH_MAX) + 1, u64::MAX / SEGMENT as u64, u64::MAX]
+        {
+            index.root.segments.set_without_log(wrong);
+            assert_eq!(count(&index), Err(Error::Damaged), "{wrong:#x}");
+            assert_eq!(index.flush(), Err(Error::Damaged), "{wrong:#x}");
+            assert!(index.slots() > 0);
+            if wrong > (objects + 1) * 2 + 1 {
+                assert_eq!(fill(&index, 20_000..60_000), Err(Error::Damaged), "{wrong:#x}");
+            }
+        }
+        assert_eq!(index.root.more.len(), objects);
+        index.root.segments.set_without_log(segments);
+        assert_eq!(count(&index), Ok(10_000));
+    }
+
+    #[test]
+    fn a_damaged_depth_is_an_error() {
+        for wrong in [DEPTH_MAX.into(), u64::from(DEPTH_MAX) + 1, 36, 63, 64, 200, u64::MAX] {
+            for of_segment in [false, true] {
+                let index = index(100);
+                fill(&index, 0..2000).unwrap();
+                let segment = index.segment(index.word_for(0)).unwrap();
+                if of_segment {
+                    segment.depth.set_without_log(wrong);
+                } else if wrong > DEPTH_MAX.into() {
+                    index.root.depth.set_without_log(wrong);
+                }
+                let result = index.split(segment, 0);
+                let is_fine = !of_segment && wrong == u64::from(DEPTH_MAX);
+                assert_eq!(
+                    result,
+                    if is_fine { Ok(()) } else { Err(Error::Damaged) },
+                    "{wrong} {of_segment}"
+                );
+            }
+        }
+    }
+}

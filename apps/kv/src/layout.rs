@@ -28,6 +28,7 @@ use crate::error::{Error, Result};
 use core::num::NonZero;
 use core::sync::atomic::Ordering;
 use libtwz::{PCell, PersistentPtr, Window, tags};
+use twz_abi::object;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes that block sizes and offsets are multiples of.
@@ -36,6 +37,9 @@ pub(crate) const UNIT: usize = 16;
 pub(crate) const HEADER: usize = 24;
 /// Least offset of anything in an object.
 pub(crate) const FIRST_OFFSET: usize = 4096;
+/// Offset where the data of any object ends.
+#[allow(clippy::cast_possible_truncation, reason = "below 2^30")]
+const DATA_END: usize = object::DATA_END as usize;
 /// Bits of the hash in a slot.
 pub(crate) const TAG_BITS: u32 = 20;
 const FOT_BITS: u32 = 12;
@@ -203,7 +207,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// The record at `offset`; `None` when the lengths do not fit the block (somebody is changing it, or damage).
+    /// The record at `offset`; `None` when the lengths do not fit the block, or that the object (somebody is changing it, or damage).
     #[inline]
     pub(crate) fn at(window: Window, offset: usize) -> Option<Self> {
         if offset < FIRST_OFFSET {
@@ -213,7 +217,8 @@ impl Record {
         #[allow(clippy::cast_possible_truncation, reason = "the low halves are meant")]
         let (units, value_len) = (first as u32 as usize, second as u32 as usize);
         let key_len = (first >> 32) as usize;
-        let fits = HEADER + key_len + value_len <= units * UNIT;
+        let block = units * UNIT;
+        let fits = HEADER + key_len + value_len <= block && block <= DATA_END.saturating_sub(offset);
         fits.then_some(Self { window, offset, key_len, value_len })
     }
 
@@ -349,6 +354,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn lengths_past_the_objects_end_are_no_record() {
+        let object = ObjectBuilder::new().build([0_u64; 16]).unwrap();
+        let (window, offset) = (object.window(), (object.global().offset() as usize).next_multiple_of(UNIT));
+        let lengths = |units: u32, key_len: u32, value_len: u32| {
+            window.store(offset, u64::from(units) | u64::from(key_len) << 32);
+            window.store(offset + 8, u64::from(value_len));
+            Record::at(window, offset).map(|record| (record.key_len, record.value_len))
+        };
+        assert_eq!(lengths(4, 8, 32), Some((8, 32)));
+        assert_eq!(lengths(4, 8, 33), None);
+        let room = (DATA_END - offset) / UNIT;
+        let last = (room * UNIT - HEADER) as u32;
+        assert_eq!(lengths(room as u32, 0, last), Some((0, last as usize)));
+        assert_eq!(lengths(room as u32 + 1, 0, last), None);
+        assert_eq!(lengths(u32::MAX, 0, u32::MAX), None);
+        assert_eq!(lengths(u32::MAX, u32::MAX, u32::MAX), None);
     }
 
     #[test]

@@ -73,7 +73,7 @@ impl Value {
     /// A copy of the value.
     ///
     /// # Errors
-    /// [`Error::Changed`] when a writer was at work meanwhile: look the key up again.
+    /// [`Error::Changed`] when a writer was at work meanwhile: look the key up again. [`Error::Damaged`], [`Error::NoMemory`].
     pub fn to_vec(&self) -> Result<Vec<u8>> {
         self.copy(self.record.value_at(), self.len())
     }
@@ -90,7 +90,10 @@ impl Value {
         if !self.record.fits() {
             return Err(if self.is_current() { Error::Damaged } else { Error::Changed });
         }
-        let mut bytes = alloc::vec![0; len];
+        // A length that fits the object may still be nonsense, and more than this program has memory for.
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| Error::NoMemory { bytes: len as u64 })?;
+        bytes.resize(len, 0);
         self.record.window.read(at, &mut bytes);
         if self.is_current() { Ok(bytes) } else { Err(Error::Changed) }
     }

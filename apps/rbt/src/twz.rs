@@ -49,8 +49,11 @@ impl Twz {
     /// The tree in these objects, the first one first. They are needed for inserting; looking up finds them by itself.
     ///
     /// # Errors
-    /// What opening objects says.
+    /// What opening objects says; [`libtwz::Error::NoSuchObject`] when none is given.
     pub fn open(ids: &[ObjectId]) -> libtwz::Result<Self> {
+        if ids.is_empty() {
+            return Err(libtwz::Error::NoSuchObject(ObjectId::NULL));
+        }
         Ok(Self { objects: ids.iter().map(|id| Object::open(*id)).collect::<libtwz::Result<_>>()? })
     }
 

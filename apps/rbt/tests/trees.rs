@@ -58,6 +58,7 @@ fn trees_are_found_again() {
     again.check().unwrap();
     (500..800).for_each(|i| assert_eq!(again.insert(i, i), Ok(None)));
     assert_eq!(again.insert(9999, 1), Err(Error::Full));
+    assert!(Twz::open(&[]).is_err(), "a tree is in some object");
 }
 
 #[test]

@@ -41,10 +41,15 @@ struct Picture {
     limit: u64,
 }
 
+/// Whether an object holds the picture and a pixel the iterations; what stands in the object is asked as what a user wrote.
+fn can_be_made(width: u64, height: u64, limit: u64) -> bool {
+    (1..=WIDTH_MAX).contains(&width) && height <= PIXELS_MAX / width && limit < 1 << 16
+}
+
 fn main(args: Args) -> Result<(), ErrorCode> {
     let number = |index, default| args.get(index).and_then(|text| text.parse().ok()).unwrap_or(default);
     let (width, height, limit): (u64, u64, u64) = (number(1, 256), number(2, 256), number(3, 2000));
-    if !(1..=WIDTH_MAX).contains(&width) || height > PIXELS_MAX / width || limit >= 1 << 16 {
+    if !can_be_made(width, height, limit) {
         return Err(ErrorCode::BadArgument);
     }
     let object = syscall::object_create(&CreateSpec::default())?;
@@ -66,7 +71,7 @@ fn go_on(_: Args, resumed: Resumed) -> Result<(), ErrorCode> {
     // SAFETY: the monitor maps the state object before the thread begins; its head is one page that is always there.
     let head = unsafe { Native::new(base, PIXELS) };
     let (width, height, limit) = (head.load(WIDTH), head.load(HEIGHT), head.load(LIMIT));
-    if !(1..=WIDTH_MAX).contains(&width) || height > PIXELS_MAX / width {
+    if !can_be_made(width, height, limit) {
         return Err(ErrorCode::BadArgument);
     }
     // SAFETY: as above; the bounds were just checked to lie in an object.

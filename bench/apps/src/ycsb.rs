@@ -1,10 +1,11 @@
 //! YCSB-like mixes on kv with threads (Cooper et al., SoCC 2010): zipfian keys, values of 100 bytes.
+//!
+//! Without unixkv beside it: that takes one writer at a time, who excludes readers (`&mut self`).
 
 use crate::ours::key;
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bench::row::{Row, Where};
 use kv::{Options, Region, Store};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -76,20 +77,21 @@ pub(crate) fn all(keys: u64, operations: u64, rounds: usize) -> Result<Vec<Row>>
         for threads in [1, 2, 4] {
             let mut samples = Vec::new();
             for _ in 0..rounds {
-                let right = AtomicBool::new(true);
                 let begun = Instant::now();
-                thread::scope(|scope| {
-                    for part in draws.chunks(draws.len().div_ceil(threads)) {
-                        scope.spawn(|| {
-                            if !work(&store, part, updates).unwrap_or(false) {
-                                right.store(false, Ordering::Relaxed);
-                            }
-                        });
-                    }
+                let right = thread::scope(|scope| {
+                    let parts = draws.chunks(draws.len().div_ceil(threads));
+                    let workers: Vec<_> =
+                        parts.map(|part| scope.spawn(|| work(&store, part, updates))).collect();
+                    // Of all, so that each is waited for; then what the first of them said that failed.
+                    let said: Vec<_> = workers.into_iter().map(thread::ScopedJoinHandle::join).collect();
+                    said.into_iter().try_fold(true, |right, said| {
+                        anyhow::Ok(said.map_err(|_| anyhow::anyhow!("a thread panicked"))?? && right)
+                    })
                 });
                 #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
                 samples.push(draws.len() as f64 / begun.elapsed().as_secs_f64() / 1e6);
-                anyhow::ensure!(right.load(Ordering::Relaxed), "{mix}: a value was missing or torn");
+                let right = right.with_context(|| format!("{mix}, {threads} threads"))?;
+                anyhow::ensure!(right, "{mix}: a value was missing or torn");
             }
             let plural = if threads == 1 { "thread" } else { "threads" };
             rows.push(Row::new(

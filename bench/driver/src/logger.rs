@@ -35,7 +35,7 @@ pub(crate) fn rows(guest: &Guest, rounds: usize, percent: u32) -> Result<Vec<Row
     let mut switches: [Vec<f64>; 3] = Default::default();
     let mut peer = Vec::new();
     // Each run takes the median of seven rounds of its own.
-    for _ in 0..rounds.min(3) {
+    for _ in 0..rounds {
         for (placement, words) in [
             ("shared", &["logboi", "--shared", "--bench", &count][..]),
             ("own", &["logboi", "--bench", &count][..]),

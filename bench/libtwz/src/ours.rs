@@ -50,16 +50,8 @@ pub(crate) struct Ours {
     std_hash: StdMap<u64, [u64; 2]>,
     std_tree: std::collections::BTreeMap<u64, [u64; 2]>,
     rings: StdMap<(u32, bool), &'static Node>,
-    raw: Vec<RawNode>,
-    raw_at: usize,
     pointers: Box<[PersistentPtr; 1024]>,
     resolved: Option<Resolved>,
-}
-
-struct RawNode {
-    next: *const RawNode,
-    value: u64,
-    _pad: [u64; 2],
 }
 
 /// Objects for measuring first resolutions.
@@ -93,13 +85,6 @@ impl Ours {
         let maps = ObjectBuilder::new().build(maps)?;
         words.window().populate(FIRST..FIRST + PRESENT);
         maps.window().populate(FIRST..FIRST + PRESENT);
-        let order = shuffled(CHASE_NODES);
-        let mut raw: Vec<RawNode> = (0..CHASE_NODES)
-            .map(|i| RawNode { next: std::ptr::null(), value: i as u64, _pad: [0; 2] })
-            .collect();
-        for i in 0..CHASE_NODES {
-            raw[order[i]].next = &raw const raw[order[(i + 1) % CHASE_NODES]];
-        }
         let offset = words.global().offset();
         let pointers = Box::new(std::array::from_fn(|i| PersistentPtr(offset + i as u64 * 64)));
         Ok(Self {
@@ -109,8 +94,6 @@ impl Ours {
             std_hash: StdMap::new(),
             std_tree: std::collections::BTreeMap::new(),
             rings: StdMap::new(),
-            raw,
-            raw_at: 0,
             pointers,
             resolved: None,
         })
@@ -122,7 +105,6 @@ impl Ours {
             "translate" => self.translate(count),
             "chase" => self.chase(parameter, true, count)?,
             "chase_uncoloured" => self.chase(parameter, false, count)?,
-            "raw_chase" => self.raw_chase(count),
             "first_resolution" => self.first_resolution(count)?,
             "tx_each" => self.tx_each(parameter as usize, count)?,
             "tx_put" => self.tx_put(parameter as usize, count)?,
@@ -199,22 +181,6 @@ impl Ours {
         black_box(sum);
         self.rings.insert((objects, coloured), at.get());
         Ok(time)
-    }
-
-    fn raw_chase(&mut self, count: u64) -> Duration {
-        let mut at: *const RawNode = &raw const self.raw[self.raw_at];
-        let mut sum = 0;
-        let start = Stopwatch::start();
-        for _ in 0..count {
-            // SAFETY: the ring's nodes live in `self.raw`, which is not changed after `new`.
-            let node = unsafe { &*at };
-            at = node.next;
-            sum += node.value;
-        }
-        let time = start.elapsed();
-        black_box((sum, at));
-        self.raw_at = (self.raw_at + 1) % CHASE_NODES;
-        time
     }
 
     /// Resolves FOT entries whose targets are mapped but not cached: entries past the cached ones never are.

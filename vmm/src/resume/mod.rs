@@ -201,7 +201,8 @@ impl ResumeList {
                 let index = usize::try_from((at - RECORDS_OFFSET) / RECORD_BYTES).unwrap_or(RECORDS_MAX);
                 at += RECORD_BYTES;
                 let Some(word) = Word::unpack(raw.word) else { continue };
-                list.next_sequence = list.next_sequence.max(raw.sequence + 1);
+                let next = raw.sequence.checked_add(1).ok_or(PoolError::NoSuchObject(id))?;
+                list.next_sequence = list.next_sequence.max(next);
                 replaced.insert(raw.replaces);
                 let RawRecord { sequence, order, view, context, text, spec, .. } = raw;
                 list.put(index, Some(Record { word, view, context, text, spec, sequence, order }));
@@ -248,6 +249,7 @@ impl ResumeList {
             return Err(PoolError::Full { bytes: RECORD_BYTES });
         }
         let sequence = self.next_sequence;
+        let next = sequence.checked_add(1).ok_or(PoolError::Full { bytes: RECORD_BYTES })?;
         let fresh = Word { kind: Kind::Resumable, tries: 0, confirmed: false, faulted: false, times: 0 };
         // A thread that was resumed and asks again is still in the same try.
         let word = known.map_or(fresh, |known| known.word);
@@ -259,7 +261,7 @@ impl ResumeList {
         object.write(record_offset(index), raw.as_bytes())?;
         // 2. Commit point.
         object.write(record_offset(index), word.pack().as_bytes())?;
-        self.next_sequence += 1;
+        self.next_sequence = next;
         self.put(index, Some(Record { word, view, context, text, spec, sequence, order }));
         // 3. What it replaces.
         if let Some(old) = index_of(old).filter(|_| known.is_some()) {
@@ -401,6 +403,24 @@ mod tests {
                 loaded.in_order().iter().map(|(_, record)| record.spec.argument).collect();
             assert_eq!(arguments, [2]);
         }
+    }
+
+    #[test]
+    fn a_sequence_number_that_none_follows_is_refused() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let pool = pool(&place);
+        let mut list = ResumeList::load(&pool).expect("list");
+        list.set(&pool, 0, ids(1), ResumeSpec::default()).expect("set");
+        let object = list.object(&pool).expect("object");
+        let sequence_at = record_offset(0) + std::mem::offset_of!(RawRecord, sequence) as u64;
+        // The last that is taken: what is on the list is resumed, but nothing can be added.
+        object.write(sequence_at, (u64::MAX - 1).as_bytes()).expect("write");
+        let mut list = ResumeList::load(&pool).expect("load");
+        assert_eq!(list.in_order().len(), 1);
+        let refused = list.set(&pool, 0, ids(2), ResumeSpec::default());
+        assert!(matches!(refused, Err(PoolError::Full { .. })), "{refused:?}");
+        object.write(sequence_at, u64::MAX.as_bytes()).expect("write");
+        assert!(matches!(ResumeList::load(&pool), Err(PoolError::NoSuchObject(_))));
     }
 
     #[test]

@@ -21,7 +21,7 @@ const USAGE: &str = "usage: kv [--store NAME] COMMAND
   delete KEY               take it out; status 1 if it was not there
   scan [LIMIT]             print pairs, in no order
   load COUNT               put COUNT generated pairs, and show how far it is
-  read                     put the pairs that stand in the input's lines, as KEY VALUE
+  read                     put the pairs that stand in the input's lines, as KEY VALUE, and show how many it has put
   serve                    do what is typed: put, get, delete, scan, quit; go on with that at the machine's next start
   stats                    count keys, objects and bytes
   region [r|rw|none] [KEY] add a region whose objects everybody may read, write, or neither; print its number and objects.
