@@ -696,7 +696,8 @@ mod tests {
         }
         assert_eq!(index.root.more.len(), objects);
         index.root.segments.set_without_log(segments);
-        assert_eq!(count(&index), Ok(10_000));
+        // Some of the later ones had room without a split.
+        assert!(count(&index).is_ok_and(|count| count >= 10_000));
     }
 
     #[test]

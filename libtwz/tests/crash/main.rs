@@ -30,7 +30,8 @@ macro_rules! scenarios {
 }
 
 scenarios! {
-    transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew;
+    transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew,
+        lines_take_each_others_place;
     collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, strings_and_rings_stay_whole;
     objects: fot_entries_are_whole, names_are_whole, what_was_sent_is_received;
 }
@@ -66,6 +67,12 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
         "self.window.flush(at, 16)",
         "flush behind fence",
         "it counts from the commit on, and a fence comes before that, too",
+    ),
+    (
+        "tx/log.rs",
+        "self.flush_marked(before)",
+        "flush behind fence",
+        "one thread: the transaction that marks the line fences once more before a checkpoint can begin, which has fences of its own",
     ),
     (
         "tx/mod.rs",

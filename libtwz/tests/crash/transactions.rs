@@ -254,3 +254,41 @@ pub(crate) fn the_log_grows_and_starts_anew(how: &mut How<'_>) {
         how,
     );
 }
+
+/// Lines so far apart that they have one place in the set of dirty ones: the first is flushed when the second takes it, and a checkpoint must find
+/// that done.
+pub(crate) fn lines_take_each_others_place(how: &mut How<'_>) {
+    #[derive(Invariant)]
+    #[repr(C)]
+    struct Wide {
+        near: PCell<u64>,
+        between: [PCell<u64>; 64 * 1024 / 8 - 1],
+        far: PCell<u64>,
+    }
+
+    let (_one, world) = begin();
+    let zero = || PCell::new(0);
+    let wide = Wide { near: zero(), between: [const { PCell::new(0) }; 64 * 1024 / 8 - 1], far: zero() };
+    let o = ObjectBuilder::new().build(wide).unwrap();
+    let id = o.id();
+    scenario(
+        "one place for two lines",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            if step % 2 == 0 {
+                o.tx(|tx| tx.put(&o.near, step + 1)).unwrap();
+            } else {
+                o.tx(|tx| tx.put(&o.far, step + 1)).unwrap();
+                checkpoint(o.window()).unwrap();
+            }
+            step < 30
+        },
+        &|k| {
+            let o = text(Object::<Wide>::open(id))?;
+            expect("the near cell", o.near.get(), if k == 0 { 0 } else { ((k - 1) & !1) + 1 })?;
+            expect("the far cell", o.far.get(), k & !1)
+        },
+        how,
+    );
+}

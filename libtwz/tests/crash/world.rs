@@ -116,7 +116,7 @@ impl World {
         }
         for object in objects {
             let root = usize::try_from(object.load(META + 40)).unwrap();
-            let data = (root & !4095..root + (64 << 10)).step_by(8);
+            let data = (root & !4095..root + (256 << 10)).step_by(8);
             for at in
                 data.chain((END - (64 << 10)..END).step_by(8)).chain((META - 4096..META + 64).step_by(8))
             {
