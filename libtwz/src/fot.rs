@@ -197,6 +197,7 @@ pub fn change(holder: Window, index: u32, target: Target, rights: Rights) -> Res
             (ObjectId { lo: u64::from(at), hi: resolver }, fot_flags::VALID | fot_flags::NAME)
         }
     };
+    let before = read(holder, index)?;
     let result = Tx::run(holder, |tx| {
         let entry = read(holder, index)?;
         let at = place(index).unwrap_or_default(); // `read` refused what has no place
@@ -215,7 +216,17 @@ pub fn change(holder: Window, index: u32, target: Target, rights: Rights) -> Res
         translate::forget(window, index);
     }
     translate::changed_for_all();
-    result
+    result?;
+    // Who points to the new target finds this entry, and nobody does for the old one.
+    let mut known = INDEX.lock();
+    let old = (id, before.target, before.rights.bits());
+    if known.entries.get(&old) == Some(&index) {
+        known.entries.remove(&old);
+    }
+    if flags & fot_flags::NAME == 0 {
+        known.entries.entry((id, target, (rights & Rights::ACCESS).bits())).or_insert(index);
+    }
+    Ok(())
 }
 
 /// Forgets what was known about `id`'s table; for objects that are gone or were put back to an older state.

@@ -119,6 +119,7 @@ fn a_pointer_that_is_stored_does_not_use_an_entry_that_was_changed() {
     assert_eq!((store(0), store(1) != first), (first, true), "an entry for each, used again");
     // The entry that was for target 0 leads to target 2, which needs none of its own then.
     fot::change(a.window(), first, fot::Target::Id(targets[2].id()), RW).unwrap();
+    assert_eq!(store(2), first);
     let second = store(0);
     assert_ne!(second, first);
     assert_eq!((store(0), fot::read(a.window(), second).unwrap().target), (second, targets[0].id()));

@@ -3,8 +3,8 @@
 //!     ledger SEED
 //!
 //! The operations are those of `churn`, each of them one transaction that counts itself. A thing is an entry of a tree and of a hash
-//! map, and a pointer through the FOT to one of the notes, objects of their own. It is resumable; when it begins, and when it begins again, it checks that
-//! the three agree and prints what it finds.
+//! map, and a pointer through the FOT to one of the notes, objects of their own; now and then an entry of the FOT is changed to a note's new
+//! object. It is resumable; when it begins, and when it begins again, it checks that the three agree and prints what it finds.
 #![no_std]
 #![no_main]
 
@@ -17,10 +17,14 @@ use books::{Books, Seen, TORN, place};
 use libtwz::collections::{BTreeMap, HashMap};
 use libtwz::prelude::*;
 use libtwz::resume::{self, Resumed};
+use libtwz::{Window, fot, view};
 use plan::{Operation, THINGS};
 
 /// Notes that things may point to.
 const NOTES: u64 = 32;
+
+/// Every so many operations a note gets another object.
+const MOVES: u64 = 8;
 
 /// An object that a thing points to.
 #[derive(Invariant)]
@@ -71,6 +75,9 @@ fn work(ledger: &Object<Ledger>, is_first: bool) -> Result<u8> {
         if let Operation::Make { .. } = operation {
             provide(ledger, done % NOTES)?;
         }
+        if done % MOVES == 0 {
+            replace(ledger, done / MOVES % NOTES)?;
+        }
         ledger.tx(|tx| {
             change(ledger, tx, operation, done)?;
             ledger.books.count(tx)
@@ -93,14 +100,34 @@ fn look(ledger: &Object<Ledger>, thing: u64) -> Result<Seen> {
     })
 }
 
+/// A note's object: all have their root at one place, so that a pointer to one can be led to another.
+fn make(number: u64) -> Result<Object<Note>> {
+    ObjectBuilder::new().uncoloured().data_bytes(4096).build(Note { number: PCell::new(number) })
+}
+
 /// Makes a note, if there is none yet.
 fn provide(ledger: &Object<Ledger>, number: u64) -> Result<()> {
     let place = &ledger.notes[place(number)];
     if !place.is_null() {
         return Ok(());
     }
-    let note = ObjectBuilder::new().data_bytes(4096).build(Note { number: PCell::new(number) })?;
+    let note = make(number)?;
     ledger.tx(|tx| tx.point(place, Some(note.base())))
+}
+
+/// Gives a note another object: the FOT entry is changed, and all pointers through it lead there. What they led to is deleted; power that fails
+/// in between leaves one object that nothing leads to.
+fn replace(ledger: &Object<Ledger>, number: u64) -> Result<()> {
+    let pointer = &ledger.notes[place(number)];
+    if pointer.is_null() {
+        return Ok(());
+    }
+    let before = core::ptr::from_ref(pointer.resolve()?).addr();
+    let (before, rights) = view::what_is_at(Window::around(before)?)?;
+    let note = make(number)?;
+    fot::change(ledger.window(), pointer.raw().index(), fot::Target::Id(note.id()), rights)?;
+    // SAFETY: nothing holds a reference to a note beyond an operation.
+    unsafe { Object::<Note>::open(before)?.delete() }
 }
 
 fn change(ledger: &Object<Ledger>, tx: &Tx, operation: Operation, done: u64) -> Result<()> {
