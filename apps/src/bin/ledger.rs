@@ -75,7 +75,7 @@ fn work(ledger: &Object<Ledger>, is_first: bool) -> Result<u8> {
         if let Operation::Make { .. } = operation {
             provide(ledger, done % NOTES)?;
         }
-        if done % MOVES == 0 {
+        if done.is_multiple_of(MOVES) {
             replace(ledger, done / MOVES % NOTES)?;
         }
         ledger.tx(|tx| {
