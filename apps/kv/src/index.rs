@@ -8,7 +8,7 @@
 //! ```
 //! The tags say with one comparison of a word which slot to follow. So a look-up has few instructions and no jump that goes another way each
 //! time, and the processor works on several at once: while one waits for memory, the next ones have sent for theirs. For look-ups of
-//! many keys at once that is done in the open ([`Index::expect`]).
+//! many keys at once that is done in the open ([`Index::expect_bucket`], [`Index::expect_record`]).
 //!
 //! # Contract
 //! - **I1** a writer changes slots of a segment under its lock, after it saw that the directory still leads there.
@@ -18,42 +18,17 @@
 //! - Nothing here is flushed but by [`Index::flush`]; after a power failure the index is rebuilt ([`Index::clear`]).
 
 use crate::error::{Error, Result};
-use crate::layout::{self, FIRST_OFFSET, Record, SLOTS, Slot, TAG_BITS, Tags, zero};
+use crate::layout::{self, FIRST_OFFSET, Record, Slot, TAG_BITS, Tags, zero};
+use crate::segment::{BUCKETS_AT, Bucket, SEGMENT, SEGMENT_SLOTS, Segment, buckets_of, home_of};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
 use libtwz::{PersistentPtr, Window, at, collections, persist, translate};
 
-const BUCKETS: usize = 256;
-/// Buckets that take each other's guests: a power of two.
-const GROUP: usize = 4;
 /// The directory has at most 2^20 words: it leads to 16 GiB of segments.
 const DEPTH_MAX: u32 = 20;
 /// Words that tell readers of changes.
 const VERSIONS: usize = 512;
-/// Where the buckets begin in a segment.
-const BUCKETS_AT: usize = core::mem::offset_of!(Segment, buckets);
-/// Bytes of a segment.
-const SEGMENT: usize = size_of::<Segment>();
-
-/// A part of the table with a lock of its own.
-#[derive(Debug, Invariant)]
-#[repr(C, align(64))]
-pub(crate) struct Segment {
-    /// This line is never flushed.
-    lock: RawMutex,
-    /// Nonzero if a slot changed since the last flush.
-    dirty: PCell<u64>,
-    reserved: [u64; 6],
-    /// How many low bits of the hash all keys here have in common.
-    depth: PCell<u64>,
-    reserved2: [u64; 7],
-    buckets: [Bucket; BUCKETS],
-}
-
-/// Tags, then slots.
-type Bucket = [PCell<u64>; 1 + SLOTS];
-
 /// Where segments of a further object start.
 #[derive(Debug, Invariant)]
 #[repr(C)]
@@ -180,7 +155,7 @@ impl Index {
 
     /// Slots that there are.
     pub(crate) fn slots(&self) -> u64 {
-        self.segments().saturating_mul((BUCKETS * SLOTS) as u64)
+        self.segments().saturating_mul(SEGMENT_SLOTS as u64)
     }
 
     /// The version of the keys whose slots have this tag.
@@ -573,52 +548,6 @@ impl Index {
     }
 }
 
-impl Segment {
-    /// Changes a word of a bucket under the lock.
-    #[inline]
-    fn change(&self, place: &PCell<u64>, to: u64) {
-        place.set_without_log(to);
-        if self.dirty.get() == 0 {
-            self.dirty.set_without_log(1);
-        }
-    }
-
-    /// Puts a slot for a key that is not there into its bucket or one beside it; false when all are full.
-    #[inline]
-    fn add(&self, hash: u64, new: Slot) -> bool {
-        let home = home_of(hash);
-        for number in buckets_of(hash) {
-            let bucket = &self.buckets[number];
-            let tags = Tags(bucket[0].get());
-            let Some(place) = tags.free_place() else { continue };
-            let is_guest = number != home;
-            if is_guest {
-                let tags = &self.buckets[home][0];
-                self.change(tags, Tags(tags.get()).with_sent_guests(true).0);
-            }
-            self.change(&bucket[place], new.of_guest(is_guest).0);
-            self.change(&bucket[0], tags.with(place, hash).0);
-            return true;
-        }
-        false
-    }
-
-    /// Says anew which buckets have guests in those beside them, after some left; as far as slots tell whose guests they are.
-    fn forget_guests(&self) {
-        for group in self.buckets.as_chunks::<GROUP>().0 {
-            let hosts =
-                group.each_ref().map(|bucket| bucket[1..].iter().any(|slot| Slot(slot.get()).is_guest()));
-            for (number, bucket) in group.iter().enumerate() {
-                let sent = (0..GROUP).any(|other| other != number && hosts[other]);
-                let tags = Tags(bucket[0].get());
-                if tags.sent_guests() && !sent {
-                    self.change(&bucket[0], tags.with_sent_guests(false).0);
-                }
-            }
-        }
-    }
-}
-
 /// Which version is that of keys with this tag: its high bits, since the low ones choose the segment.
 #[inline]
 const fn version_of(tag: u64) -> usize {
@@ -626,20 +555,6 @@ const fn version_of(tag: u64) -> usize {
     let number = (tag >> (TAG_BITS - 9)) as usize & (VERSIONS - 1);
     number
 }
-
-/// The bucket that a key goes to first.
-#[inline]
-const fn home_of(hash: u64) -> usize {
-    (hash >> 56) as usize
-}
-
-/// A bucket and those beside it.
-#[inline]
-fn buckets_of(hash: u64) -> [usize; GROUP] {
-    core::array::from_fn(|beside| home_of(hash) ^ beside)
-}
-
-const _: () = assert!(SEGMENT == 128 + BUCKETS * 64 && BUCKETS == 1 << 8 && BUCKETS.is_multiple_of(GROUP));
 
 #[cfg(test)]
 mod tests {

@@ -43,6 +43,7 @@ mod error;
 mod index;
 mod layout;
 mod secondary;
+mod segment;
 mod store;
 mod value;
 
