@@ -80,32 +80,28 @@ mod local {
         kills(&mut campaign, 2).unwrap_or_else(|error| panic!("{error}"));
     }
 
-    /// A page that cannot be read: any page that a machine reads, from its first to those under load.
-    #[test]
-    fn a_bad_page_is_said_and_survived() {
+    /// A campaign for each load, unless `each` says that this host cannot do it.
+    fn under_all_loads(seed: u64, each: impl Fn(&mut Campaign) -> Result<bool, String>) {
         if !available(Facility::Kvm) {
             return;
         }
         for load in Load::ALL {
-            let mut campaign = Campaign::new(load, SEED + 8, &[]);
-            if !bad_pages(&mut campaign, 4).unwrap_or_else(|error| panic!("{error}")) {
+            if !each(&mut Campaign::new(load, seed, &[])).unwrap_or_else(|error| panic!("{error}")) {
                 return;
             }
         }
     }
 
+    /// A page that cannot be read: any page that a machine reads, from its first to those under load.
+    #[test]
+    fn a_bad_page_is_said_and_survived() {
+        under_all_loads(SEED + 8, |campaign| bad_pages(campaign, 4));
+    }
+
     /// The kernel kills it where it needs more memory than its control group may have.
     #[test]
     fn kills_for_want_of_memory_lose_nothing() {
-        if !available(Facility::Kvm) {
-            return;
-        }
-        for load in Load::ALL {
-            let mut campaign = Campaign::new(load, SEED + 9, &[]);
-            if !memory_kills(&mut campaign, 8).unwrap_or_else(|error| panic!("{error}")) {
-                return;
-            }
-        }
+        under_all_loads(SEED + 9, |campaign| memory_kills(campaign, 8));
     }
 
     #[test]

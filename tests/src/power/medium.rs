@@ -86,17 +86,21 @@ impl Campaign {
 
     /// A life in which the pool was full, or its disk failed.
     fn judge_full(&mut self, output: &Output) -> Result<(), String> {
-        let mut said = output.clone();
-        said.status = 137;
-        let ended_by_itself = said.stdout.contains("churn: the pool is full");
-        said.stdout = said
-            .stdout
-            .lines()
-            .filter(|line| !line.contains("the pool is full") && !line.contains("medium failed"))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        self.judge(&said, AT_ONCE)?;
-        // One that ends by itself is not resumed.
+        let ended_by_itself = output.stdout.contains("churn: the pool is full");
+        let is_told = |line: &str| line.contains("the pool is full") || line.contains("medium failed");
+        self.judge_rest(output, is_told, ended_by_itself)
+    }
+
+    /// Judges a life that was allowed to end as it did: all that it said but the lines that tell why. One that ended by itself is not resumed.
+    fn judge_rest(
+        &mut self,
+        output: &Output,
+        is_told: impl Fn(&str) -> bool,
+        ended_by_itself: bool,
+    ) -> Result<(), String> {
+        let rest = output.stdout.lines().filter(|line| !is_told(line));
+        let stdout = rest.map(|line| format!("{line}\n")).collect();
+        self.judge(&Output { status: 137, stdout, ..output.clone() }, AT_ONCE)?;
         self.is_running &= !ended_by_itself;
         self.is_listed &= !ended_by_itself;
         Ok(())
@@ -197,21 +201,9 @@ impl Campaign {
                 output.stderr
             ));
         }
-        let mut said = output.clone();
-        said.status = 137;
         let failed = self.line("failed: ");
-        // The load was told by a call, or a gate, that something failed, and ended by itself.
-        let ended_by_itself = output.status == 1;
-        said.stdout = said
-            .stdout
-            .lines()
-            .filter(|line| !line.starts_with(&failed))
-            .map(|line| format!("{line}\n"))
-            .collect();
-        self.judge(&said, AT_ONCE)?;
-        self.is_running &= !ended_by_itself;
-        self.is_listed &= !ended_by_itself;
-        Ok(())
+        // 1: the load was told by a call, or a gate, that something failed, and ended by itself.
+        self.judge_rest(output, |line| line.starts_with(&failed), output.status == 1)
     }
 }
 
