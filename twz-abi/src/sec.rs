@@ -110,7 +110,7 @@ pub struct GateEntry {
     pub entry: u32,
     /// Object that holds the code; the context must be able to execute it.
     pub code: ObjectId,
-    /// View in which the callee runs; null: the caller's.
+    /// View in which the callee runs; without one the gate is refused.
     pub view: ObjectId,
     /// Object that holds the callee's stacks.
     pub stacks: ObjectId,
