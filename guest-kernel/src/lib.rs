@@ -34,12 +34,12 @@ mod syscalls;
 mod thread;
 mod tlb;
 
-/// What a call answers: the code is what programs see.
-pub(crate) type Result<T = ()> = core::result::Result<T, twz_abi::ErrorCode>;
-
 use core::panic::PanicInfo;
 
 pub use arch::entry::start;
+
+/// What a call answers: the code is what programs see.
+pub(crate) type Result<T = ()> = core::result::Result<T, twz_abi::ErrorCode>;
 
 /// Reports a broken invariant of the kernel to `twzvmm`, which ends the machine.
 pub fn panic(info: &PanicInfo<'_>) -> ! {
