@@ -52,6 +52,25 @@ impl<T: Copy, const N: usize> Spill<T, N> {
         }
     }
 
+    /// Appends `count` elements, of which `element` gives the i-th.
+    #[inline(always)]
+    pub(crate) fn extend_with(&mut self, count: usize, element: impl Fn(usize) -> T) {
+        match self.few.get_mut(self.used..self.used + count) {
+            Some(places) => {
+                for (i, place) in places.iter_mut().enumerate() {
+                    place.write(element(i));
+                }
+                self.used += count;
+            }
+            None => {
+                if self.many.capacity() == 0 {
+                    self.spill(N * 16);
+                }
+                self.many.extend((0..count).map(element));
+            }
+        }
+    }
+
     #[inline]
     fn push_many(&mut self, element: T) {
         self.extend_many(&[element]);
@@ -137,8 +156,15 @@ mod tests {
         list.push(0);
         list.extend([1, 2]);
         list.extend([3, 4, 5]);
+        list.extend_with(0, |_| unreachable!());
         list.extend([6]);
         assert_eq!(list.as_slice(), (0..7).collect::<Vec<_>>());
+        for before in 0..6 {
+            let mut list = Spill::<u64, 4>::new();
+            list.extend_with(before, |i| i as u64);
+            list.extend_with(3, |i| (before + i) as u64);
+            assert_eq!(list.as_slice(), (0..before as u64 + 3).collect::<Vec<_>>());
+        }
         let mut reserved = Spill::<u64, 4>::new();
         reserved.push(1);
         reserved.reserve(9);

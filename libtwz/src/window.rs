@@ -73,6 +73,15 @@ impl Window {
         unsafe { &*(address as *const AtomicU64) }
     }
 
+    /// The eight atomic words of the line at `offset`, rounded down to 64 and masked into the slot.
+    #[inline]
+    #[must_use]
+    pub(crate) fn line(self, offset: usize) -> &'static [AtomicU64; 8] {
+        let address = self.base + (offset & SLOT_MASK & !63);
+        // SAFETY: as in `word`.
+        unsafe { &*(address as *const [AtomicU64; 8]) }
+    }
+
     /// The atomic half-word at `offset`, rounded down to 4 and masked into the slot.
     #[inline]
     #[must_use]

@@ -116,7 +116,7 @@ fn maps_agree_with_the_model() {
 
 #[test]
 fn maps_cross_objects_when_one_is_full() {
-    maps_agree(16 << 10, 2000, 3000);
+    maps_agree(32 << 10, 2000, 3000);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::tx::Tx;
 use crate::window::Window;
+use core::mem::offset_of;
 
 /// Entries of a bucket.
 const ENTRIES: usize = 7;
@@ -22,7 +23,7 @@ const FIRST: u64 = 4;
 /// Segments: up to 2^34 buckets.
 const SEGMENTS: usize = 33;
 /// Entries per bucket, on average, at which another bucket is made.
-const FULL: u64 = 5;
+const FULL: u64 = 4;
 /// Most buckets that one insert makes.
 const BATCH: u64 = 8;
 /// Buckets chained to one before it is taken for a cycle.
@@ -126,13 +127,26 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         crate::ptr::at(home_of(first)?, twz_abi::PersistentPtr::new(raw.index(), offset))
     }
 
+    /// The bucket where a key with this hash is looked for first; `None` while there is none at all.
     #[inline]
-    fn find(&self, key: &K, hash: u64) -> Result<Option<Found<'_, K, V>>> {
+    fn first_bucket(&self, hash: u64) -> Result<Option<&Bucket<K, V>>> {
         let buckets = self.buckets.get();
         if buckets == 0 {
             return Ok(None);
         }
-        let mut bucket = self.bucket(Self::bucket_number(hash, buckets))?;
+        self.bucket(Self::bucket_number(hash, buckets)).map(Some)
+    }
+
+    #[inline]
+    fn find(&self, key: &K, hash: u64) -> Result<Option<Found<'_, K, V>>> {
+        let Some(first) = self.first_bucket(hash)? else { return Ok(None) };
+        Self::find_from(first, key, hash)
+    }
+
+    /// [`HashMap::find`] in a bucket and those chained to it.
+    #[inline]
+    fn find_from<'a>(first: &'a Bucket<K, V>, key: &K, hash: u64) -> Result<Option<Found<'a, K, V>>> {
+        let mut bucket = first;
         for _ in 0..CHAIN_MAX {
             let used = bucket.used.get();
             let mut candidates = candidates(used, hash);
@@ -197,29 +211,29 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     /// Has the bucket for `hash` fetched. What is read may be changing: it is only a hint.
     #[inline]
     fn expect_change(&self, hash: u64) {
-        let buckets = self.buckets.get();
-        if buckets != 0
-            && let Ok(bucket) = self.bucket(Self::bucket_number(hash, buckets))
-        {
+        if let Ok(Some(bucket)) = self.first_bucket(hash) {
             expect_store(bucket);
         }
     }
 
     fn do_insert(&self, tx: &Tx, key: &K, value: V, hash: u64) -> Result<Option<V>> {
-        if let Some(found) = self.find(key, hash)? {
+        let mut first = self.first_bucket(hash)?;
+        if let Some(bucket) = first
+            && let Some(found) = Self::find_from(bucket, key, hash)?
+        {
             let place = &found.bucket.entries[found.entry].value;
             let before = place.get();
             tx.put(place, value)?;
             return Ok(Some(before));
         }
-        let count = self.count.get();
         if self.is_full() {
             self.add_buckets(tx)?;
             tx.apply()?; // what follows must see them
+            first = self.first_bucket(hash)?;
         }
-        let number = Self::bucket_number(hash, self.buckets.get());
-        self.put_entry(tx, self.bucket(number)?, key, value, hash)?;
-        tx.put(&self.count, count.wrapping_add(1))?;
+        let first = first.ok_or_else(|| damaged(&self.buckets, "a bucket"))?;
+        self.put_entry(tx, first, key, value, hash)?;
+        tx.put(&self.count, self.count.get().wrapping_add(1))?;
         Ok(None)
     }
 
@@ -260,8 +274,10 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             tx.apply()?;
         }
         if buckets == 0 {
-            tx.put(&self.buckets, 1)?;
-            return self.fill_bucket(tx, self.bucket(0)?, &[]);
+            let first = self.bucket(0)?;
+            first.empty();
+            first.filled(tx, 0)?;
+            return tx.put(&self.buckets, 1);
         }
         // Up to the next power of two, the old buckets of a batch are all different and none is new.
         let end = (buckets + (buckets / 8).clamp(1, BATCH)).min((buckets + 1).next_power_of_two());
@@ -274,7 +290,9 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     }
 
     fn split_bucket(&self, tx: &Tx, old: &Bucket<K, V>, new: &Bucket<K, V>, buckets: u64) -> Result<()> {
-        let mut moved: alloc::vec::Vec<(K, V, u64)> = alloc::vec::Vec::with_capacity(2 * ENTRIES);
+        new.empty();
+        let mut moved = 0;
+        let mut too_many = alloc::vec::Vec::new();
         let mut bucket = old;
         for _ in 0..CHAIN_MAX {
             let used = bucket.used.get();
@@ -283,8 +301,13 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
                 let (key, value) = (bucket.entries[entry].key.get(), bucket.entries[entry].value.get());
                 let hash = self.hash(&key);
                 if Self::bucket_number(hash, buckets) == buckets - 1 {
-                    moved.push((key, value, hash));
                     left &= !(1 << entry);
+                    if moved < ENTRIES {
+                        new.fill(moved, key, value, hash);
+                        moved += 1;
+                    } else {
+                        too_many.push((key, value, hash));
+                    }
                 }
             }
             if left != used {
@@ -292,27 +315,16 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             }
             match bucket.overflow.get()? {
                 Some(next) => bucket = next,
-                None => return self.fill_bucket(tx, new, &moved),
+                None => {
+                    new.filled(tx, moved)?;
+                    return too_many.into_iter().try_for_each(|(key, value, hash)| {
+                        self.put_entry(tx, new, &key, value, hash)?;
+                        tx.apply() // the next one must see it
+                    });
+                }
             }
         }
         Err(damaged(old, "a chain of buckets without a cycle"))
-    }
-
-    /// Fills a bucket that nobody has seen; what does not fit goes to chained ones.
-    fn fill_bucket(&self, tx: &Tx, new: &Bucket<K, V>, entries: &[(K, V, u64)]) -> Result<()> {
-        let (here, rest) = entries.split_at(entries.len().min(ENTRIES));
-        let mut used = 0;
-        for (i, (key, value, hash)) in here.iter().enumerate() {
-            new.put_entry(tx, i, *key, *value)?;
-            used = with_entry(used, i, *hash);
-        }
-        tx.put(&new.used, used)?;
-        if let Some((key, value, _)) = rest.first() {
-            let next = tx.alloc_put(home_of(self)?, Bucket::blank(*key, *value))?;
-            tx.put_ptr(&new.overflow, Some(next))?;
-            return self.fill_bucket(tx, next, rest);
-        }
-        tx.put_ptr(&new.overflow, None)
     }
 
     fn segment_bytes(segment: usize) -> usize {
@@ -323,7 +335,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     fn add_segment(&self, tx: &Tx, segment: usize) -> Result<()> {
         let bytes = Self::segment_bytes(segment);
         let home = home_of(self)?;
-        // Its buckets are filled as they come into use: `fill_bucket` says everything about one.
+        // Its buckets are filled as they come into use ([`Bucket::empty`]).
         let address = tx.alloc_unfilled(home, bytes, align_of::<Bucket<K, V>>())?;
         let place = &self.segments[segment];
         let pointer =
@@ -377,7 +389,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             for _ in 0..CHAIN_MAX {
                 let Some(bucket) = at else { break };
                 at = bucket.overflow.get()?;
-                // SAFETY: allocated by `put_entry` or `fill_bucket`; the segment that leads to it goes in the same transaction.
+                // SAFETY: allocated by `put_entry`; the segment that leads to it goes in the same transaction.
                 unsafe { tx.free(bucket) }?;
             }
             if at.is_some() {
@@ -457,6 +469,26 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
             overflow: InvPtr::null(),
             entries: core::array::from_fn(|_| Entry { key: PCell::new(key), value: PCell::new(value) }),
         }
+    }
+
+    /// Begins to fill a bucket that no reader knows of yet, in place: nothing of it need be put back if the transaction fails.
+    fn empty(&self) {
+        self.used.set_without_log(0);
+        self.overflow.set_raw(twz_abi::PersistentPtr::NULL);
+    }
+
+    /// Fills an entry of such a bucket.
+    #[inline]
+    fn fill(&self, entry: usize, key: K, value: V, hash: u64) {
+        self.entries[entry].key.set_without_log(key);
+        self.entries[entry].value.set_without_log(value);
+        self.used.set_without_log(with_entry(self.used.get(), entry, hash));
+    }
+
+    /// Ends that: what stands in its first `count` entries now becomes durable with the transaction.
+    fn filled(&self, tx: &Tx, count: usize) -> Result<()> {
+        let bytes = offset_of!(Self, entries) + count * size_of::<Entry<K, V>>();
+        tx.wrote(core::ptr::from_ref(self).addr(), bytes)
     }
 
     /// Key and value in one piece.

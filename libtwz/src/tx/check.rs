@@ -30,8 +30,8 @@ impl Check {
                 *lane = mix(*lane, *word);
             }
         }
-        for (i, word) in rest.iter().enumerate() {
-            self.add(i, *word);
+        for (lane, word) in self.lanes.iter_mut().zip(rest) {
+            *lane = mix(*lane, *word);
         }
     }
 

@@ -58,8 +58,10 @@ fn long_entries_of<const N: usize>(window: Window, offset: usize, bytes: usize, 
     while left > 0 {
         let piece = left.min(ENTRY_MAX);
         to.push(entry_head(offset, piece));
-        for at in (0..piece).step_by(8) {
-            to.push(word_of_range(window, offset + at, piece - at));
+        if (offset | piece).is_multiple_of(8) {
+            to.extend_with(piece / 8, |i| window.load(offset + i * 8));
+        } else {
+            to.extend_with(piece.div_ceil(8), |i| word_of_range(window, offset + i * 8, piece - i * 8));
         }
         offset += piece;
         left -= piece;
@@ -84,7 +86,6 @@ fn word_of_range(window: Window, offset: usize, bytes: usize) -> u64 {
 }
 
 /// Stores `bytes` at `offset` from words.
-#[inline]
 #[cfg_attr(feature = "crash-sim", track_caller)]
 pub(super) fn write_words(window: Window, offset: usize, bytes: usize, words: impl Iterator<Item = u64>) {
     for (at, word) in (0..bytes).step_by(8).zip(words) {
@@ -97,17 +98,45 @@ pub(super) fn write_words(window: Window, offset: usize, bytes: usize, words: im
     }
 }
 
-/// Calls `with(offset, bytes, words)` for each range among entries that are held in memory.
-#[inline]
-pub(super) fn for_ranges(words: &[u64], mut with: impl FnMut(usize, usize, &[u64])) {
-    let mut rest = words;
-    while let Some((head, more)) = rest.split_first() {
-        let (offset, bytes) = split_head(*head);
-        let payload = if bytes == 0 { 2 } else { bytes.div_ceil(8) };
-        let (words, later) = more.split_at(payload.min(more.len()));
-        if bytes != 0 {
-            with(offset, bytes, words);
+/// [`write_words`] of words in a slice.
+#[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
+pub(super) fn store_range(window: Window, (offset, bytes, words): Range<'_>) {
+    if let [word] = words
+        && bytes == 8
+        && offset.is_multiple_of(8)
+    {
+        window.store(offset, *word); // by far the most common
+    } else if (offset | bytes).is_multiple_of(8) {
+        for (at, word) in (offset..).step_by(8).zip(words) {
+            window.store(at, *word);
         }
-        rest = later;
+    } else {
+        write_words(window, offset, bytes, words.iter().copied());
     }
+}
+
+/// A range that an entry says something of: offset, bytes, and the words that it holds.
+pub(super) type Range<'a> = (usize, usize, &'a [u64]);
+
+/// The ranges among entries that are held in memory.
+#[inline(always)]
+pub(super) fn ranges(words: &[u64]) -> impl Iterator<Item = Range<'_>> {
+    let mut rest = words;
+    core::iter::from_fn(move || {
+        loop {
+            let (head, more) = rest.split_first()?;
+            let (offset, bytes) = split_head(*head);
+            let payload = match bytes {
+                8 => 1, // by far the most common
+                0 => 2,
+                _ => bytes.div_ceil(8),
+            };
+            let (words, later) = more.split_at(payload.min(more.len()));
+            rest = later;
+            if bytes != 0 {
+                return Some((offset, bytes, words));
+            }
+        }
+    })
 }

@@ -33,6 +33,7 @@ use super::check::Check;
 use super::entry::{ENTRY_MAX, split_head, whole_entries, write_words};
 use crate::error::{Error, Result};
 use crate::persist::{self, LINE};
+use crate::simulate;
 use crate::view;
 use crate::window::Window;
 use core::sync::atomic::Ordering;
@@ -352,36 +353,42 @@ impl Log {
         check.add_all(words);
         // The first line has room for six words after the two of the head.
         let (first, rest) = words.split_at(words.len().min(6));
-        let mut line = [0; 8];
-        for (place, word) in line[2..].iter_mut().zip(first) {
-            *place = *word;
-        }
-        (line[0], line[1]) = (check.end(), head);
-        let by_cache = bytes <= BY_CACHE;
-        self.put_line(to.at, &line, by_cache);
-        let mut at = to.at + LINE;
-        let (lines, last) = rest.as_chunks::<8>();
-        for line in lines {
-            self.put_line(at, line, by_cache);
-            at += LINE;
-        }
-        if !last.is_empty() {
-            let mut line = [0; 8];
-            line[..last.len()].copy_from_slice(last);
-            self.put_line(at, &line, by_cache);
+        let word = |i: usize| first.get(i).copied().unwrap_or(0);
+        let line = [check.end(), head, word(0), word(1), word(2), word(3), word(4), word(5)];
+        if bytes <= BY_CACHE {
+            self.put_lines::<true>(to.at, &line, rest);
+        } else {
+            self.put_lines::<false>(to.at, &line, rest);
         }
         to.at += bytes;
         to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
         Ok(())
     }
 
+    /// Writes a batch's lines, the first of them and the words of the others, through the cache or around it.
     #[inline(always)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn put_line(&self, at: usize, line: &[u64; 8], by_cache: bool) {
-        if by_cache {
-            for (place, word) in (at..).step_by(8).zip(line) {
-                self.window.store(place, *word);
+    fn put_lines<const BY_CACHE: bool>(&self, at: usize, first: &[u64; 8], rest: &[u64]) {
+        self.put_line::<BY_CACHE>(at, first);
+        let mut at = at + LINE;
+        let (lines, last) = rest.as_chunks::<8>();
+        for line in lines {
+            self.put_line::<BY_CACHE>(at, line);
+            at += LINE;
+        }
+        if !last.is_empty() {
+            self.put_line::<BY_CACHE>(at, &core::array::from_fn(|i| last.get(i).copied().unwrap_or(0)));
+        }
+    }
+
+    #[inline(always)]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn put_line<const BY_CACHE: bool>(&self, at: usize, line: &[u64; 8]) {
+        if BY_CACHE {
+            for (place, word) in self.window.line(at).iter().zip(line) {
+                place.store(*word, Ordering::Relaxed);
             }
+            simulate::stored(self.window.base() + at, LINE);
             self.window.flush(at, LINE);
             return;
         }
@@ -511,7 +518,7 @@ impl Log {
     }
 
     /// Flushes a line that the set of dirty ones named; numbers that damage made are outside the data, or do no harm.
-    #[inline(always)]
+    #[inline(never)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
     fn flush_marked(&self, line: u32) {
         if (START / LINE..END_OF_LINES).contains(&(line as usize)) {
@@ -522,15 +529,22 @@ impl Log {
     /// Flushes those lines of a range that have lost their place to others of the same transaction; true if there were any.
     #[inline]
     pub(crate) fn flush_unmarked(&self, offset: usize, bytes: usize) -> bool {
-        let mut any = false;
-        for line in offset / LINE..(offset + bytes).div_ceil(LINE) {
-            let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
-            if place.load(Ordering::Relaxed) as usize != line {
-                self.window.flush(line * LINE, LINE);
-                any = true;
-            }
+        let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
+        let mut any = self.flush_unmarked_line(first);
+        for line in first + 1..=last {
+            any |= self.flush_unmarked_line(line);
         }
         any
+    }
+
+    #[inline(always)]
+    fn flush_unmarked_line(&self, line: usize) -> bool {
+        let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
+        let unmarked = place.load(Ordering::Relaxed) as usize != line;
+        if unmarked {
+            self.window.flush(line * LINE, LINE);
+        }
+        unmarked
     }
 
     /// Makes everything in place durable and the log empty; nothing may be trailing.

@@ -39,7 +39,7 @@ use crate::ptr::InvPtr;
 use crate::simulate;
 use crate::translate;
 use crate::view;
-use crate::window::Window;
+use crate::window::{SLOT_MASK, Window};
 use alloc::vec::Vec;
 use core::cell::RefCell;
 use part::Part;
@@ -280,19 +280,22 @@ impl Tx {
     #[inline]
     pub(crate) fn put_value<T: Invariant>(&self, address: usize, value: &T) -> Result<()> {
         let () = T::NO_PADDING;
-        let bytes = size_of::<T>();
-        let from = core::ptr::from_ref(value).cast::<u8>();
-        let words = (0..bytes).step_by(8).map(|at| {
-            let mut word = [0_u8; 8];
-            let count = (bytes - at).min(8);
-            // SAFETY: T has no padding (Invariant), so all its bytes are initialised; at + count <= its size.
-            unsafe { core::ptr::copy_nonoverlapping(from.wrapping_add(at), word.as_mut_ptr(), count) };
-            u64::from_le_bytes(word)
-        });
+        // SAFETY: T has no padding (Invariant), so all its bytes are initialised.
+        let bytes =
+            unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+        match bytes.as_array::<8>() {
+            Some(word) => self.put_word(address, u64::from_le_bytes(*word)), // by far the most common
+            None => self.guarded(|inner| {
+                let index = inner.join_at(address)?;
+                inner.part_mut(index).put(address, bytes)
+            }),
+        }
+    }
+
+    fn put_word(&self, address: usize, word: u64) -> Result<()> {
         self.guarded(|inner| {
-            let window = Window::around(address)?;
-            let index = inner.join(window)?;
-            inner.part_mut(index).put(address, bytes, words)
+            let index = inner.join_at(address)?;
+            inner.part_mut(index).put_word(address, word)
         })
     }
 
@@ -406,7 +409,7 @@ impl Tx {
     /// As [`Tx::free`].
     pub unsafe fn free_raw(&self, address: usize, bytes: usize, align: usize) -> Result<()> {
         self.guarded(|inner| {
-            let index = inner.join(Window::around(address)?)?;
+            let index = inner.join_at(address)?;
             inner.part_mut(index).free(address, bytes, align)
         })
     }
@@ -417,7 +420,7 @@ impl Tx {
     /// [`Error::NotInObject`], [`Error::Busy`].
     pub fn wrote(&self, address: usize, bytes: usize) -> Result<()> {
         self.guarded(|inner| {
-            let index = inner.join(Window::around(address)?)?;
+            let index = inner.join_at(address)?;
             inner.part_mut(index).note(address, bytes)
         })
     }
@@ -455,7 +458,7 @@ impl Tx {
     /// Ends the transaction and puts everything back.
     pub fn abort(self) {}
 
-    #[inline]
+    #[inline(always)]
     fn guarded<R>(&self, operation: impl FnOnce(&mut Inner) -> Result<R>) -> Result<R> {
         let inner = &mut *self.inner.borrow_mut();
         if inner.failed {
@@ -477,6 +480,9 @@ impl Drop for Tx {
         }
         if !inner.ended {
             inner.undo();
+        }
+        if inner.others.is_empty() && inner.made.is_empty() {
+            return inner.home.unlock();
         }
         let mut made = core::mem::take(&mut inner.made);
         made.retain(|made| !made.is_linked());
@@ -515,7 +521,7 @@ impl Inner {
 
     #[inline]
     fn record(&mut self, address: usize, bytes: usize) -> Result<()> {
-        let index = self.join(Window::around(address)?)?;
+        let index = self.join_at(address)?;
         self.part_mut(index).record(address, bytes)
     }
 
@@ -525,6 +531,16 @@ impl Inner {
         if window == self.home.window() { Ok(0) } else { self.join_other(window) }
     }
 
+    /// [`Inner::join`] by an address in the object.
+    #[inline(always)]
+    fn join_at(&mut self, address: usize) -> Result<usize> {
+        if address & !SLOT_MASK == self.home.window().base() {
+            return Ok(0);
+        }
+        self.join_other(Window::around(address)?)
+    }
+
+    #[cold]
     fn join_other(&mut self, window: Window) -> Result<usize> {
         if let Some(i) = self.others.iter().position(|part| part.window() == window) {
             return Ok(i + 1);
@@ -589,12 +605,18 @@ impl Inner {
     #[inline]
     fn commit(&mut self) -> Result<()> {
         self.home.put_allocations()?;
-        if !self.others.is_empty() {
-            self.prepare_others()?;
-        }
-        if !self.home.did_anything() {
+        if self.others.is_empty() && self.home.only_puts() {
+            self.home.commit_puts()?;
             self.ended = true;
             return Ok(());
+        }
+        self.commit_all()
+    }
+
+    /// [`Inner::commit`] of changes in place, of new blocks, or of several objects.
+    fn commit_all(&mut self) -> Result<()> {
+        if !self.others.is_empty() {
+            self.prepare_others()?;
         }
         // 1. New blocks are durable before anything leads to them; so are records that nobody waited for.
         let flushed = self.home.flush_fresh();

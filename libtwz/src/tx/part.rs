@@ -201,31 +201,36 @@ impl Part {
         self.undo.extend(entry::participant_entry(id));
     }
 
+    /// Notes what a word shall hold after the commit.
+    #[inline(always)]
+    pub(super) fn put_word(&mut self, address: usize, word: u64) -> Result<()> {
+        let offset = Self::offset_of(address, 8)?;
+        persist::expect_store(address); // it comes after a fence: long enough to fetch the line
+        self.puts.extend([entry::entry_head(offset, 8), word]);
+        Ok(())
+    }
+
     /// Notes what a range shall hold after the commit.
     #[inline]
-    pub(super) fn put(
-        &mut self,
-        address: usize,
-        bytes: usize,
-        words: impl Iterator<Item = u64>,
-    ) -> Result<()> {
-        let offset = Self::offset_of(address, bytes)?;
-        persist::expect_store(address); // it comes after a fence: long enough to fetch the line
-        let mut words = words;
-        if bytes <= 8 {
-            let word = words.next().unwrap_or(0);
-            self.puts.extend([entry::entry_head(offset, bytes), word]); // by far the most common
+    pub(super) fn put(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
+        let offset = Self::offset_of(address, bytes.len())?;
+        persist::expect_store(address);
+        let (words, rest) = bytes.as_chunks::<8>();
+        if bytes.len() <= entry::ENTRY_MAX && rest.is_empty() {
+            self.puts.push(entry::entry_head(offset, bytes.len()));
+            self.puts.extend_with(words.len(), |i| u64::from_le_bytes(words[i]));
             return Ok(());
         }
         // Entries are limited in size: long values go in several.
-        let mut done = 0;
-        while done < bytes {
-            let piece = (bytes - done).min(entry::ENTRY_MAX);
-            self.puts.push(entry::entry_head(offset + done, piece));
-            for word in words.by_ref().take(piece.div_ceil(8)) {
-                self.puts.push(word);
+        for (number, piece) in bytes.chunks(entry::ENTRY_MAX).enumerate() {
+            self.puts.push(entry::entry_head(offset + number * entry::ENTRY_MAX, piece.len()));
+            let (words, rest) = piece.as_chunks::<8>();
+            self.puts.extend_with(words.len(), |i| u64::from_le_bytes(words[i]));
+            if !rest.is_empty() {
+                let mut word = [0; 8];
+                word[..rest.len()].copy_from_slice(rest);
+                self.puts.push(u64::from_le_bytes(word));
             }
-            done += piece;
         }
         Ok(())
     }
@@ -323,6 +328,29 @@ impl Part {
         !(self.undo.is_empty() && self.puts.is_empty() && self.fresh.is_empty() && self.noted.is_empty())
     }
 
+    /// Whether all that it did is in its puts.
+    #[inline(always)]
+    pub(super) fn only_puts(&self) -> bool {
+        self.undo.is_empty() && self.fresh.is_empty() && self.noted.is_empty()
+    }
+
+    /// The whole commit of a transaction that has only puts, if any: one fence (**X1**).
+    #[inline(always)]
+    pub(super) fn commit_puts(&mut self) -> Result<()> {
+        let Self { log, at, puts, arena_at, shadow, .. } = self;
+        let puts = puts.as_slice();
+        if puts.is_empty() {
+            return Ok(());
+        }
+        for (offset, bytes, _) in entry::ranges(puts) {
+            log.mark_dirty(offset, bytes);
+        }
+        log.append(at, Kind::Redo, Kind::Commit, puts, || data_top(log, *arena_at, shadow))?;
+        persist::fence();
+        self.apply_puts();
+        Ok(())
+    }
+
     /// Flushes new blocks; true when a fence must follow.
     #[inline]
     pub(super) fn flush_fresh(&self) -> bool {
@@ -345,10 +373,6 @@ impl Part {
     pub(super) fn write_commit(&mut self) -> Result<()> {
         let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, .. } = self;
         let limit = || data_top(log, *arena_at, shadow);
-        if undo.is_empty() && noted.is_empty() && fresh.is_empty() {
-            entry::for_ranges(puts.as_slice(), |offset, bytes, _| log.mark_dirty(offset, bytes));
-            return log.append(at, Kind::Redo, Kind::Commit, puts.as_slice(), limit);
-        }
         let mut redo = Words::new();
         redo.reserve(undo.len() + puts.len());
         let mut add = |offset, bytes| {
@@ -361,12 +385,14 @@ impl Part {
         for (offset, bytes) in noted.as_slice() {
             add(*offset as usize, *bytes as usize);
         }
-        entry::for_ranges(undo.as_slice(), |offset, bytes, _| add(offset, bytes));
-        entry::for_ranges(puts.as_slice(), |offset, bytes, words| {
+        for (offset, bytes, _) in entry::ranges(undo.as_slice()) {
+            add(offset, bytes);
+        }
+        for (offset, bytes, words) in entry::ranges(puts.as_slice()) {
             log.mark_dirty(offset, bytes);
             redo.push(entry::entry_head(offset, bytes));
-            words.iter().for_each(|word| redo.push(*word));
-        });
+            redo.extend_with(words.len(), |i| words[i]);
+        }
         log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
     }
 
@@ -375,10 +401,10 @@ impl Part {
     pub(super) fn apply_puts(&self) {
         let log = &self.log;
         let mut flushed = false;
-        entry::for_ranges(self.puts.as_slice(), |offset, bytes, words| {
-            entry::write_words(log.window, offset, bytes, words.iter().copied());
-            flushed |= log.flush_unmarked(offset, bytes);
-        });
+        for range in entry::ranges(self.puts.as_slice()) {
+            entry::store_range(log.window, range);
+            flushed |= log.flush_unmarked(range.0, range.1);
+        }
         if flushed {
             persist::fence(); // the next checkpoint may be another thread's, whose fence would not count for these
         }
@@ -391,19 +417,18 @@ impl Part {
             return false;
         }
         let Self { log, puts, undo, .. } = self;
-        entry::for_ranges(puts.as_slice(), |offset, bytes, _| {
-            entry::entries_of(log.window, offset, bytes, undo)
-        });
+        for (offset, bytes, _) in entry::ranges(puts.as_slice()) {
+            entry::entries_of(log.window, offset, bytes, undo);
+        }
         true
     }
 
     /// Stores puts that [`Part::record_puts`] recorded, after their records are durable.
     #[inline]
     pub(super) fn store_recorded_puts(&mut self) {
-        let window = self.log.window;
-        entry::for_ranges(self.puts.as_slice(), |offset, bytes, words| {
-            entry::write_words(window, offset, bytes, words.iter().copied());
-        });
+        for range in entry::ranges(self.puts.as_slice()) {
+            entry::store_range(self.log.window, range);
+        }
         self.puts.truncate(0);
     }
 
@@ -413,7 +438,9 @@ impl Part {
         for (offset, bytes) in self.noted.as_slice().iter().copied().chain(fresh) {
             self.log.window.flush(offset as usize, bytes as usize);
         }
-        entry::for_ranges(self.undo.as_slice(), |offset, bytes, _| self.log.window.flush(offset, bytes));
+        for (offset, bytes, _) in entry::ranges(self.undo.as_slice()) {
+            self.log.window.flush(offset, bytes);
+        }
     }
 
     /// Makes what is dirty durable in place, and the log empty; nothing may be trailing that is to be undone.
@@ -436,14 +463,11 @@ impl Part {
     /// do. Records stay: they say what stands there then, and do no harm.
     pub(super) fn undo_to(&mut self, mark: Option<&Mark>) {
         let start = mark.map_or(0, |mark| mark.undo);
-        let mut ranges: Vec<(usize, usize, Vec<u64>)> = Vec::new();
-        entry::for_ranges(&self.undo.as_slice()[start..], |offset, bytes, words| {
-            ranges.push((offset, bytes, words.to_vec()));
-        });
-        for (offset, bytes, words) in ranges.into_iter().rev() {
-            entry::write_words(self.log.window, offset, bytes, words.into_iter());
+        let ranges: Vec<entry::Range<'_>> = entry::ranges(&self.undo.as_slice()[start..]).collect();
+        for range in ranges.into_iter().rev() {
+            entry::store_range(self.log.window, range);
             // What was undone may have reached memory: the next checkpoint must flush what stands there now.
-            self.log.mark_dirty(offset, bytes);
+            self.log.mark_dirty(range.0, range.1);
         }
         self.puts.truncate(mark.map_or(0, |mark| mark.puts));
         self.fresh.truncate(mark.map_or(0, |mark| mark.fresh));

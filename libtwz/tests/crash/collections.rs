@@ -105,6 +105,9 @@ pub(crate) fn maps_survive(how: &mut How<'_>) {
         &world,
         &mut |step| {
             maps_step(&o, step + 45, key);
+            if step == 4 {
+                libtwz::tx::checkpoint(o.window()).unwrap(); // from here on, what stands in place must be whole without the log
+            }
             step < 5
         },
         &|k| {
