@@ -18,7 +18,7 @@ pub(crate) const OBJECTS: [(u64, &str); 2] = [(1, "1 data object"), (8, "8 data 
 pub(crate) const TREE_OBJECTS: [(usize, &str); 2] = [(1, "1 object"), (4, "4 objects")];
 
 /// Most bytes that a pair takes in the index, and in the data objects.
-const PAIR_BYTES: u64 = 48;
+pub(crate) const PAIR_BYTES: u64 = 48;
 
 /// What went wrong.
 #[derive(Debug)]
