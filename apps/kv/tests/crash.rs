@@ -48,36 +48,40 @@ fn model_after(operations: u64) -> Pairs {
     model
 }
 
-/// Opens what a failure left and compares; then uses it, since a wrong allocator shows only then.
-fn check(id: ObjectId, operations: u64) -> Result<(), String> {
-    let model = model_after(operations);
+/// Opens what a failure left, once, and compares it with what the pairs were after each of `operations`; then uses it, since a wrong
+/// allocator shows only then.
+fn check(id: ObjectId, operations: &[u64]) -> Result<(), String> {
     let said = |error: kv::Error| error.to_string();
     let store = Store::open(id).map_err(said)?;
+    let compared = compare(&store, operations);
+    std::mem::forget(store); // its close is not what is tested here
+    compared
+}
+
+fn compare(store: &Store, operations: &[u64]) -> Result<(), String> {
+    let said = |error: kv::Error| error.to_string();
     let mut found = Pairs::new();
-    let result = store.scan(|value| {
+    let scanned = store.scan(|value| {
         found.insert(value.key()?, value.to_vec()?);
         Ok(())
     });
-    let compared = result.map_err(said).and_then(|_| {
+    scanned.map_err(said)?;
+    found.remove(&b"new"[..]); // of a check that was cut off
+    let model =
+        operations.iter().map(|after| model_after(*after)).find(|model| *model == found).ok_or_else(
+            || format!("{} pairs, not those after any of {operations:?} operations", found.len()),
+        )?;
+    let read_all = |what: &str| {
         for (key, value) in &model {
             if store.read(key).map_err(said)?.as_ref() != Some(value) {
-                return Err(format!("a wrong value for a key of {} bytes", key.len()));
-            }
-        }
-        found.remove(&b"new"[..]); // of a check that was cut off
-        if found != model {
-            return Err(format!("{} pairs instead of {}", found.len(), model.len()));
-        }
-        store.put(b"new", &[1; 64]).map_err(said)?;
-        for (key, value) in &model {
-            if store.read(key).map_err(said)?.as_ref() != Some(value) {
-                return Err(format!("a put changed the value for a key of {} bytes", key.len()));
+                return Err(format!("{what}: a wrong value for a key of {} bytes", key.len()));
             }
         }
         Ok(())
-    });
-    std::mem::forget(store); // its close is not what is tested here
-    compared
+    };
+    read_all("after the failure")?;
+    store.put(b"new", &[1; 64]).map_err(said)?;
+    read_all("after a put")
 }
 
 /// How much to explore: `TWZ_CRASH_EFFORT=10` takes minutes, the default seconds.
@@ -88,6 +92,44 @@ fn effort() -> u64 {
 /// Flushes and fences: dropped or moved, they make the mutants. Most stores are the index's, which may be lost anyway.
 fn is_ordering(event: &pmem::sim::Event) -> bool {
     matches!(event, pmem::sim::Event::Flush(_) | pmem::sim::Event::Fence)
+}
+
+/// Mutants that this test cannot notice, by a piece of the line and sort, and why.
+const UNNOTICED: &[(&str, &str, &str)] = &[
+    (
+        "persist::persist(self.root.used",
+        "flush behind fence",
+        "D2: takes a second failure, after the chunk was taken for something shorter than what a torn append had left there",
+    ),
+    (
+        "persist::persist(self.root.sequence",
+        "flush behind fence",
+        "takes a second failure, after which an older record of a key would have the greater number",
+    ),
+    (
+        "persist::persist(self.root.state",
+        "flush behind fence",
+        "the same program: the next fence covers it, before anything is published or acknowledged",
+    ),
+];
+
+/// Why a sort of mutant at a place of the crate may survive, if it may.
+fn known_survivor(site: &str, kind: &str) -> Option<&'static str> {
+    let mut parts = site.rsplitn(3, ':');
+    let (_, line, file) = (parts.next()?, parts.next()?.parse::<usize>().ok()?, parts.next()?);
+    let source = std::fs::read_to_string(format!("{}/../../{file}", env!("CARGO_MANIFEST_DIR"))).ok()?;
+    let text = source.lines().nth(line - 1)?;
+    UNNOTICED.iter().find(|(piece, sort, _)| text.contains(piece) && *sort == kind).map(|(.., why)| *why)
+}
+
+/// Mutants of one sort at one place that are tried.
+const TRIES: u64 = 40;
+/// Events after a mutation in which its effect is looked for: a close flushes two segments of the index, line by line.
+const REACH: usize = 800;
+
+/// libtwz's own tests judge its places.
+fn is_ours(site: &impl ToString) -> bool {
+    site.to_string().starts_with("apps/kv/")
 }
 
 #[test]
@@ -108,7 +150,7 @@ fn what_was_acknowledged_survives() {
         for step in 0..9 {
             world.mark(step);
             operate(step, Some(&store), &mut Pairs::new());
-            if step == 4 {
+            if step % 3 == 2 {
                 store.close().unwrap();
                 store = Store::open(id).unwrap();
             }
@@ -117,20 +159,14 @@ fn what_was_acknowledged_survives() {
         store.close().unwrap();
         id
     });
-    let (trace, _) = world.take();
+    let (trace, sites) = world.take();
     println!("{} events", trace.len());
     let accept = &mut |_: &Sim, crash: Crash| {
         world.load();
         simulate::reboot();
-        let first = world.on(|| check(id, crash.mark));
-        if crash.at_mark || first.is_ok() {
-            return first;
-        }
-        world.load();
-        simulate::reboot();
-        world.on(|| check(id, crash.mark + 1)).map_err(|second| {
-            format!("neither before ({}) nor after ({second}) the operation", first.unwrap_err())
-        })
+        // Inside an operation it may be done or not; at its mark it is.
+        let inside = !crash.at_mark;
+        world.on(|| check(id, &[crash.mark, crash.mark + 1][..1 + usize::from(inside)]))
     };
     let effort = effort();
     let samples = effort;
@@ -140,15 +176,29 @@ fn what_was_acknowledged_survives() {
     let nested =
         Config { exhaustive: 2, samples: 1, depth: 2, from: trace.len().saturating_sub(3), ..config };
     report.add(&explore(&world.sim, &trace, &nested, accept).unwrap_or_else(|failure| panic!("{failure}")));
-    let (mut killed, mut made) = (0, 0);
-    let mut wrong: Vec<_> =
-        mutants(&trace, |event| is_ordering(&trace[event])).into_iter().filter(|m| !m.equivalent).collect();
-    let stride = (wrong.len() / (24 * usize::try_from(effort).unwrap())).max(1);
-    for mutant in wrong.iter_mut().step_by(stride) {
-        mutant.trace.truncate(mutant.event + 120);
+    let mut places: BTreeMap<(String, &str), (u64, Option<String>)> = BTreeMap::new();
+    for mut mutant in mutants(&trace, |event| is_ordering(&trace[event]) && is_ours(&sites[event])) {
+        let (tries, survivor) = places.entry((sites[mutant.event].to_string(), mutant.kind)).or_default();
+        // A wrong program is wrong each time it comes there: one of its runs is enough.
+        if mutant.equivalent || *tries == TRIES * effort || (*tries > 0 && survivor.is_none()) {
+            continue;
+        }
+        *tries += 1;
+        mutant.trace.truncate(mutant.event + REACH);
         let near = Config { exhaustive: 4, samples: 4, from: mutant.event.saturating_sub(2), ..config };
-        made += 1;
-        killed += usize::from(explore(&world.sim, &mutant.trace, &near, accept).is_err());
+        *survivor = explore(&world.sim, &mutant.trace, &near, accept).is_ok().then_some(mutant.what);
+    }
+    places.retain(|_, (tries, _)| *tries > 0);
+    let made = places.len();
+    let killed = places.values().filter(|(_, survivor)| survivor.is_none()).count();
+    let mut missed = Vec::new();
+    for ((site, kind), what) in
+        places.into_iter().filter_map(|(place, (_, survivor))| Some((place, survivor?)))
+    {
+        match known_survivor(&site, kind) {
+            Some(why) => println!("survives: {kind} at {site}: {why}"),
+            None => missed.push(format!("{kind} at {site}: {what}")),
+        }
     }
     println!(
         "{} events, {} points, {} states, {} recovered and checked, {} after a cut-off recovery; {killed} of {made} mutants killed",
@@ -159,5 +209,6 @@ fn what_was_acknowledged_survives() {
         report.nested_states
     );
     assert!(report.states > 300 && report.nested_states > 0, "explored too little");
-    assert!(killed >= 3, "the check notices too little: {killed} of {made}");
+    assert!(missed.is_empty(), "{} mutants survived:\n{}", missed.len(), missed.join("\n"));
+    assert!(made > 10, "too few places of the crate were mutated");
 }
