@@ -166,18 +166,13 @@ impl Kernel {
     }
 
     /// `ContextAttach`: lets `thread` hold a context. v0: its flags.
-    pub(crate) fn attach(
-        &mut self,
-        mailbox: Mailbox,
-        thread: u32,
-        id: ObjectId,
-    ) -> crate::Result<(u64, u64)> {
+    pub(crate) fn attach(&mut self, mailbox: Mailbox, thread: u32, id: ObjectId) -> crate::Result<u64> {
         // Inside of a gate the right would be the callee's, and what it gives the caller's.
         if self.threads[thread].calls.is_some() {
             return Err(ErrorCode::NotPermitted);
         }
         if let Some(held) = self.held(thread, id) {
-            return Ok((self.contexts[held].flags, 0));
+            return Ok(self.contexts[held].flags);
         }
         let revision = mailbox.revision();
         let asking = self.spaces[self.threads[thread].space].context;
@@ -186,7 +181,7 @@ impl Kernel {
             self.release_context(mailbox, context);
             return Err(ErrorCode::Busy);
         }
-        Ok((self.contexts[context].flags, 0))
+        Ok(self.contexts[context].flags)
     }
 
     /// `ContextDetach`: the opposite. The active context stays, and so does one that is undetachable.

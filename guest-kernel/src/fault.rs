@@ -6,10 +6,11 @@ use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use crate::thread::End;
 use core::fmt;
+use twz_abi::call::In;
 use twz_abi::fault::{FaultCause, FaultFrame, FaultInfo, RED_ZONE};
 use twz_abi::hypercall::Happening;
 use twz_abi::{ErrorCode, Rights};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 /// Exit status of a thread that a fault ended: this plus the cause.
 pub(crate) const FAULT_STATUS: u32 = 128;
@@ -102,10 +103,13 @@ impl Kernel {
     }
 
     /// `FaultReturn`: loads the registers of the frame at `address`.
-    pub(crate) fn fault_return(&mut self, mailbox: Mailbox, thread: u32, address: u64) -> crate::Result {
-        let mut pushed = FaultFrame::new_zeroed();
-        let space = self.threads[thread].space;
-        self.copy_in(mailbox, space, address, pushed.as_mut_bytes())?;
+    pub(crate) fn fault_return(
+        &mut self,
+        mailbox: Mailbox,
+        thread: u32,
+        frame: In<FaultFrame>,
+    ) -> crate::Result {
+        let pushed = self.fetch(mailbox, self.threads[thread].space, frame)?;
         let thread = &mut self.threads[thread];
         thread.handles_fault = false;
         let frame = &mut thread.frame;

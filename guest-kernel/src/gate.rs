@@ -23,7 +23,7 @@ use twz_abi::hypercall::Happening;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::sec::GateEntry;
 use twz_abi::view::{SLOT_SIZE, entry_flags};
-use twz_abi::{ErrorCode, ObjectId};
+use twz_abi::{ErrorCode, ObjectId, Rights};
 
 /// Calls in progress that a thread may have.
 const DEPTH_MAX: u32 = 16;
@@ -167,15 +167,15 @@ impl Kernel {
         mailbox: Mailbox,
         thread: u32,
         object: ObjectId,
-    ) -> crate::Result<u64> {
+    ) -> crate::Result<Rights> {
         let call = self.threads[thread].calls.ok_or(ErrorCode::BadArgument)?;
         let caller = self.calls[call].space;
         let (record, context) = (self.spaces[caller].record, self.spaces[caller].context);
         // The monitor answers for a context in its own root only; this thread's space is loaded again when it goes on.
         self.visit(mailbox, record)?;
-        match mailbox.granted(context, object) {
-            Err(ErrorCode::NotPermitted | ErrorCode::NoObject) => Ok(0),
-            answer => answer.map(|rights| u64::from(rights.bits())),
+        match mailbox.stat(context, object) {
+            Err(ErrorCode::NotPermitted | ErrorCode::NoObject) => Ok(Rights::empty()),
+            answer => answer.map(|stat| stat.granted()),
         }
     }
 

@@ -9,7 +9,7 @@ use twz_abi::boot::{DIRECT_MAP, MAILBOX_GPA};
 use twz_abi::hypercall::{DATA_SIZE, EVENTS, Happening, KernelEvent, LogLevel, Mailbox as Page, Op, PORT};
 use twz_abi::resume::{ResumeNote, ResumeStart};
 use twz_abi::sec::GateEntry;
-use twz_abi::syscall::{NAME_MAX, ObjectStat};
+use twz_abi::syscall::{ConsoleMode, NAME_MAX, ObjectStat};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -197,8 +197,8 @@ impl Mailbox {
     }
 
     /// Says how typed input is to come; (1 if people type, columns of their terminal).
-    pub(crate) fn console_mode(mut self, mode: u64) -> crate::Result<(u64, u64)> {
-        self.call(Op::ConsoleMode, &[mode]).map(|rets| (rets[0], rets[1]))
+    pub(crate) fn console_mode(mut self, mode: ConsoleMode) -> crate::Result<(u64, u64)> {
+        self.call(Op::ConsoleMode, &[mode as u64]).map(|rets| (rets[0], rets[1]))
     }
 
     /// Makes the context `into` usable for threads in `context`.
@@ -310,17 +310,12 @@ impl Mailbox {
         self.call(Op::Trim, &[context.lo, context.hi, object.lo, object.hi, offset, bytes]).map(drop)
     }
 
-    /// Puts the `ObjectStat` of an object into the data area.
-    pub(crate) fn stat(mut self, context: ObjectId, object: ObjectId) -> crate::Result {
-        self.call(Op::Stat, &[context.lo, context.hi, object.lo, object.hi]).map(drop)
-    }
-
-    /// What a context may do with an object.
-    pub(crate) fn granted(mut self, context: ObjectId, object: ObjectId) -> crate::Result<Rights> {
-        self.stat(context, object)?;
+    /// What the monitor knows of an object, and what a context may do with it.
+    pub(crate) fn stat(mut self, context: ObjectId, object: ObjectId) -> crate::Result<ObjectStat> {
+        self.call(Op::Stat, &[context.lo, context.hi, object.lo, object.hi])?;
         let mut stat = ObjectStat::new_zeroed();
         stat.as_mut_bytes().copy_from_slice(self.data(size_of::<ObjectStat>()));
-        Ok(Rights::from_bits_truncate(stat.granted))
+        Ok(stat)
     }
 
     /// Looks up the name in the first `length` bytes of the data area; likewise the two below.

@@ -11,21 +11,21 @@ use crate::kernel::Kernel;
 use crate::mailbox::{Entered, Mailbox};
 use crate::thread::End;
 use twz_abi::ErrorCode;
+use twz_abi::call::In;
 use twz_abi::resume::{ResumeNote, ResumeSpec, ResumeStart, resume_flags};
 use twz_abi::thread::{PRIORITY_MAX, ThreadSpec};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 impl Kernel {
-    /// `ResumeSet`: makes `thread` resumable as the [`ResumeSpec`] at `address` says.
+    /// `ResumeSet`: makes `thread` resumable as its [`ResumeSpec`] says.
     pub(crate) fn resume_set(
         &mut self,
         mailbox: Mailbox,
         thread: u32,
-        address: u64,
-    ) -> crate::Result<(u64, u64)> {
-        let mut spec = ResumeSpec::new_zeroed();
+        spec: In<ResumeSpec>,
+    ) -> crate::Result<u64> {
         let space = self.threads[thread].space;
-        self.copy_in(mailbox, space, address, spec.as_mut_bytes())?;
+        let mut spec = self.fetch(mailbox, space, spec)?;
         if spec.flags & !resume_flags::ALL != 0 || spec.reserved != 0 {
             return Err(ErrorCode::BadArgument);
         }
@@ -45,7 +45,7 @@ impl Kernel {
         let mut to = mailbox;
         to.data(size_of::<ResumeSpec>()).copy_from_slice(spec.as_bytes());
         self.threads[thread].resume = mailbox.resume_set(context, view, number)?;
-        Ok((0, 0))
+        Ok(0)
     }
 
     /// Tells the monitor something of `thread`.

@@ -7,9 +7,10 @@ use crate::arch::usercopy;
 use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use crate::thread::State;
+use twz_abi::call::InSlice;
 use twz_abi::sync::{SYNC_OPS_MAX, SyncKind, SyncOp};
 use twz_abi::{ErrorCode, ObjectId, Rights};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::FromBytes;
 
 /// Buckets of the table that finds sleepers.
 pub(crate) const WAIT_BUCKETS: usize = 1024;
@@ -54,17 +55,20 @@ impl Kernel {
         &mut self,
         mailbox: Mailbox,
         thread: u32,
-        operations: u64,
-        count: u64,
+        operations: InSlice<SyncOp>,
         timeout: u64,
     ) -> crate::Result<Synced> {
-        let count = usize::try_from(count).ok().filter(|count| (1..=SYNC_OPS_MAX).contains(count));
-        let count = count.ok_or(ErrorCode::BadArgument)?;
+        let length = operations.count_in(1..=SYNC_OPS_MAX)? * size_of::<SyncOp>();
         let space = self.threads[thread].space;
+        // Read once: what stands in the program's memory may be another operation by the time of the sleeps. No hypercall that is made
+        // here uses the data area.
+        let mut data = mailbox;
+        let data = data.data(length);
+        self.copy_in(mailbox, space, operations.address, data)?;
         let mut woken = 0;
         let mut sleeps = false;
-        for index in 0..count {
-            let (operation, kind) = self.read_operation(mailbox, space, operations, index)?;
+        for bytes in data.chunks_exact(size_of::<SyncOp>()) {
+            let (operation, kind) = parse(bytes)?;
             if kind == SyncKind::Wake {
                 let place = self.word_place(mailbox, space, operation.address)?;
                 woken += self.wake(mailbox, place, operation.value);
@@ -80,8 +84,8 @@ impl Kernel {
             u64::MAX => None,
             _ => Some(mailbox.clock()?.0.saturating_add(timeout)),
         };
-        for index in 0..count {
-            let (operation, kind) = self.read_operation(mailbox, space, operations, index)?;
+        for bytes in data.chunks_exact(size_of::<SyncOp>()) {
+            let (operation, kind) = parse(bytes)?;
             let queued = match kind {
                 SyncKind::Wake => continue,
                 SyncKind::Sleep32 => self.sleep_on(mailbox, thread, &operation, 4),
@@ -194,21 +198,6 @@ impl Kernel {
         self.threads[thread].next = None;
     }
 
-    fn read_operation(
-        &mut self,
-        mailbox: Mailbox,
-        space: u32,
-        operations: u64,
-        index: usize,
-    ) -> crate::Result<(SyncOp, SyncKind)> {
-        let mut operation = SyncOp::new_zeroed();
-        let at = (index * size_of::<SyncOp>()) as u64;
-        let address = operations.checked_add(at).ok_or(ErrorCode::BadAddress)?;
-        self.copy_in(mailbox, space, address, operation.as_mut_bytes())?;
-        let kind = SyncKind::try_from(operation.kind).map_err(|_| ErrorCode::BadArgument)?;
-        if operation.reserved == 0 { Ok((operation, kind)) } else { Err(ErrorCode::BadArgument) }
-    }
-
     /// The place of a word that the program can read.
     fn word_place(&mut self, mailbox: Mailbox, space: u32, address: u64) -> crate::Result<Place> {
         if !address.is_multiple_of(4) {
@@ -280,6 +269,13 @@ impl Kernel {
             next = wait.next_of_thread;
         }
     }
+}
+
+/// An operation, checked.
+fn parse(bytes: &[u8]) -> crate::Result<(SyncOp, SyncKind)> {
+    let operation = SyncOp::read_from_bytes(bytes).map_err(|_| ErrorCode::BadArgument)?;
+    let kind = SyncKind::try_from(operation.kind).map_err(|_| ErrorCode::BadArgument)?;
+    if operation.reserved == 0 { Ok((operation, kind)) } else { Err(ErrorCode::BadArgument) }
 }
 
 /// Puts a sleeper on the list of those with a deadline, and sets the alarm if it is the first to wake.

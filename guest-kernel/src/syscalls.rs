@@ -5,17 +5,16 @@ use crate::kernel::Kernel;
 use crate::mailbox::Mailbox;
 use crate::sync::Synced;
 use crate::thread::End;
+use twz_abi::call::{In, InSlice, Out, OutSlice, Returned};
 use twz_abi::hypercall::DATA_SIZE;
 use twz_abi::resume::ResumeNote;
-use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
-use twz_abi::syscall::{CopySpec, CreateSpec, FIRST, NAME_MAX, ObjectStat, Syscall};
+use twz_abi::sec::{RawCap, RawRevocation};
+use twz_abi::syscall::{FIRST, NAME_MAX, RANDOM_MAX, Request, TracedKind};
 use twz_abi::thread::{PRIORITY_MAX, ThreadSpec};
 use twz_abi::view::{self, RANGES_MAX, SlotRange};
 use twz_abi::{ErrorCode, ObjectId, PAGE_BYTES, PAGE_SIZE, Rights};
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-/// Most random bytes in one call.
-const RANDOM_MAX: usize = 256;
 /// How often a copy is tried again after its fault was settled: another hart may take the memory away in between.
 const COPY_ATTEMPTS: u32 = 8;
 
@@ -34,27 +33,16 @@ enum Outcome {
     Gone,
 }
 
-impl From<crate::Result> for Outcome {
-    fn from(result: crate::Result) -> Self {
-        Self::Done(result.map(|()| (0, 0)))
+impl<R: Returned> From<crate::Result<R>> for Outcome {
+    fn from(result: crate::Result<R>) -> Self {
+        Self::Done(result.map(R::into_words))
     }
 }
 
-impl From<crate::Result<ObjectId>> for Outcome {
-    fn from(result: crate::Result<ObjectId>) -> Self {
-        Self::Done(result.map(|id| (id.lo, id.hi)))
-    }
-}
-
-impl From<crate::Result<u64>> for Outcome {
-    fn from(result: crate::Result<u64>) -> Self {
-        Self::Done(result.map(|value| (value, 0)))
-    }
-}
-
-impl From<crate::Result<Values>> for Outcome {
-    fn from(result: crate::Result<Values>) -> Self {
-        Self::Done(result)
+impl Outcome {
+    /// Of a call that has set the registers itself.
+    fn of_jump(result: crate::Result) -> Self {
+        result.map_or_else(|error| Self::Done(Err(error)), |()| Self::Continue)
     }
 }
 
@@ -89,9 +77,9 @@ impl Kernel {
                 return self.finish(thread, Outcome::Done(result), mailbox);
             }
         }
-        let outcome = match Syscall::try_from(number) {
-            Ok(call) => self.execute(caller, call, arguments),
-            Err(_) => Outcome::Done(Err(ErrorCode::NoSuchCall)),
+        let outcome = match Request::decode(number, arguments) {
+            Ok(request) => self.execute(caller, request),
+            Err(error) => Outcome::Done(Err(error)),
         };
         self.finish(thread, outcome, mailbox);
     }
@@ -116,132 +104,134 @@ impl Kernel {
         }
     }
 
-    fn execute(&mut self, caller: Caller, call: Syscall, a: [u64; 6]) -> Outcome {
+    #[inline(always)]
+    fn execute(&mut self, caller: Caller, request: Request) -> Outcome {
         let Caller { mailbox, thread, context, .. } = caller;
-        let object = |at: usize| ObjectId { lo: a[at], hi: a[at + 1] };
-        if matches!(call, Syscall::ObjectCreate | Syscall::ObjectCopy | Syscall::ObjectTrim) {
-            self.page_changes += 1;
-        }
-        match call {
-            Syscall::ThreadExit if self.threads[thread].calls.is_some() => {
+        match request {
+            Request::ThreadExit { .. } if self.threads[thread].calls.is_some() => {
                 // A callee cannot end the thread of its caller, only its own call.
                 self.drop_call(mailbox, thread);
                 self.threads[thread].frame.rax = ErrorCode::CalleeFailed as u64;
                 Outcome::Continue
             }
-            Syscall::ThreadExit => {
-                self.end_thread(mailbox, thread, End::Exit(status(a[0])));
+            Request::ThreadExit { status } => {
+                self.end_thread(mailbox, thread, End::Exit(status.into()));
                 Outcome::Gone
             }
-            Syscall::ThreadYield => Outcome::Yield,
-            Syscall::ThreadSpawn => self.thread_spawn(caller, a[0]).into(),
-            Syscall::ThreadSelf => {
+            Request::ThreadYield {} => Outcome::Yield,
+            Request::ThreadSpawn { spec } => self.thread_spawn(caller, spec).into(),
+            Request::ThreadSelf {} => {
                 let harts = u64::from(mailbox.hart()) | u64::from(self.hart_count()) << 32;
                 Ok((self.threads[thread].number, harts)).into()
             }
-            Syscall::ThreadSet => self.set_property(mailbox, thread, a[0], a[1], a[2]).into(),
-            Syscall::ThreadSync => match self.thread_sync(mailbox, thread, a[0], a[1], a[2]) {
-                Ok(Synced::Now(woken, had_changed)) => Ok((woken, u64::from(had_changed))).into(),
-                Ok(Synced::Asleep) => Outcome::Gone,
-                Err(error) => Outcome::Done(Err(error)),
-            },
-            Syscall::FaultReturn => match self.fault_return(mailbox, thread, a[0]) {
-                Ok(()) => Outcome::Continue,
-                Err(error) => Outcome::Done(Err(error)),
-            },
-            Syscall::ConsoleWrite => {
-                let written = self.console_write(caller, a[0], a[1]);
+            Request::ThreadSet { thread: number, property, value } => {
+                self.set_property(mailbox, thread, number, property, value).into()
+            }
+            Request::ThreadSync { operations, nanoseconds } => {
+                match self.thread_sync(mailbox, thread, operations, nanoseconds) {
+                    Ok(Synced::Now(woken, had_changed)) => Ok((woken, u64::from(had_changed))).into(),
+                    Ok(Synced::Asleep) => Outcome::Gone,
+                    Err(error) => Outcome::Done(Err(error)),
+                }
+            }
+            Request::FaultReturn { frame } => Outcome::of_jump(self.fault_return(mailbox, thread, frame)),
+            Request::ConsoleWrite { bytes } => {
+                let written = self.console_write(caller, bytes);
                 self.console_outcome(thread, written)
             }
-            Syscall::ConsoleRead => {
-                let read = self.console_read(caller, a[0], a[1]);
+            Request::ConsoleRead { buffer } => {
+                let read = self.console_read(caller, buffer);
                 self.console_outcome(thread, read)
             }
-            Syscall::Clock => mailbox.clock().into(),
-            Syscall::Random => self.random(caller, a[0], a[1]).into(),
-            Syscall::Shutdown => {
-                mailbox.shutdown(u64::from(status(a[0])));
-                Ok((0, 0)).into()
+            Request::Clock {} => mailbox.clock().into(),
+            Request::Random { buffer } => self.random(caller, buffer).into(),
+            Request::Shutdown { status } => {
+                mailbox.shutdown(status.into());
+                Ok(()).into()
             }
-            Syscall::Counters => self.copy_counters(caller, a[0], a[1]).into(),
-            Syscall::ConsoleMode => mailbox.console_mode(a[0]).into(),
-            Syscall::ObjectCreate => self
-                .copy_to_data(caller, a[0], size_of::<CreateSpec>())
-                .and_then(|()| mailbox.create(context))
-                .into(),
-            Syscall::ObjectDelete => mailbox.delete(context, object(0)).into(),
-            Syscall::ObjectStat => mailbox
-                .stat(context, object(0))
-                .and_then(|()| self.copy_from_data(caller, a[2], size_of::<ObjectStat>()))
-                .into(),
-            Syscall::ObjectCopy => self
-                .copy_to_data(caller, a[0], size_of::<CopySpec>())
-                .and_then(|()| mailbox.copy(context))
-                .into(),
-            Syscall::ObjectTie => mailbox.tie(context, object(0), object(2)).into(),
-            Syscall::ObjectTrim => mailbox.trim(context, object(0), a[2], a[3]).into(),
-            Syscall::ViewSet => self.view_set(caller, object(0), [a[2], a[3], a[4]]),
-            Syscall::ViewInvalidate => self.view_invalidate(caller, a[0], a[1]).into(),
-            Syscall::ContextAttach => self.attach(mailbox, thread, object(0)).into(),
-            Syscall::ContextDetach => self.detach(mailbox, thread, object(0)).into(),
-            Syscall::ContextActivate => self.activate(mailbox, thread, object(0)).into(),
-            Syscall::ContextSelf => Ok((context.lo, context.hi)).into(),
-            Syscall::GateCall => match self.gate_call(mailbox, thread, object(0), a[2], [a[3], a[4], a[5]]) {
-                Ok(()) => Outcome::Continue,
-                Err(error) => Outcome::Done(Err(error)),
-            },
-            Syscall::GateReturn => match self.gate_return(mailbox, thread, (a[0], a[1])) {
-                Ok(()) => Outcome::Continue,
-                Err(error) => Outcome::Done(Err(error)),
-            },
-            Syscall::Revoke => self.revoke(caller, a[0], a[1]).into(),
-            Syscall::KeyCreate => self
-                .copy_to_data(caller, a[0], size_of::<PublicKeyObject>())
-                .and_then(|()| mailbox.key_create(context))
-                .into(),
-            Syscall::ResumeSet => self.resume_set(mailbox, thread, a[0]).into(),
-            Syscall::ResumeClear => self.resume_note(mailbox, thread, ResumeNote::Over).into(),
-            Syscall::ResumeConfirm => self.resume_note(mailbox, thread, ResumeNote::Confirmed).into(),
-            Syscall::PmemTrace => self.pmem_trace(caller, a).into(),
-            Syscall::NameGet => {
-                self.name(caller, a[0], a[1]).and_then(|length| mailbox.name_get(context, length)).into()
+            Request::Counters { buffer } => self.copy_counters(caller, buffer).into(),
+            Request::ConsoleMode { mode } => mailbox.console_mode(mode).into(),
+            Request::ObjectCreate { spec } => {
+                self.page_changes += 1;
+                self.pass_on(caller, spec).and_then(|()| mailbox.create(context)).into()
             }
-            Syscall::NameSet => self
-                .name(caller, a[2], a[3])
-                .and_then(|length| mailbox.name_set(context, object(0), length))
-                .into(),
-            Syscall::TranslationsChanged => mailbox.translations_changed(context).map(|()| (0, 0)).into(),
-            Syscall::NameNext => self.name_next(caller, [a[0], a[1], a[2]]).into(),
-            Syscall::CallerRights => self.caller_rights(mailbox, thread, object(0)).into(),
-            Syscall::NameRemove => {
-                self.name(caller, a[0], a[1]).and_then(|length| mailbox.name_remove(context, length)).into()
+            Request::ObjectDelete { object } => mailbox.delete(context, object).into(),
+            Request::ObjectStat { object, stat: to } => {
+                let stat = mailbox.stat(context, object);
+                stat.and_then(|stat| self.copy_out(caller.mailbox, caller.space, to.address, stat.as_bytes()))
+                    .into()
             }
+            Request::ObjectCopy { spec } => {
+                self.page_changes += 1;
+                self.pass_on(caller, spec).and_then(|()| mailbox.copy(context)).into()
+            }
+            Request::ObjectTie { object, keeper } => mailbox.tie(context, object, keeper).into(),
+            Request::ObjectTrim { object, first, bytes } => {
+                self.page_changes += 1;
+                mailbox.trim(context, object, first, bytes).into()
+            }
+            Request::ViewSet { view, entry, stack, argument } => {
+                Outcome::of_jump(self.view_set(caller, view, [entry, stack, argument]))
+            }
+            Request::ViewInvalidate { ranges } => self.view_invalidate(caller, ranges).into(),
+            Request::ContextAttach { context } => self.attach(mailbox, thread, context).into(),
+            Request::ContextDetach { context } => self.detach(mailbox, thread, context).into(),
+            Request::ContextActivate { context } => self.activate(mailbox, thread, context).into(),
+            Request::ContextSelf {} => Ok(context).into(),
+            Request::GateCall { callee, gate, first, second, third } => {
+                Outcome::of_jump(self.gate_call(mailbox, thread, callee, gate, [first, second, third]))
+            }
+            Request::GateReturn { first, second } => {
+                Outcome::of_jump(self.gate_return(mailbox, thread, (first, second)))
+            }
+            Request::Revoke { revocation, capability } => self.revoke(caller, revocation, capability).into(),
+            Request::KeyCreate { public } => {
+                self.pass_on(caller, public).and_then(|()| mailbox.key_create(context)).into()
+            }
+            Request::CallerRights { object } => self.caller_rights(mailbox, thread, object).into(),
+            Request::ResumeSet { spec } => self.resume_set(mailbox, thread, spec).into(),
+            Request::ResumeClear {} => self.resume_note(mailbox, thread, ResumeNote::Over).into(),
+            Request::ResumeConfirm {} => self.resume_note(mailbox, thread, ResumeNote::Confirmed).into(),
+            Request::PmemTrace { kind, address, bytes, file, line } => {
+                self.pmem_trace(caller, kind, (address, bytes), file, line).into()
+            }
+            Request::NameGet { name } => {
+                self.name(caller, name).and_then(|length| mailbox.name_get(context, length)).into()
+            }
+            Request::NameSet { object, name } => {
+                self.name(caller, name).and_then(|length| mailbox.name_set(context, object, length)).into()
+            }
+            Request::NameRemove { name } => {
+                self.name(caller, name).and_then(|length| mailbox.name_remove(context, length)).into()
+            }
+            Request::NameNext { after, name } => self.name_next(caller, after, name).into(),
+            Request::TranslationsChanged {} => mailbox.translations_changed(context).into(),
         }
     }
 
-    fn thread_spawn(&mut self, caller: Caller, spec: u64) -> crate::Result<Values> {
-        let mut bytes = ThreadSpec::new_zeroed();
-        self.copy_in(caller.mailbox, caller.space, spec, bytes.as_mut_bytes())?;
-        let view = if bytes.view.is_null() { caller.view } else { bytes.view };
-        self.permit_priority(caller.thread, bytes.priority.min(PRIORITY_MAX))?;
-        let context = if bytes.context.is_null() || bytes.context == caller.context {
+    fn thread_spawn(&mut self, caller: Caller, spec: In<ThreadSpec>) -> crate::Result<u64> {
+        let spec = self.fetch(caller.mailbox, caller.space, spec)?;
+        let view = if spec.view.is_null() { caller.view } else { spec.view };
+        self.permit_priority(caller.thread, spec.priority.min(PRIORITY_MAX))?;
+        let context = if spec.context.is_null() || spec.context == caller.context {
             let record = self.spaces[caller.space].record;
             self.hold_context(record);
             record
         } else {
-            self.use_context(caller.mailbox, caller.context, bytes.context)?
+            self.use_context(caller.mailbox, caller.context, spec.context)?
         };
-        let thread = self.spawn(caller.mailbox, &bytes, view, context)?;
-        Ok((self.threads[thread].number, 0))
+        let thread = self.spawn(caller.mailbox, &spec, view, context)?;
+        Ok(self.threads[thread].number)
     }
 
     /// Goes on in another view: the old space is left only after the new one was entered, so a failure changes nothing.
-    fn view_set(&mut self, caller: Caller, view: ObjectId, [entry, stack, argument]: [u64; 3]) -> Outcome {
-        let entered = self.enter_space(caller.mailbox, view, self.spaces[caller.space].record);
-        let space = match entered {
-            Ok(space) => space,
-            Err(error) => return Outcome::Done(Err(error)),
-        };
+    fn view_set(
+        &mut self,
+        caller: Caller,
+        view: ObjectId,
+        [entry, stack, argument]: [u64; 3],
+    ) -> crate::Result {
+        let space = self.enter_space(caller.mailbox, view, self.spaces[caller.space].record)?;
         let moved = &mut self.threads[caller.thread];
         moved.space = space;
         moved.handles_fault = false;
@@ -250,14 +240,13 @@ impl Kernel {
         // Loaded at the latest when the thread goes on.
         let _ = self.load_space(caller.mailbox.hart(), space);
         self.leave_space(caller.mailbox, caller.space);
-        Outcome::Continue
+        Ok(())
     }
 
-    fn view_invalidate(&mut self, caller: Caller, ranges: u64, count: u64) -> crate::Result {
+    fn view_invalidate(&mut self, caller: Caller, ranges: InSlice<SlotRange>) -> crate::Result {
         let mut all = [SlotRange::new_zeroed(); RANGES_MAX];
-        let count = usize::try_from(count).ok().filter(|&count| count > 0);
-        let all = count.and_then(|count| all.get_mut(..count)).ok_or(ErrorCode::BadArgument)?;
-        self.copy_in(caller.mailbox, caller.space, ranges, all.as_mut_bytes())?;
+        let all = &mut all[..ranges.count_in(1..=RANGES_MAX)?];
+        self.copy_in(caller.mailbox, caller.space, ranges.address, all.as_mut_bytes())?;
         let is_good = |range: &SlotRange| {
             range.first.checked_add(range.count).is_some_and(|end| end <= view::SLOT_COUNT)
         };
@@ -268,24 +257,27 @@ impl Kernel {
         Ok(())
     }
 
-    fn revoke(&mut self, caller: Caller, revocation: u64, capability: u64) -> crate::Result {
+    fn revoke(
+        &mut self,
+        caller: Caller,
+        revocation: In<RawRevocation>,
+        capability: Option<In<RawCap>>,
+    ) -> crate::Result {
         const REVOCATION: usize = size_of::<RawRevocation>();
-        // Both from the program's memory first: settling a fault must not come between.
-        let mut bytes = [0; REVOCATION + size_of::<RawCap>()];
-        self.copy_in(caller.mailbox, caller.space, revocation, &mut bytes[..REVOCATION])?;
-        if capability != 0 {
-            self.copy_in(caller.mailbox, caller.space, capability, &mut bytes[REVOCATION..])?;
-        }
         let mut to = caller.mailbox;
-        to.data(bytes.len()).copy_from_slice(&bytes);
-        caller.mailbox.revoke(caller.context, capability != 0)
+        let data = to.data(REVOCATION + size_of::<RawCap>());
+        self.copy_in(caller.mailbox, caller.space, revocation.address, &mut data[..REVOCATION])?;
+        if let Some(capability) = capability {
+            self.copy_in(caller.mailbox, caller.space, capability.address, &mut data[REVOCATION..])?;
+        }
+        caller.mailbox.revoke(caller.context, capability.is_some())
     }
 
-    fn copy_counters(&mut self, caller: Caller, to: u64, room: u64) -> crate::Result<Values> {
+    fn copy_counters(&mut self, caller: Caller, buffer: OutSlice<u8>) -> crate::Result<u64> {
         let copy = *self.counters();
-        let length = usize::try_from(room).unwrap_or(usize::MAX).min(size_of_val(&copy));
-        self.copy_out(caller.mailbox, caller.space, to, &copy.as_bytes()[..length])?;
-        Ok((length as u64, 0))
+        let length = buffer.count_up_to(size_of_val(&copy));
+        self.copy_out(caller.mailbox, caller.space, buffer.address, &copy.as_bytes()[..length])?;
+        Ok(length as u64)
     }
 
     /// What comes of a console call that moved so many bytes, or has to wait.
@@ -300,9 +292,9 @@ impl Kernel {
         }
     }
 
-    fn console_write(&mut self, caller: Caller, from: u64, length: u64) -> crate::Result<Option<u64>> {
-        let length = usize::try_from(length).unwrap_or(usize::MAX).min(DATA_SIZE);
-        self.copy_to_data(caller, from, length)?;
+    fn console_write(&mut self, caller: Caller, bytes: InSlice<u8>) -> crate::Result<Option<u64>> {
+        let length = bytes.count_up_to(DATA_SIZE);
+        self.copy_to_data(caller, bytes.address, length)?;
         match caller.mailbox.console_write(length) {
             Ok(()) => Ok(Some(length as u64)),
             // The reader of the output is slow.
@@ -311,8 +303,8 @@ impl Kernel {
         }
     }
 
-    fn console_read(&mut self, caller: Caller, to: u64, room: u64) -> crate::Result<Option<u64>> {
-        let room = usize::try_from(room).unwrap_or(usize::MAX).min(DATA_SIZE);
+    fn console_read(&mut self, caller: Caller, buffer: OutSlice<u8>) -> crate::Result<Option<u64>> {
+        let (to, room) = (buffer.address, buffer.count_up_to(DATA_SIZE));
         // Before anything is taken from the input, so that a bad pointer loses nothing.
         is_program_range(to, room as u64)?;
         self.settle(caller.mailbox, caller.space, to, room as u64, Rights::WRITE)?;
@@ -321,52 +313,72 @@ impl Kernel {
         Ok(Some(count as u64))
     }
 
-    fn random(&mut self, caller: Caller, to: u64, length: u64) -> crate::Result {
-        let length = usize::try_from(length).ok().filter(|&length| length <= RANDOM_MAX);
-        let length = length.ok_or(ErrorCode::BadArgument)?;
+    fn random(&mut self, caller: Caller, buffer: OutSlice<u8>) -> crate::Result {
+        let length = buffer.count_in(0..=RANDOM_MAX)?;
         caller.mailbox.random(length)?;
-        self.copy_from_data(caller, to, length)
+        self.copy_from_data(caller, buffer.address, length)
     }
 
     /// Passes a flush or a fence on, as (object, offset). Memory that was never touched has nothing to flush.
-    fn pmem_trace(&mut self, caller: Caller, a: [u64; 6]) -> crate::Result {
+    fn pmem_trace(
+        &mut self,
+        caller: Caller,
+        kind: TracedKind,
+        (address, bytes): (u64, u64),
+        file: InSlice<u8>,
+        line: u64,
+    ) -> crate::Result {
         const WORD: usize = size_of::<u64>();
-        let [kind, address, bytes, file, length, line] = a;
-        let length = usize::try_from(length).ok().filter(|length| (1..=NAME_MAX).contains(length));
-        let length = length.ok_or(ErrorCode::BadArgument)?;
-        let mut name = [0; NAME_MAX];
-        self.copy_in(caller.mailbox, caller.space, file, &mut name[..length])?;
-        let (object, offset) = match kind {
-            0 if bytes > 0 => match self.place_of(caller.space, address) {
-                Some(place) => place,
-                None => return Ok(()),
-            },
-            0 => return Ok(()),
-            1 => (ObjectId::NULL, 0),
-            _ => return Err(ErrorCode::BadArgument),
-        };
+        let length = file.count_in(1..=NAME_MAX)?;
         let mut to = caller.mailbox;
         let data = to.data(WORD + length);
         data[..WORD].copy_from_slice(&(length as u64).to_le_bytes());
-        data[WORD..].copy_from_slice(&name[..length]);
-        let bytes = if kind == 1 { 0 } else { bytes };
+        self.copy_in(caller.mailbox, caller.space, file.address, &mut data[WORD..])?;
+        let ((object, offset), bytes) = match kind {
+            TracedKind::Fence => ((ObjectId::NULL, 0), 0),
+            TracedKind::Flush => match self.place_of(caller.space, address).filter(|_| bytes > 0) {
+                Some(place) => (place, bytes),
+                None => return Ok(()),
+            },
+        };
         let number = self.threads[caller.thread].number;
         caller.mailbox.pmem_trace(caller.context, object, [offset, bytes, number, line])
     }
 
     /// Brings a name into the data area and returns its length.
-    fn name(&mut self, caller: Caller, from: u64, length: u64) -> crate::Result<usize> {
-        let length = usize::try_from(length).ok().filter(|length| (1..=NAME_MAX).contains(length));
-        let length = length.ok_or(ErrorCode::BadArgument)?;
-        self.copy_to_data(caller, from, length)?;
+    fn name(&mut self, caller: Caller, name: InSlice<u8>) -> crate::Result<usize> {
+        let length = name.count_in(1..=NAME_MAX)?;
+        self.copy_to_data(caller, name.address, length)?;
         Ok(length)
     }
 
-    fn name_next(&mut self, caller: Caller, [from, length, to]: [u64; 3]) -> crate::Result<u64> {
-        let after = if length == 0 { 0 } else { self.name(caller, from, length)? };
+    fn name_next(
+        &mut self,
+        caller: Caller,
+        after: InSlice<u8>,
+        name: Out<[u8; NAME_MAX]>,
+    ) -> crate::Result<u64> {
+        let after = if after.count == 0 { 0 } else { self.name(caller, after)? };
         let found = caller.mailbox.name_next(caller.context, after)?;
-        self.copy_from_data(caller, to, found)?;
+        self.copy_from_data(caller, name.address, found)?;
         Ok(found as u64)
+    }
+
+    /// A structure from program memory of the loaded space, copied once.
+    pub(crate) fn fetch<T: FromBytes + IntoBytes>(
+        &mut self,
+        mailbox: Mailbox,
+        space: u32,
+        from: In<T>,
+    ) -> crate::Result<T> {
+        let mut found = T::new_zeroed();
+        self.copy_in(mailbox, space, from.address, found.as_mut_bytes())?;
+        Ok(found)
+    }
+
+    /// Copies a structure from the caller's memory into the mailbox's data area.
+    fn pass_on<T>(&mut self, caller: Caller, from: In<T>) -> crate::Result {
+        self.copy_to_data(caller, from.address, size_of::<T>())
     }
 
     /// Copies from the caller's memory into the mailbox's data area.
@@ -437,10 +449,4 @@ impl Kernel {
 fn is_program_range(start: u64, length: u64) -> crate::Result {
     let end = start.checked_add(length).ok_or(ErrorCode::BadAddress)?;
     if end <= view::SLOT_COUNT * view::SLOT_SIZE { Ok(()) } else { Err(ErrorCode::BadAddress) }
-}
-
-/// Exit statuses have 8 bits.
-#[allow(clippy::cast_possible_truncation, reason = "masked")]
-const fn status(word: u64) -> u32 {
-    (word & 0xff) as u32
 }

@@ -309,10 +309,9 @@ impl Kernel {
         mailbox: Mailbox,
         thread: u32,
         number: u64,
-        property: u64,
+        property: ThreadProperty,
         value: u64,
     ) -> crate::Result {
-        let property = ThreadProperty::try_from(property).map_err(|_| ErrorCode::BadArgument)?;
         let target = if number == 0 { thread } else { self.find_thread(number)? };
         if self.spaces[self.threads[target].space].context != self.spaces[self.threads[thread].space].context
         {

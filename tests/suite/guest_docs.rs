@@ -27,6 +27,38 @@ fn every_call_is_documented_under_its_number_and_no_other() {
     assert_eq!(rows(&page).len(), Syscall::ALL.len(), "a call is documented twice");
 }
 
+/// The type that an argument's kind is made of, if its name says more than "bytes" or "a word".
+fn type_of(kind: &str) -> Option<&str> {
+    let inner = kind.rsplit(['<', '[']).next().unwrap_or(kind).trim_end_matches(['>', ']']);
+    // Of an array, how long it is.
+    let inner = inner.rsplit("; ").next().unwrap_or(inner);
+    (!["u8", "u64", "ObjectId"].contains(&inner)).then_some(inner)
+}
+
+#[test]
+fn every_row_says_the_arguments_and_results_of_the_table() {
+    let page = page();
+    for row in rows(&page) {
+        let name = row[0].trim_matches('`');
+        let call = *Syscall::ALL.iter().find(|call| call.name() == name).expect("tested above");
+        let described: Vec<&str> = row[2].split("; ").filter(|&piece| piece != "–").collect();
+        assert_eq!(described.len(), call.arguments().len(), "{name}: {:?}", call.arguments());
+        let mut next = 0;
+        for (text, argument) in described.iter().zip(call.arguments()) {
+            let registers: Vec<String> =
+                (next..next + argument.words).map(|word| format!("a{word}")).collect();
+            next += argument.words;
+            let wanted = format!("{} `{}`: ", registers.join(", "), argument.name);
+            assert!(text.starts_with(&wanted), "{name}: {text:?} does not begin with {wanted:?}");
+            if let Some(type_name) = type_of(argument.kind) {
+                assert!(text.contains(&format!("`{type_name}`")), "{name}: no {type_name} in {text:?}");
+            }
+        }
+        let returned = ["v0", "v1"].map(|word| row[3].contains(word));
+        assert_eq!(returned, [0, 1].map(|word| call.returned_words() > word), "{name}: {}", row[3]);
+    }
+}
+
 #[test]
 fn every_row_is_whole_and_names_errors_that_exist() {
     let page = page();

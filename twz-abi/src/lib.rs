@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boot;
+pub mod call;
 pub mod counters;
 pub mod error;
 pub mod fault;

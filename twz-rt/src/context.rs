@@ -1,24 +1,19 @@
-//! Security contexts: holding several, running in one, and calling gates of others; see [`Syscall::ContextAttach`] and those after it.
+//! Security contexts: holding several, running in one, and calling gates of others; see
+//! [`ContextAttach`](twz_abi::syscall::Syscall::ContextAttach) and those after it.
 
-use crate::syscall::raw;
+use crate::syscall::make;
 use twz_abi::program::TEXT_SLOT;
 use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
-use twz_abi::syscall::Syscall;
+use twz_abi::syscall::calls;
 use twz_abi::view::SLOT_SIZE;
 use twz_abi::{ErrorCode, ObjectId, Rights};
-
-/// A call whose pointers, if any, lead to borrowed structures.
-fn call(call: Syscall, arguments: [u64; 6]) -> Result<(u64, u64), ErrorCode> {
-    // SAFETY: used below only with numbers, and with pointers to borrowed structures that the kernel reads.
-    unsafe { raw(call, arguments) }
-}
 
 /// The context that this thread runs in.
 ///
 /// # Errors
 /// None today.
 pub fn current() -> Result<ObjectId, ErrorCode> {
-    call(Syscall::ContextSelf, [0; 6]).map(|(lo, hi)| ObjectId { lo, hi })
+    make(calls::context_self())
 }
 
 /// Lets this thread hold `context`; returns its [`twz_abi::sec::context_flags`].
@@ -26,7 +21,7 @@ pub fn current() -> Result<ObjectId, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NotPermitted`], [`ErrorCode::BadContext`], [`ErrorCode::NoObject`]; [`ErrorCode::Busy`] when it holds too many.
 pub fn attach(context: ObjectId) -> Result<u64, ErrorCode> {
-    call(Syscall::ContextAttach, [context.lo, context.hi, 0, 0, 0, 0]).map(|(flags, _)| flags)
+    make(calls::context_attach(context))
 }
 
 /// Lets this thread hold `context` no more.
@@ -34,7 +29,7 @@ pub fn attach(context: ObjectId) -> Result<u64, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::BadContext`] if it does not, [`ErrorCode::Busy`] if it runs in it, [`ErrorCode::NotPermitted`] if it is undetachable.
 pub fn detach(context: ObjectId) -> Result<(), ErrorCode> {
-    call(Syscall::ContextDetach, [context.lo, context.hi, 0, 0, 0, 0]).map(drop)
+    make(calls::context_detach(context))
 }
 
 /// Goes on in a context that this thread holds. Everything that the thread uses from here on, its code and its stack included, must be
@@ -43,7 +38,7 @@ pub fn detach(context: ObjectId) -> Result<(), ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NotPermitted`] if the thread does not hold it, or the context has no right to the view.
 pub fn activate(context: ObjectId) -> Result<(), ErrorCode> {
-    call(Syscall::ContextActivate, [context.lo, context.hi, 0, 0, 0, 0]).map(drop)
+    make(calls::context_activate(context))
 }
 
 /// Calls gate `number` of `context` with three words; returns the callee's two.
@@ -53,7 +48,7 @@ pub fn activate(context: ObjectId) -> Result<(), ErrorCode> {
 /// deeply, [`ErrorCode::CalleeFailed`] when the callee ended without returning.
 pub fn gate_call(context: ObjectId, number: u32, words: [u64; 3]) -> Result<(u64, u64), ErrorCode> {
     let [first, second, third] = words;
-    call(Syscall::GateCall, [context.lo, context.hi, u64::from(number), first, second, third])
+    make(calls::gate_call(context, number.into(), first, second, third))
 }
 
 /// Returns from a gate.
@@ -61,7 +56,7 @@ pub fn gate_call(context: ObjectId, number: u32, words: [u64; 3]) -> Result<(u64
 /// Outside of a gate there is nothing to return to: the thread ends with status 255.
 pub fn gate_return(first: u64, second: u64) -> ! {
     // Comes back only if there was no caller.
-    let _ = call(Syscall::GateReturn, [first, second, 0, 0, 0, 0]);
+    let _ = make(calls::gate_return(first, second));
     crate::syscall::thread_exit(255)
 }
 
@@ -71,8 +66,7 @@ pub fn gate_return(first: u64, second: u64) -> ! {
 /// # Errors
 /// [`ErrorCode::BadArgument`] outside of a gate.
 pub fn caller_rights(object: ObjectId) -> Result<Rights, ErrorCode> {
-    let (bits, _) = call(Syscall::CallerRights, [object.lo, object.hi, 0, 0, 0, 0])?;
-    Ok(Rights::from_bits_truncate(u32::try_from(bits).unwrap_or(0)))
+    make(calls::caller_rights(object))
 }
 
 /// What a gate's entry is given: three words, the caller's context (low half, high half), the gate's number. It ends with [`gate_return`].
@@ -90,8 +84,7 @@ pub fn entry_offset(entry: GateFn) -> Option<u32> {
 /// # Errors
 /// [`ErrorCode::NotPermitted`] for a signature that does not allow it, [`ErrorCode::NoObject`], [`ErrorCode::Medium`].
 pub fn revoke(revocation: &RawRevocation, capability: Option<&RawCap>) -> Result<(), ErrorCode> {
-    let capability = capability.map_or(0, |capability| core::ptr::from_ref(capability) as u64);
-    call(Syscall::Revoke, [core::ptr::from_ref(revocation) as u64, capability, 0, 0, 0, 0]).map(drop)
+    make(calls::revoke(revocation, capability))
 }
 
 /// Makes the object of a key, or finds the one that there is.
@@ -99,6 +92,5 @@ pub fn revoke(revocation: &RawRevocation, capability: Option<&RawCap>) -> Result
 /// # Errors
 /// [`ErrorCode::BadArgument`] for what is no key, [`ErrorCode::PoolFull`].
 pub fn key_create(public: &PublicKeyObject) -> Result<ObjectId, ErrorCode> {
-    call(Syscall::KeyCreate, [core::ptr::from_ref(public) as u64, 0, 0, 0, 0, 0])
-        .map(|(lo, hi)| ObjectId { lo, hi })
+    make(calls::key_create(public))
 }

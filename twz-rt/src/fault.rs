@@ -6,6 +6,7 @@
 use crate::view::View;
 use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use twz_abi::call::ArgumentInfo;
 use twz_abi::fault::FaultFrame;
 use twz_abi::syscall::Syscall;
 
@@ -123,17 +124,21 @@ unsafe extern "C" fn entry() -> ! {
         "mov eax, {fault_return}",
         "syscall",
         // It came back: the frame is not one that can be loaded.
-        "mov edi, {bad_frame}",
-        "mov eax, {thread_exit}",
-        "syscall",
+        "call {bad_frame}",
         "ud2",
         area = sym AREA_BYTES,
         mask = sym XSAVE_MASK,
         dispatch = sym dispatch,
         fault_return = const Syscall::FaultReturn as u64,
-        thread_exit = const Syscall::ThreadExit as u64,
-        bad_frame = const BAD_FRAME_STATUS,
+        bad_frame = sym bad_frame,
     )
+}
+
+// The one call that is made from assembly, because the vector registers are the interrupted code's by then: its frame goes into RDI.
+const _: () = assert!(matches!(Syscall::FaultReturn.arguments(), [ArgumentInfo { words: 1, .. }]));
+
+extern "C" fn bad_frame() -> ! {
+    crate::syscall::thread_exit(BAD_FRAME_STATUS)
 }
 
 extern "C" fn dispatch(frame: *mut FaultFrame) {

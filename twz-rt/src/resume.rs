@@ -9,7 +9,7 @@
 use crate::syscall;
 use twz_abi::program::{FORMER_HEAP_SLOT, STATE_SLOT};
 use twz_abi::resume::{ResumeSpec, resume_flags};
-use twz_abi::syscall::Syscall;
+use twz_abi::syscall::calls;
 use twz_abi::view::SLOT_SIZE;
 use twz_abi::{ErrorCode, ObjectId};
 
@@ -54,23 +54,20 @@ pub fn set(entry: unsafe extern "C" fn() -> !, state: ObjectId, argument: u64) -
 pub fn checkpoint(state: ObjectId) -> Result<bool, ErrorCode> {
     let flags = resume_flags::KEEP_MEMORY | resume_flags::KEEP_REGISTERS;
     let spec = ResumeSpec { state, flags, ..ResumeSpec::default() };
+    let call = calls::resume_set(&spec);
     let (status, resumed): (u64, u64);
     // SAFETY: the call changes no memory of ours. The second time only the registers that calls preserve are what they were, as
     // `clobber_abi` says; stack and data hold what they did when the first one returned, or what was stored since.
     unsafe {
         core::arch::asm!(
             "syscall",
-            inlateout("rax") Syscall::ResumeSet as u64 => status,
-            in("rdi") &raw const spec,
+            inlateout("rax") call.number() as u64 => status,
+            in("rdi") call.words()[0],
             lateout("rdx") resumed,
             clobber_abi("sysv64"),
         );
     }
-    match u32::try_from(status) {
-        Ok(0) => Ok(resumed == 1),
-        Ok(code) => Err(ErrorCode::try_from(code).unwrap_or(ErrorCode::NoSuchCall)),
-        Err(_) => Err(ErrorCode::NoSuchCall),
-    }
+    syscall::outcome(status).map(|()| resumed == 1)
 }
 
 /// Says that this thread, which was resumed, has recovered. A thread that ends, or is cut off, without having said so three times in a row is

@@ -1,12 +1,16 @@
 //! System calls, one typed function each; see [`twz_abi::syscall::Syscall`] for what they do.
+//!
+//! Arguments and results are encoded by [`twz_abi::syscall::calls`], which follows from the table there; this module executes SYSCALL, and says
+//! what is safe and what can go wrong.
 
 use core::arch::asm;
 use pmem::trace::Traced;
+use twz_abi::call::{Call, Returned};
 use twz_abi::counters::Counters;
 use twz_abi::fault::FaultFrame;
 use twz_abi::resume::ResumeSpec;
 use twz_abi::sync::SyncOp;
-use twz_abi::syscall::{ConsoleMode, CopySpec, CreateSpec, NAME_MAX, ObjectStat, Syscall};
+use twz_abi::syscall::{ConsoleMode, CopySpec, CreateSpec, NAME_MAX, ObjectStat, Syscall, TracedKind, calls};
 use twz_abi::thread::{ThreadProperty, ThreadSpec};
 use twz_abi::view::SlotRange;
 use twz_abi::{ErrorCode, ObjectId};
@@ -50,31 +54,37 @@ pub unsafe fn by_number(call: u64, arguments: [u64; 6]) -> Result<(u64, u64), Er
             options(nostack),
         );
     }
+    outcome(status).map(|()| (first, second))
+}
+
+/// What RAX says behind a call.
+pub(crate) fn outcome(status: u64) -> Result<(), ErrorCode> {
     match u32::try_from(status) {
-        Ok(0) => Ok((first, second)),
+        Ok(0) => Ok(()),
         Ok(code) => Err(ErrorCode::try_from(code).unwrap_or(ErrorCode::NoSuchCall)),
         Err(_) => Err(ErrorCode::NoSuchCall),
     }
 }
 
-/// A call without pointers.
-fn plain(call: Syscall, arguments: [u64; 6]) -> Result<(u64, u64), ErrorCode> {
-    // SAFETY: used below only with calls whose arguments are numbers, or pointers to borrowed buffers of the given length.
-    unsafe { raw(call, arguments) }
+/// Makes a call that was encoded.
+#[inline]
+pub(crate) fn make<R: Returned>(call: Call<'_, R>) -> Result<R, ErrorCode> {
+    // SAFETY: the pointers in it lead to what it borrows, with its length. Of the calls that reach other memory, those below are unsafe functions.
+    unsafe { raw(call.number(), call.words()) }.map(|values| call.returned(values))
 }
 
 /// Ends this thread with `status`.
 pub fn thread_exit(status: u8) -> ! {
     loop {
         // It does not return; should a kernel ever refuse, there is nothing else to do than to insist.
-        let _ = plain(Syscall::ThreadExit, [u64::from(status), 0, 0, 0, 0, 0]);
+        let _ = make(calls::thread_exit(status));
     }
 }
 
 /// Lets another thread run.
 pub fn thread_yield() {
     // Cannot fail.
-    let _ = plain(Syscall::ThreadYield, [0; 6]);
+    let _ = make(calls::thread_yield());
 }
 
 /// Starts a thread; returns its number.
@@ -86,7 +96,7 @@ pub fn thread_yield() {
 /// # Safety
 /// The new thread must be one that may run: its entry, stack and state are used by nobody else.
 pub unsafe fn thread_spawn(spec: &ThreadSpec) -> Result<u64, ErrorCode> {
-    plain(Syscall::ThreadSpawn, [core::ptr::from_ref(spec) as u64, 0, 0, 0, 0, 0]).map(|(thread, _)| thread)
+    make(calls::thread_spawn(spec))
 }
 
 /// Which thread calls, and where it runs.
@@ -105,7 +115,7 @@ pub struct Running {
 /// # Errors
 /// None today.
 pub fn thread_self() -> Result<Running, ErrorCode> {
-    let (thread, harts) = plain(Syscall::ThreadSelf, [0; 6])?;
+    let (thread, harts) = make(calls::thread_self())?;
     Ok(Running { thread, hart: harts & 0xffff_ffff, harts: harts >> 32 })
 }
 
@@ -114,7 +124,7 @@ pub fn thread_self() -> Result<Running, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NoThread`], [`ErrorCode::NotPermitted`] for a thread of another context, [`ErrorCode::BadArgument`].
 pub fn thread_set(thread: u64, property: ThreadProperty, value: u64) -> Result<(), ErrorCode> {
-    plain(Syscall::ThreadSet, [thread, property as u64, value, 0, 0, 0]).map(drop)
+    make(calls::thread_set(thread, property, value))
 }
 
 /// Does the wakes among `ops`, then sleeps on the others for at most `nanoseconds`; returns the number of threads woken.
@@ -123,8 +133,7 @@ pub fn thread_set(thread: u64, property: ThreadProperty, value: u64) -> Result<(
 /// [`ErrorCode::TimedOut`]; [`ErrorCode::WouldBlock`] if a word had another value; [`ErrorCode::BadArgument`] for more than
 /// [`twz_abi::sync::SYNC_OPS_MAX`] or an unknown kind; [`ErrorCode::BadAddress`]; [`ErrorCode::NoMemory`].
 pub fn thread_sync(ops: &[SyncOp], nanoseconds: u64) -> Result<u64, ErrorCode> {
-    plain(Syscall::ThreadSync, [ops.as_ptr() as u64, ops.len() as u64, nanoseconds, 0, 0, 0])
-        .map(|(woken, _)| woken)
+    make(calls::thread_sync(ops, nanoseconds)).map(|(woken, _)| woken)
 }
 
 /// Loads the registers in `frame`; returns only if it cannot.
@@ -132,7 +141,7 @@ pub fn thread_sync(ops: &[SyncOp], nanoseconds: u64) -> Result<u64, ErrorCode> {
 /// # Safety
 /// The registers must be those of code that may go on.
 pub unsafe fn fault_return(frame: &FaultFrame) -> ErrorCode {
-    match plain(Syscall::FaultReturn, [core::ptr::from_ref(frame) as u64, 0, 0, 0, 0, 0]) {
+    match make(calls::fault_return(frame)) {
         Err(error) => error,
         // It does not return in success.
         Ok(_) => ErrorCode::BadArgument,
@@ -144,7 +153,7 @@ pub unsafe fn fault_return(frame: &FaultFrame) -> ErrorCode {
 /// # Safety
 /// Code and stack must be there in the other view.
 pub unsafe fn view_set(view: ObjectId, entry: u64, stack: u64, argument: u64) -> ErrorCode {
-    match plain(Syscall::ViewSet, [view.lo, view.hi, entry, stack, argument, 0]) {
+    match make(calls::view_set(view, entry, stack, argument)) {
         Err(error) => error,
         // As above.
         Ok(_) => ErrorCode::BadArgument,
@@ -156,7 +165,7 @@ pub unsafe fn view_set(view: ObjectId, entry: u64, stack: u64, argument: u64) ->
 /// # Errors
 /// [`ErrorCode::BadArgument`] for more than [`twz_abi::view::RANGES_MAX`] ranges, or one that ends past the last slot.
 pub fn view_invalidate(ranges: &[SlotRange]) -> Result<(), ErrorCode> {
-    plain(Syscall::ViewInvalidate, [ranges.as_ptr() as u64, ranges.len() as u64, 0, 0, 0, 0]).map(drop)
+    make(calls::view_invalidate(ranges))
 }
 
 /// The kernel's counters.
@@ -165,8 +174,7 @@ pub fn view_invalidate(ranges: &[SlotRange]) -> Result<(), ErrorCode> {
 /// None today.
 pub fn counters() -> Result<Counters, ErrorCode> {
     let mut counters = Counters::new_zeroed();
-    let bytes = counters.as_mut_bytes();
-    plain(Syscall::Counters, [bytes.as_mut_ptr() as u64, bytes.len() as u64, 0, 0, 0, 0])?;
+    make(calls::counters(counters.as_mut_bytes()))?;
     Ok(counters)
 }
 
@@ -175,7 +183,7 @@ pub fn counters() -> Result<Counters, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::BadAddress`].
 pub fn console_write(bytes: &[u8]) -> Result<usize, ErrorCode> {
-    let (count, _) = plain(Syscall::ConsoleWrite, [bytes.as_ptr() as u64, bytes.len() as u64, 0, 0, 0, 0])?;
+    let count = make(calls::console_write(bytes))?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX).min(bytes.len()))
 }
 
@@ -184,8 +192,7 @@ pub fn console_write(bytes: &[u8]) -> Result<usize, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::BadAddress`].
 pub fn console_read(buffer: &mut [u8]) -> Result<usize, ErrorCode> {
-    let (count, _) =
-        plain(Syscall::ConsoleRead, [buffer.as_mut_ptr() as u64, buffer.len() as u64, 0, 0, 0, 0])?;
+    let count = make(calls::console_read(buffer))?;
     Ok(usize::try_from(count).unwrap_or(usize::MAX).min(buffer.len()))
 }
 
@@ -194,7 +201,7 @@ pub fn console_read(buffer: &mut [u8]) -> Result<usize, ErrorCode> {
 /// # Errors
 /// None today.
 pub fn clock() -> Result<(u64, u64), ErrorCode> {
-    plain(Syscall::Clock, [0; 6])
+    make(calls::clock())
 }
 
 /// Fills `buffer` (at most 256 bytes) with random bytes.
@@ -202,7 +209,7 @@ pub fn clock() -> Result<(u64, u64), ErrorCode> {
 /// # Errors
 /// [`ErrorCode::BadArgument`] for a longer buffer.
 pub fn random(buffer: &mut [u8]) -> Result<(), ErrorCode> {
-    plain(Syscall::Random, [buffer.as_mut_ptr() as u64, buffer.len() as u64, 0, 0, 0, 0]).map(drop)
+    make(calls::random(buffer))
 }
 
 /// Ends the machine.
@@ -210,7 +217,7 @@ pub fn random(buffer: &mut [u8]) -> Result<(), ErrorCode> {
 /// # Errors
 /// None today.
 pub fn shutdown(status: u8) -> Result<(), ErrorCode> {
-    plain(Syscall::Shutdown, [u64::from(status), 0, 0, 0, 0, 0]).map(drop)
+    make(calls::shutdown(status))
 }
 
 /// Says how typed input is to come; returns the terminal's columns (0: unknown), or `None` if nobody types at a terminal.
@@ -218,7 +225,7 @@ pub fn shutdown(status: u8) -> Result<(), ErrorCode> {
 /// # Errors
 /// None today.
 pub fn console_mode(mode: ConsoleMode) -> Result<Option<u64>, ErrorCode> {
-    let (is_terminal, columns) = plain(Syscall::ConsoleMode, [mode as u64, 0, 0, 0, 0, 0])?;
+    let (is_terminal, columns) = make(calls::console_mode(mode))?;
     Ok((is_terminal == 1).then_some(columns))
 }
 
@@ -227,8 +234,7 @@ pub fn console_mode(mode: ConsoleMode) -> Result<Option<u64>, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::PoolFull`], [`ErrorCode::NoObject`] for the source, [`ErrorCode::NotPermitted`], [`ErrorCode::BadArgument`].
 pub fn object_create(spec: &CreateSpec) -> Result<ObjectId, ErrorCode> {
-    let (lo, hi) = plain(Syscall::ObjectCreate, [core::ptr::from_ref(spec) as u64, 0, 0, 0, 0, 0])?;
-    Ok(ObjectId { lo, hi })
+    make(calls::object_create(spec))
 }
 
 /// Deletes an object, once its last use has ended.
@@ -236,7 +242,7 @@ pub fn object_create(spec: &CreateSpec) -> Result<ObjectId, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`].
 pub fn object_delete(id: ObjectId) -> Result<(), ErrorCode> {
-    plain(Syscall::ObjectDelete, [id.lo, id.hi, 0, 0, 0, 0]).map(drop)
+    make(calls::object_delete(id))
 }
 
 /// What the monitor knows of an object.
@@ -245,7 +251,7 @@ pub fn object_delete(id: ObjectId) -> Result<(), ErrorCode> {
 /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`].
 pub fn object_stat(id: ObjectId) -> Result<ObjectStat, ErrorCode> {
     let mut stat = ObjectStat::new_zeroed();
-    plain(Syscall::ObjectStat, [id.lo, id.hi, stat.as_mut_bytes().as_mut_ptr() as u64, 0, 0, 0])?;
+    make(calls::object_stat(id, &mut stat))?;
     Ok(stat)
 }
 
@@ -258,7 +264,7 @@ pub fn object_stat(id: ObjectId) -> Result<ObjectStat, ErrorCode> {
 /// # Safety
 /// The target's memory changes under everybody who has it mapped.
 pub unsafe fn object_copy(spec: &CopySpec) -> Result<(), ErrorCode> {
-    plain(Syscall::ObjectCopy, [core::ptr::from_ref(spec) as u64, 0, 0, 0, 0, 0]).map(drop)
+    make(calls::object_copy(spec))
 }
 
 /// Makes `object` live at least as long as `keeper`.
@@ -266,7 +272,7 @@ pub unsafe fn object_copy(spec: &CopySpec) -> Result<(), ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`].
 pub fn object_tie(object: ObjectId, keeper: ObjectId) -> Result<(), ErrorCode> {
-    plain(Syscall::ObjectTie, [object.lo, object.hi, keeper.lo, keeper.hi, 0, 0]).map(drop)
+    make(calls::object_tie(object, keeper))
 }
 
 /// Gives the pages of a range back to the pool; it reads as zeros then.
@@ -278,7 +284,7 @@ pub fn object_tie(object: ObjectId, keeper: ObjectId) -> Result<(), ErrorCode> {
 /// # Safety
 /// The object's memory changes under everybody who has it mapped.
 pub unsafe fn object_trim(object: ObjectId, first: u64, bytes: u64) -> Result<(), ErrorCode> {
-    plain(Syscall::ObjectTrim, [object.lo, object.hi, first, bytes, 0, 0]).map(drop)
+    make(calls::object_trim(object, first, bytes))
 }
 
 /// Looks a name up.
@@ -286,8 +292,7 @@ pub unsafe fn object_trim(object: ObjectId, first: u64, bytes: u64) -> Result<()
 /// # Errors
 /// [`ErrorCode::NoName`], [`ErrorCode::BadArgument`] for an empty or too long name.
 pub fn name_get(name: &str) -> Result<ObjectId, ErrorCode> {
-    let (lo, hi) = plain(Syscall::NameGet, [name.as_ptr() as u64, name.len() as u64, 0, 0, 0, 0])?;
-    Ok(ObjectId { lo, hi })
+    make(calls::name_get(name.as_bytes()))
 }
 
 /// Names an object.
@@ -295,7 +300,7 @@ pub fn name_get(name: &str) -> Result<ObjectId, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`], [`ErrorCode::BadArgument`].
 pub fn name_set(id: ObjectId, name: &str) -> Result<(), ErrorCode> {
-    plain(Syscall::NameSet, [id.lo, id.hi, name.as_ptr() as u64, name.len() as u64, 0, 0]).map(drop)
+    make(calls::name_set(id, name.as_bytes()))
 }
 
 /// The first name behind `after` in the order of bytes, written to `name`; returns its length. Behind the empty one: the first of all.
@@ -303,8 +308,7 @@ pub fn name_set(id: ObjectId, name: &str) -> Result<(), ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NoName`] behind the last.
 pub fn name_next(after: &str, name: &mut [u8; NAME_MAX]) -> Result<usize, ErrorCode> {
-    let arguments = [after.as_ptr() as u64, after.len() as u64, name.as_mut_ptr() as u64, 0, 0, 0];
-    let (length, _) = plain(Syscall::NameNext, arguments)?;
+    let length = make(calls::name_next(after.as_bytes(), name))?;
     Ok(usize::try_from(length).unwrap_or(NAME_MAX).min(NAME_MAX))
 }
 
@@ -313,7 +317,7 @@ pub fn name_next(after: &str, name: &mut [u8; NAME_MAX]) -> Result<usize, ErrorC
 /// # Errors
 /// [`ErrorCode::Medium`].
 pub fn translations_changed() -> Result<(), ErrorCode> {
-    plain(Syscall::TranslationsChanged, [0; 6]).map(drop)
+    make(calls::translations_changed())
 }
 
 /// Takes a name away.
@@ -321,7 +325,7 @@ pub fn translations_changed() -> Result<(), ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NoName`], [`ErrorCode::NotPermitted`].
 pub fn name_remove(name: &str) -> Result<(), ErrorCode> {
-    plain(Syscall::NameRemove, [name.as_ptr() as u64, name.len() as u64, 0, 0, 0, 0]).map(drop)
+    make(calls::name_remove(name.as_bytes()))
 }
 
 /// Makes this thread resumable. Returns 0; 1 when it goes on here after a failure, with `KEEP_REGISTERS`.
@@ -330,7 +334,7 @@ pub fn name_remove(name: &str) -> Result<(), ErrorCode> {
 /// [`ErrorCode::NotPermitted`] in a gate, without read and write rights to the view, or without any to the state object;
 /// [`ErrorCode::NoObject`]; [`ErrorCode::BadArgument`]; [`ErrorCode::PoolFull`]; [`ErrorCode::Medium`].
 pub fn resume_set(spec: &ResumeSpec) -> Result<u64, ErrorCode> {
-    plain(Syscall::ResumeSet, [core::ptr::from_ref(spec) as u64, 0, 0, 0, 0, 0]).map(|(resumed, _)| resumed)
+    make(calls::resume_set(spec))
 }
 
 /// Makes this thread not resumable any more.
@@ -338,7 +342,7 @@ pub fn resume_set(spec: &ResumeSpec) -> Result<u64, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NoThread`] if it was not; [`ErrorCode::Medium`].
 pub fn resume_clear() -> Result<(), ErrorCode> {
-    plain(Syscall::ResumeClear, [0; 6]).map(drop)
+    make(calls::resume_clear())
 }
 
 /// Says that this thread, which was resumed, has recovered.
@@ -346,7 +350,7 @@ pub fn resume_clear() -> Result<(), ErrorCode> {
 /// # Errors
 /// [`ErrorCode::NoThread`] if it is not resumable; [`ErrorCode::Medium`].
 pub fn resume_confirm() -> Result<(), ErrorCode> {
-    plain(Syscall::ResumeConfirm, [0; 6]).map(drop)
+    make(calls::resume_confirm())
 }
 
 /// Tells a machine for crash tests of a flush or a fence at a line of a source file.
@@ -355,9 +359,8 @@ pub fn resume_confirm() -> Result<(), ErrorCode> {
 /// [`ErrorCode::NoSuchCall`] on other machines; [`ErrorCode::BadArgument`]; [`ErrorCode::BadAddress`].
 pub fn pmem_trace(event: Traced, file: &str, line: u32) -> Result<(), ErrorCode> {
     let (kind, address, bytes) = match event {
-        Traced::Flush { address, bytes } => (0, address, bytes),
-        Traced::Fence => (1, 0, 0),
+        Traced::Flush { address, bytes } => (TracedKind::Flush, address, bytes),
+        Traced::Fence => (TracedKind::Fence, 0, 0),
     };
-    let site = (file.as_ptr() as u64, file.len() as u64);
-    plain(Syscall::PmemTrace, [kind, address, bytes, site.0, site.1, u64::from(line)]).map(drop)
+    make(calls::pmem_trace(kind, address, bytes, file.as_bytes(), line.into()))
 }
