@@ -182,18 +182,20 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
             tx.put(&leaf.values[entry], value)?;
             return Ok(Some(before));
         }
-        let leaf = if leaf.free_entry().is_some() { leaf } else { self.split_leaf(tx, leaf, &key)? };
-        let entry = leaf.free_entry().ok_or_else(|| damaged(leaf, "a leaf with room after a split"))?;
+        let used = leaf.used.get();
+        let (leaf, used) =
+            if free_entry(used).is_some() { (leaf, used) } else { self.split_leaf(tx, leaf, &key)? };
+        let entry = free_entry(used).ok_or_else(|| damaged(leaf, "a leaf with room after a split"))?;
         tx.put(&leaf.keys[entry], key)?;
         tx.put(&leaf.values[entry], value)?;
-        tx.put(&leaf.used, leaf.used.get() | 1 << entry)?;
+        tx.put(&leaf.used, used | 1 << entry)?;
         tx.put(&self.count, self.len().wrapping_add(1))?;
         Ok(None)
     }
 
-    /// Moves the upper half of a full leaf to a new one, and returns the one where `key` belongs.
+    /// Moves the upper half of a full leaf to a new one; returns the one where `key` belongs, and which of its entries will be used.
     #[cold]
-    fn split_leaf<'a>(&'a self, tx: &Tx, leaf: &'a Leaf<K, V>, key: &K) -> Result<&'a Leaf<K, V>> {
+    fn split_leaf<'a>(&'a self, tx: &Tx, leaf: &'a Leaf<K, V>, key: &K) -> Result<(&'a Leaf<K, V>, u64)> {
         let mut order: Vec<(K, usize)> = (0..WIDTH).map(|entry| (leaf.keys[entry].get(), entry)).collect();
         order.sort_unstable_by_key(|(key, _)| *key);
         let (separator, _) = order[WIDTH / 2];
@@ -209,13 +211,13 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         let values: [V; WIDTH / 2] = core::array::from_fn(|i| leaf.values[order[WIDTH / 2 + i].1].get());
         tx.put_value(core::ptr::from_ref(&upper.keys).addr(), &keys)?;
         tx.put_value(core::ptr::from_ref(&upper.values).addr(), &values)?;
-        tx.put(&upper.used, (1 << (WIDTH / 2)) - 1)?;
+        let right = (1 << (WIDTH / 2)) - 1;
+        tx.put(&upper.used, right)?;
         tx.put_ptr(&upper.next, leaf.next.get()?)?;
         tx.put_ptr(&leaf.next, Some(upper))?;
         tx.put(&leaf.used, left)?;
         self.add_child(tx, key, leaf, upper, separator)?;
-        tx.apply()?;
-        Ok(if *key < separator { leaf } else { upper })
+        Ok(if *key < separator { (leaf, left) } else { (upper, right) })
     }
 
     /// Puts a new leaf right of `leaf` into the inner nodes, splitting those that are full.
@@ -431,11 +433,6 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> Leaf<K, V> {
         (found != 0).then(|| found.trailing_zeros() as usize)
     }
 
-    fn free_entry(&self) -> Option<usize> {
-        let free = (!self.used.get()).trailing_zeros() as usize;
-        (free < WIDTH).then_some(free)
-    }
-
     /// The entries, largest first.
     fn sorted(&self) -> Vec<(K, V)> {
         let used = self.used.get();
@@ -472,16 +469,23 @@ impl<K: Invariant + Copy + Ord> Inner<K> {
 
     /// Puts `right` after child `at`, with `separator` between the two.
     fn insert(&self, tx: &Tx, count: usize, at: usize, separator: K, right: &Child) -> Result<()> {
-        for i in (at + 1..count).rev() {
-            tx.put_ptr(&self.children[i + 1], self.children[i].get()?)?;
-        }
-        for i in (at..count - 1).rev() {
-            tx.put(&self.keys[i + 1], self.keys[i].get())?;
-        }
+        // Moved in one piece each: a pointer means the same anywhere in its object.
+        let mut keys: [K; WIDTH] = core::array::from_fn(|i| self.keys[i].get());
+        let mut children: [u64; WIDTH] = core::array::from_fn(|i| self.children[i].raw().0);
+        keys.copy_within(at..count - 1, at + 1);
+        children.copy_within(at + 1..count, at + 2);
+        keys[at] = separator;
+        tx.put_slice(core::ptr::from_ref(&self.keys[at]).addr(), &keys[at..count])?;
+        tx.put_slice(core::ptr::from_ref(&self.children[at + 1]).addr(), &children[at + 1..=count])?;
         tx.put_ptr(&self.children[at + 1], Some(right))?;
-        tx.put(&self.keys[at], separator)?;
         tx.put(&self.count, count as u64 + 1)
     }
+}
+
+/// A place in a leaf whose used ones are these.
+fn free_entry(used: u64) -> Option<usize> {
+    let free = (!used).trailing_zeros() as usize;
+    (free < WIDTH).then_some(free)
 }
 
 /// Bit i says whether `is` holds for key i. Two or three instructions a key, and no branch.

@@ -279,17 +279,23 @@ impl Tx {
     /// [`Tx::put`] of a value at an address in an object.
     #[inline]
     pub(crate) fn put_value<T: Invariant>(&self, address: usize, value: &T) -> Result<()> {
-        let () = T::NO_PADDING;
-        // SAFETY: T has no padding (Invariant), so all its bytes are initialised.
-        let bytes =
-            unsafe { core::slice::from_raw_parts(core::ptr::from_ref(value).cast::<u8>(), size_of::<T>()) };
+        let bytes = bytes_of(core::slice::from_ref(value));
         match bytes.as_array::<8>() {
             Some(word) => self.put_word(address, u64::from_le_bytes(*word)), // by far the most common
-            None => self.guarded(|inner| {
-                let index = inner.join_at(address)?;
-                inner.part_mut(index).put(address, bytes)
-            }),
+            None => self.put_bytes(address, bytes),
         }
+    }
+
+    /// [`Tx::put`] of values in a row.
+    pub(crate) fn put_slice<T: Invariant>(&self, address: usize, values: &[T]) -> Result<()> {
+        self.put_bytes(address, bytes_of(values))
+    }
+
+    fn put_bytes(&self, address: usize, bytes: &[u8]) -> Result<()> {
+        self.guarded(|inner| {
+            let index = inner.join_at(address)?;
+            inner.part_mut(index).put(address, bytes)
+        })
     }
 
     fn put_word(&self, address: usize, word: u64) -> Result<()> {
@@ -668,6 +674,14 @@ impl Inner {
         self.home.write_abort();
         persist::fence(); // X1: before another thread appends
     }
+}
+
+/// The bytes of values.
+#[inline(always)]
+fn bytes_of<T: Invariant>(values: &[T]) -> &[u8] {
+    let () = T::NO_PADDING;
+    // SAFETY: T has no padding (Invariant), so all bytes are initialised.
+    unsafe { core::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }
 }
 
 /// Makes everything that transactions changed in the object at `window` durable in place, and its log empty.
