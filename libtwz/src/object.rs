@@ -54,6 +54,8 @@ pub struct ObjectBuilder<T> {
     data_bytes: usize,
     log_bytes: usize,
     coloured: bool,
+    /// Where blocks begin is a multiple of this.
+    block_align: usize,
     root: PhantomData<fn() -> T>,
 }
 
@@ -72,6 +74,7 @@ impl<T: Invariant> ObjectBuilder<T> {
             data_bytes: END,
             log_bytes: LOG_BYTES,
             coloured: true,
+            block_align: LINE,
             root: PhantomData,
         }
     }
@@ -90,7 +93,7 @@ impl<T: Invariant> ObjectBuilder<T> {
         self
     }
 
-    /// Contents need not survive the machine's next start (in the guest; on Linux they do).
+    /// The object is gone after the machine's next start, or the pool's next opening.
     #[must_use]
     pub const fn volatile(mut self) -> Self {
         self.spec.volatile = true;
@@ -134,7 +137,8 @@ impl<T: Invariant> ObjectBuilder<T> {
     fn fill(self, id: ObjectId, root: T) -> Result<Object<T>> {
         let window = view::map(id, READ_WRITE)?;
         let log_bytes = self.log_bytes.clamp(LINE, END / 4).next_multiple_of(LINE) + LOG_HEADER_BYTES;
-        let place = Layout::of::<T>(if self.coloured { colour(id) } else { 0 }, log_bytes)?;
+        let colour = if self.coloured { colour(id) } else { 0 };
+        let place = Layout::of::<T>(colour, log_bytes, self.block_align)?;
         let address = window.base() + place.root;
         // SAFETY: a new object, so nobody else's memory; the layout keeps root and its alignment inside the data.
         unsafe { (address as *mut T).write(root) };
@@ -167,7 +171,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn of<T>(colour: usize, log_bytes: usize) -> Result<Self> {
+    fn of<T>(colour: usize, log_bytes: usize, block_align: usize) -> Result<Self> {
         let too_large = Error::TooLarge { bytes: size_of::<T>() as u64 };
         if align_of::<T>() > arena::MAX_ALIGN || size_of::<T>() > END / 2 {
             return Err(too_large);
@@ -175,7 +179,8 @@ impl Layout {
         let root = (FIRST + colour).next_multiple_of(align_of::<T>());
         let log = (root + size_of::<T>()).next_multiple_of(LINE);
         let arena = log + log_bytes;
-        Ok(Self { root, log, arena, blocks: arena + arena::HEADER_BYTES })
+        let blocks = (arena + arena::HEADER_BYTES).next_multiple_of(block_align);
+        Ok(Self { root, log, arena, blocks })
     }
 }
 
@@ -194,11 +199,13 @@ struct Overflow {
     of: PCell<ObjectId>,
 }
 
-/// An object for what does not fit into `full`, for those who may use that.
+/// An object for what does not fit into `full`, for those who may use that. It is volatile until somebody ties it.
 pub(crate) fn create_overflow(full: ObjectId, data_bytes: usize) -> Result<ObjectId> {
     let Stat { default_rights, key, .. } = Platform::stat(full)?;
     let builder = ObjectBuilder::new().default_rights(default_rights).key(key).data_bytes(data_bytes);
-    builder.build(Overflow { of: PCell::new(full) }).map(|object| object.id())
+    // Whatever needs alignment fits from the first byte on: no other object would have more room for it.
+    let builder = ObjectBuilder { block_align: arena::MAX_ALIGN, ..builder };
+    builder.volatile().build(Overflow { of: PCell::new(full) }).map(|object| object.id())
 }
 
 /// The objects chained to the one at `window`, nearest first; those before the first that is not what it should be.
@@ -228,11 +235,13 @@ fn overflow_of(window: Window) -> Result<ObjectId> {
 /// # Errors
 /// [`Error::NoSuchObject`], [`Error::Platform`].
 pub(crate) unsafe fn discard(id: ObjectId) -> Result<()> {
-    Platform::delete(id)?;
-    // SAFETY: the caller's promise.
-    unsafe { view::unmap(id) };
-    crate::fot::forget_table(id);
-    Ok(())
+    let result = Platform::delete(id);
+    if matches!(result, Ok(()) | Err(Error::NoSuchObject(_))) {
+        // SAFETY: the caller's promise.
+        unsafe { view::unmap(id) };
+        crate::fot::forget_table(id);
+    }
+    result
 }
 
 /// The log of the object at `window`, and where its arena is.
@@ -459,11 +468,13 @@ impl<T> Object<T> {
     /// # Errors
     /// [`Error::Damaged`].
     pub fn overflow(&self) -> Result<ObjectId> {
-        overflow_of(self.window)
+        let next = overflow_of(self.window)?;
+        let is_gone = !next.is_null() && matches!(Platform::stat(next), Err(Error::NoSuchObject(_)));
+        Ok(if is_gone { ObjectId::NULL } else { next })
     }
 
-    /// Deletes the object, and those chained to it. Addresses in them fault from now on, in every program. A power failure between the
-    /// two leaves chained ones.
+    /// Deletes the object, and those chained to it. Addresses in them fault from now on, in every program. Chained ones live as long as it, so
+    /// a power failure leaves all or none.
     ///
     /// # Safety
     /// No reference into them may be used any more.
@@ -479,7 +490,9 @@ impl<T> Object<T> {
         let mut result = Ok(());
         for id in chained {
             // SAFETY: as above.
-            result = result.and(unsafe { discard(id) });
+            let gone = unsafe { discard(id) };
+            // Nothing but the first kept it.
+            result = result.and(if gone == Err(Error::NoSuchObject(id)) { Ok(()) } else { gone });
         }
         result
     }

@@ -45,6 +45,12 @@ impl Store for Limited {
     fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
         self.0.copy(source, spec)
     }
+    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
+        self.0.tie(object, keeper)
+    }
+    fn trim(&self, id: ObjectId, range: std::ops::Range<u64>) -> Result<()> {
+        self.0.trim(id, range)
+    }
     fn stat(&self, id: ObjectId) -> Result<Stat> {
         self.0.stat(id)
     }

@@ -12,7 +12,7 @@ use crate::sync::RawMutex;
 use crate::view;
 use crate::window::{SLOT_MASK, Window};
 use alloc::vec::Vec;
-use twz_abi::ObjectId;
+use twz_abi::{ObjectId, Rights};
 
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
 const FIRST: usize = twz_abi::object::DATA_OFFSET as usize;
@@ -91,10 +91,15 @@ impl Part {
     /// Locks the object, waiting for it.
     ///
     /// # Errors
-    /// [`Error::Busy`] when this thread has it; what recovery says. Then it is not locked.
+    /// [`Error::Busy`] when this thread has it; [`Error::NotPermitted`] when it is mapped for reading only; what recovery says. Then it is not
+    /// locked.
     #[inline(never)]
     pub(super) fn lock(&mut self) -> Result<()> {
         let window = self.log.window;
+        let (id, rights) = view::what_is_at(window)?;
+        if !rights.contains(Rights::WRITE) {
+            return Err(Error::NotPermitted(id));
+        }
         let (log, arena_at) = object::log_of(window)?;
         let first = lock_of(&log).take().map_err(|_| Error::Busy(view::id_at(window.base())))?;
         self.begin(log, arena_at, first.0)
