@@ -53,6 +53,7 @@ pub struct ObjectBuilder<T> {
     spec: CreateSpec,
     data_bytes: usize,
     log_bytes: usize,
+    log_most: usize,
     coloured: bool,
     /// Where blocks begin is a multiple of this.
     block_align: usize,
@@ -73,6 +74,7 @@ impl<T: Invariant> ObjectBuilder<T> {
             spec: CreateSpec { default_rights: Rights::empty(), key: ObjectId::NULL, volatile: false },
             data_bytes: END,
             log_bytes: LOG_BYTES,
+            log_most: 0,
             coloured: true,
             block_align: LINE,
             root: PhantomData,
@@ -114,6 +116,13 @@ impl<T: Invariant> ObjectBuilder<T> {
         self
     }
 
+    /// Bytes that the rest of the log may take of this object, and of each other that it goes on in then; what there is room for if not said.
+    #[must_use]
+    pub const fn log_most(mut self, bytes: usize) -> Self {
+        self.log_most = bytes;
+        self
+    }
+
     /// Contents start where all others' do: for measuring what colouring is worth.
     #[must_use]
     pub const fn uncoloured(mut self) -> Self {
@@ -144,7 +153,7 @@ impl<T: Invariant> ObjectBuilder<T> {
         unsafe { (address as *mut T).write(root) };
         simulate::stored(address, size_of::<T>());
         window.flush(place.root, size_of::<T>());
-        Log::format(window, place.log, log_bytes);
+        Log::format(window, place.log, log_bytes, self.log_most);
         let limit = place.blocks.saturating_add(self.data_bytes).min(END);
         Arena::format(window, place.arena, place.blocks, limit);
         let meta = |offset: usize, value: u64| window.store(META + offset, value);
@@ -210,7 +219,7 @@ pub(crate) fn create_overflow(full: ObjectId, data_bytes: usize) -> Result<Objec
 
 /// The objects chained to the one at `window`, nearest first; those before the first that is not what it should be.
 fn chained(id: ObjectId, window: Window) -> Vec<ObjectId> {
-    let mut found = Vec::new();
+    let mut found = pieces_of(window);
     let (mut full, mut at) = (id, window);
     while let Ok(next) = overflow_of(at) {
         let Ok(object) = Object::<Overflow>::open_with(next, Rights::READ) else { break };
@@ -218,9 +227,15 @@ fn chained(id: ObjectId, window: Window) -> Vec<ObjectId> {
             break;
         }
         found.push(next);
+        found.extend(pieces_of(object.window));
         (full, at) = (next, object.window);
     }
     found
+}
+
+/// The objects that the log of the one at `window` has gone on in.
+fn pieces_of(window: Window) -> Vec<ObjectId> {
+    log_of(window).map_or_else(|_| Vec::new(), |(log, _)| log.pieces().collect())
 }
 
 fn overflow_of(window: Window) -> Result<ObjectId> {
@@ -279,6 +294,44 @@ fn not_ours(window: Window) -> Error {
     }
 }
 
+/// Where the root of an object stands that holds a `T`, after checking what its metadata says.
+fn checked_root<T: Invariant>(id: ObjectId, window: Window) -> Result<usize> {
+    let damaged = |offset: usize, expected| {
+        #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+        Error::Damaged { object: id, offset: (META + offset) as u32, expected }
+    };
+    if window.word(META).load(Ordering::Acquire) != META_MAGIC {
+        return Err(damaged(0, "the magic number of an object"));
+    }
+    let field = |offset: usize| window.load(META + offset);
+    #[allow(clippy::cast_possible_truncation, reason = "the low half is the version")]
+    if field(offset_of!(ObjectMeta, version)) as u32 != META_VERSION {
+        return Err(damaged(offset_of!(ObjectMeta, version), "a known version"));
+    }
+    let (expected, found) = (fingerprint::<T>(), field(offset_of!(ObjectMeta, type_fingerprint)));
+    if expected != found {
+        return Err(Error::WrongType { object: id, expected, found });
+    }
+    let root = match usize::try_from(field(offset_of!(ObjectMeta, root_offset))).unwrap_or(usize::MAX) {
+        0 => FIRST,
+        root => root,
+    };
+    let fits = (FIRST..=END).contains(&root) && END - root >= size_of::<T>() && root % align_of::<T>() == 0;
+    if !fits {
+        return Err(damaged(offset_of!(ObjectMeta, root_offset), "a root inside the data"));
+    }
+    Ok(root)
+}
+
+/// The root of an object that holds a `T`, which is not recovered.
+///
+/// # Errors
+/// [`Error::WrongType`], [`Error::Damaged`].
+pub(crate) fn root_at<T: Invariant>(id: ObjectId, window: Window) -> Result<&'static T> {
+    let root = checked_root::<T>(id, window)?;
+    crate::ptr::at_address(window.base() + root)
+}
+
 /// A mapped object whose root is a `T`; dereferences to it.
 pub struct Object<T> {
     window: Window,
@@ -327,31 +380,7 @@ impl<T: Invariant> Object<T> {
     /// As [`Object::open`].
     pub fn open_with(id: ObjectId, rights: Rights) -> Result<Self> {
         let window = view::map(id, rights)?;
-        let damaged = |offset: usize, expected| {
-            #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-            Error::Damaged { object: id, offset: (META + offset) as u32, expected }
-        };
-        if window.word(META).load(Ordering::Acquire) != META_MAGIC {
-            return Err(damaged(0, "the magic number of an object"));
-        }
-        let field = |offset: usize| window.load(META + offset);
-        #[allow(clippy::cast_possible_truncation, reason = "the low half is the version")]
-        if field(offset_of!(ObjectMeta, version)) as u32 != META_VERSION {
-            return Err(damaged(offset_of!(ObjectMeta, version), "a known version"));
-        }
-        let (expected, found) = (fingerprint::<T>(), field(offset_of!(ObjectMeta, type_fingerprint)));
-        if expected != found {
-            return Err(Error::WrongType { object: id, expected, found });
-        }
-        let root = match usize::try_from(field(offset_of!(ObjectMeta, root_offset))).unwrap_or(usize::MAX) {
-            0 => FIRST,
-            root => root,
-        };
-        let fits =
-            (FIRST..=END).contains(&root) && END - root >= size_of::<T>() && root % align_of::<T>() == 0;
-        if !fits {
-            return Err(damaged(offset_of!(ObjectMeta, root_offset), "a root inside the data"));
-        }
+        let root = checked_root::<T>(id, window)?;
         if rights.contains(Rights::WRITE) {
             tx::recover_if_first(window)?;
         }
@@ -417,7 +446,9 @@ impl<T: Invariant> Object<T> {
         };
         // The copied lock says what the original's said; a free one of no boot has the copy recovered when it is opened.
         let opened = view::map(id, READ_WRITE).and_then(|window| {
-            window.store(log_of(window)?.0.lock_at(), 0);
+            let (log, _) = log_of(window)?;
+            window.store(log.lock_at(), 0);
+            log.forget_pieces();
             Self::open(id)
         });
         opened.inspect_err(|_| {

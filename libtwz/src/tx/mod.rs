@@ -30,6 +30,7 @@ mod entry;
 mod link;
 mod log;
 mod part;
+mod piece;
 mod recover;
 
 pub(crate) use link::Link;
@@ -661,7 +662,7 @@ impl Inner {
             part.checkpoint();
         }
         // After the others': until their logs have ended, ours says that they are committed.
-        if self.home.reused_blocks() {
+        if self.home.reused_blocks() || self.home.is_log_long() {
             self.home.checkpoint();
         }
         Ok(())
@@ -698,6 +699,9 @@ impl Inner {
         self.home.undo_to(None);
         self.home.write_abort();
         persist::fence(); // X1: before another thread appends
+        if self.home.is_log_long() {
+            self.home.checkpoint();
+        }
     }
 }
 

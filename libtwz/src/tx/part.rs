@@ -77,7 +77,7 @@ impl Part {
             log: Log::unopened(window),
             arena_at: 0,
             arena: None,
-            at: Position::default(),
+            at: Position::unopened(window),
             undo: Words::new(),
             settled: 0,
             puts: Words::new(),
@@ -353,6 +353,9 @@ impl Part {
         log.append(at, Kind::Redo, Kind::Commit, puts, || data_top(log, *arena_at, shadow))?;
         persist::fence();
         self.apply_puts();
+        if self.is_log_long() {
+            self.checkpoint();
+        }
         Ok(())
     }
 
@@ -450,7 +453,17 @@ impl Part {
 
     /// Makes what is dirty durable in place, and the log empty; nothing may be trailing that is to be undone.
     pub(super) fn checkpoint(&mut self) {
+        let was_long = self.is_log_long();
         self.at = self.log.checkpoint();
+        if was_long {
+            self.log.give_back();
+        }
+    }
+
+    /// Whether this transaction made the log longer than it is to stay.
+    #[inline(always)]
+    pub(super) fn is_log_long(&self) -> bool {
+        self.at.is_far()
     }
 
     #[inline]
@@ -489,7 +502,7 @@ impl Part {
         if log.append(at, Kind::Abort, Kind::Abort, &[], || data_top(log, *arena_at, shadow)).is_err() {
             // No room for it: everything in place is as it was, so it may become durable and the log void.
             self.flush_changed();
-            self.at = self.log.checkpoint();
+            self.checkpoint();
         }
     }
 }
