@@ -6,7 +6,7 @@
 //!   +8   bump      first offset never handed out
 //!   +16  start     where blocks begin
 //!   +24  limit     the arena ends here or at the log's floor, whichever is lower
-//!   +32  next      ID of the object that takes what does not fit here (16 bytes); 0: none yet
+//!   +32  next      ID of the object that takes what does not fit here (16 bytes; tx/link.rs); 0: none yet
 //!   +48  reserved
 //!   +64  free[CLASSES]  offset of the first free block of each class; its first word is the offset of the next
 //! ```
@@ -19,6 +19,7 @@
 //! - Blocks carry no header: who frees says the size, as in Rust's `dealloc`.
 
 use crate::error::{Error, Result};
+use crate::tx::Link;
 use crate::view;
 use crate::window::Window;
 use alloc::vec::Vec;
@@ -181,7 +182,7 @@ impl Arena {
 
     /// The object that takes what does not fit here.
     pub(crate) fn next(&self) -> twz_abi::ObjectId {
-        twz_abi::ObjectId { lo: self.window.load(self.at + NEXT), hi: self.window.load(self.at + NEXT + 8) }
+        Link::read(self.window, self.at + NEXT)
     }
 
     /// First offset that the arena may not use.

@@ -115,7 +115,7 @@ impl fmt::Display for Error {
             Self::NoSuchObject(id) => write!(f, "there is no object {id}"),
             Self::NotPermitted(id) => write!(
                 f,
-                "the security context does not permit object {id}: grant it a capability, or the object default rights"
+                "the security context does not permit object {id}, or it is mapped for reading: grant a capability, or the object default rights, and open it with them"
             ),
             Self::NoSuchName => f.write_str("the name leads to nothing"),
             Self::NameExists => f.write_str("the name is taken"),

@@ -53,7 +53,10 @@ pub struct ObjectBuilder<T> {
     spec: CreateSpec,
     data_bytes: usize,
     log_bytes: usize,
+    log_most: usize,
     coloured: bool,
+    /// Where blocks begin is a multiple of this.
+    block_align: usize,
     root: PhantomData<fn() -> T>,
 }
 
@@ -71,7 +74,9 @@ impl<T: Invariant> ObjectBuilder<T> {
             spec: CreateSpec { default_rights: Rights::empty(), key: ObjectId::NULL, volatile: false },
             data_bytes: END,
             log_bytes: LOG_BYTES,
+            log_most: 0,
             coloured: true,
+            block_align: LINE,
             root: PhantomData,
         }
     }
@@ -90,7 +95,7 @@ impl<T: Invariant> ObjectBuilder<T> {
         self
     }
 
-    /// Contents need not survive the machine's next start (in the guest; on Linux they do).
+    /// The object is gone after the machine's next start, or the pool's next opening.
     #[must_use]
     pub const fn volatile(mut self) -> Self {
         self.spec.volatile = true;
@@ -108,6 +113,13 @@ impl<T: Invariant> ObjectBuilder<T> {
     #[must_use]
     pub const fn log_bytes(mut self, bytes: usize) -> Self {
         self.log_bytes = bytes;
+        self
+    }
+
+    /// Bytes that the rest of the log may take of this object, and of each other that it goes on in then; what there is room for if not said.
+    #[must_use]
+    pub const fn log_most(mut self, bytes: usize) -> Self {
+        self.log_most = bytes;
         self
     }
 
@@ -134,13 +146,14 @@ impl<T: Invariant> ObjectBuilder<T> {
     fn fill(self, id: ObjectId, root: T) -> Result<Object<T>> {
         let window = view::map(id, READ_WRITE)?;
         let log_bytes = self.log_bytes.clamp(LINE, END / 4).next_multiple_of(LINE) + LOG_HEADER_BYTES;
-        let place = Layout::of::<T>(if self.coloured { colour(id) } else { 0 }, log_bytes)?;
+        let colour = if self.coloured { colour(id) } else { 0 };
+        let place = Layout::of::<T>(colour, log_bytes, self.block_align)?;
         let address = window.base() + place.root;
         // SAFETY: a new object, so nobody else's memory; the layout keeps root and its alignment inside the data.
         unsafe { (address as *mut T).write(root) };
         simulate::stored(address, size_of::<T>());
         window.flush(place.root, size_of::<T>());
-        Log::format(window, place.log, log_bytes);
+        Log::format(window, place.log, log_bytes, self.log_most);
         let limit = place.blocks.saturating_add(self.data_bytes).min(END);
         Arena::format(window, place.arena, place.blocks, limit);
         let meta = |offset: usize, value: u64| window.store(META + offset, value);
@@ -167,7 +180,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn of<T>(colour: usize, log_bytes: usize) -> Result<Self> {
+    fn of<T>(colour: usize, log_bytes: usize, block_align: usize) -> Result<Self> {
         let too_large = Error::TooLarge { bytes: size_of::<T>() as u64 };
         if align_of::<T>() > arena::MAX_ALIGN || size_of::<T>() > END / 2 {
             return Err(too_large);
@@ -175,7 +188,8 @@ impl Layout {
         let root = (FIRST + colour).next_multiple_of(align_of::<T>());
         let log = (root + size_of::<T>()).next_multiple_of(LINE);
         let arena = log + log_bytes;
-        Ok(Self { root, log, arena, blocks: arena + arena::HEADER_BYTES })
+        let blocks = (arena + arena::HEADER_BYTES).next_multiple_of(block_align);
+        Ok(Self { root, log, arena, blocks })
     }
 }
 
@@ -194,16 +208,18 @@ struct Overflow {
     of: PCell<ObjectId>,
 }
 
-/// An object for what does not fit into `full`, for those who may use that.
+/// An object for what does not fit into `full`, for those who may use that. It is volatile until somebody ties it.
 pub(crate) fn create_overflow(full: ObjectId, data_bytes: usize) -> Result<ObjectId> {
     let Stat { default_rights, key, .. } = Platform::stat(full)?;
     let builder = ObjectBuilder::new().default_rights(default_rights).key(key).data_bytes(data_bytes);
-    builder.build(Overflow { of: PCell::new(full) }).map(|object| object.id())
+    // Whatever needs alignment fits from the first byte on: no other object would have more room for it.
+    let builder = ObjectBuilder { block_align: arena::MAX_ALIGN, ..builder };
+    builder.volatile().build(Overflow { of: PCell::new(full) }).map(|object| object.id())
 }
 
 /// The objects chained to the one at `window`, nearest first; those before the first that is not what it should be.
 fn chained(id: ObjectId, window: Window) -> Vec<ObjectId> {
-    let mut found = Vec::new();
+    let mut found = pieces_of(window);
     let (mut full, mut at) = (id, window);
     while let Ok(next) = overflow_of(at) {
         let Ok(object) = Object::<Overflow>::open_with(next, Rights::READ) else { break };
@@ -211,9 +227,15 @@ fn chained(id: ObjectId, window: Window) -> Vec<ObjectId> {
             break;
         }
         found.push(next);
+        found.extend(pieces_of(object.window));
         (full, at) = (next, object.window);
     }
     found
+}
+
+/// The objects that the log of the one at `window` has gone on in.
+fn pieces_of(window: Window) -> Vec<ObjectId> {
+    log_of(window).map_or_else(|_| Vec::new(), |(log, _)| log.pieces().collect())
 }
 
 fn overflow_of(window: Window) -> Result<ObjectId> {
@@ -228,11 +250,13 @@ fn overflow_of(window: Window) -> Result<ObjectId> {
 /// # Errors
 /// [`Error::NoSuchObject`], [`Error::Platform`].
 pub(crate) unsafe fn discard(id: ObjectId) -> Result<()> {
-    Platform::delete(id)?;
-    // SAFETY: the caller's promise.
-    unsafe { view::unmap(id) };
-    crate::fot::forget_table(id);
-    Ok(())
+    let result = Platform::delete(id);
+    if matches!(result, Ok(()) | Err(Error::NoSuchObject(_))) {
+        // SAFETY: the caller's promise.
+        unsafe { view::unmap(id) };
+        crate::fot::forget_table(id);
+    }
+    result
 }
 
 /// The log of the object at `window`, and where its arena is.
@@ -268,6 +292,44 @@ fn not_ours(window: Window) -> Error {
         offset: META as u32,
         expected: "the magic number of an object",
     }
+}
+
+/// Where the root of an object stands that holds a `T`, after checking what its metadata says.
+fn checked_root<T: Invariant>(id: ObjectId, window: Window) -> Result<usize> {
+    let damaged = |offset: usize, expected| {
+        #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+        Error::Damaged { object: id, offset: (META + offset) as u32, expected }
+    };
+    if window.word(META).load(Ordering::Acquire) != META_MAGIC {
+        return Err(damaged(0, "the magic number of an object"));
+    }
+    let field = |offset: usize| window.load(META + offset);
+    #[allow(clippy::cast_possible_truncation, reason = "the low half is the version")]
+    if field(offset_of!(ObjectMeta, version)) as u32 != META_VERSION {
+        return Err(damaged(offset_of!(ObjectMeta, version), "a known version"));
+    }
+    let (expected, found) = (fingerprint::<T>(), field(offset_of!(ObjectMeta, type_fingerprint)));
+    if expected != found {
+        return Err(Error::WrongType { object: id, expected, found });
+    }
+    let root = match usize::try_from(field(offset_of!(ObjectMeta, root_offset))).unwrap_or(usize::MAX) {
+        0 => FIRST,
+        root => root,
+    };
+    let fits = (FIRST..=END).contains(&root) && END - root >= size_of::<T>() && root % align_of::<T>() == 0;
+    if !fits {
+        return Err(damaged(offset_of!(ObjectMeta, root_offset), "a root inside the data"));
+    }
+    Ok(root)
+}
+
+/// The root of an object that holds a `T`, which is not recovered.
+///
+/// # Errors
+/// [`Error::WrongType`], [`Error::Damaged`].
+pub(crate) fn root_at<T: Invariant>(id: ObjectId, window: Window) -> Result<&'static T> {
+    let root = checked_root::<T>(id, window)?;
+    crate::ptr::at_address(window.base() + root)
 }
 
 /// A mapped object whose root is a `T`; dereferences to it.
@@ -318,31 +380,7 @@ impl<T: Invariant> Object<T> {
     /// As [`Object::open`].
     pub fn open_with(id: ObjectId, rights: Rights) -> Result<Self> {
         let window = view::map(id, rights)?;
-        let damaged = |offset: usize, expected| {
-            #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-            Error::Damaged { object: id, offset: (META + offset) as u32, expected }
-        };
-        if window.word(META).load(Ordering::Acquire) != META_MAGIC {
-            return Err(damaged(0, "the magic number of an object"));
-        }
-        let field = |offset: usize| window.load(META + offset);
-        #[allow(clippy::cast_possible_truncation, reason = "the low half is the version")]
-        if field(offset_of!(ObjectMeta, version)) as u32 != META_VERSION {
-            return Err(damaged(offset_of!(ObjectMeta, version), "a known version"));
-        }
-        let (expected, found) = (fingerprint::<T>(), field(offset_of!(ObjectMeta, type_fingerprint)));
-        if expected != found {
-            return Err(Error::WrongType { object: id, expected, found });
-        }
-        let root = match usize::try_from(field(offset_of!(ObjectMeta, root_offset))).unwrap_or(usize::MAX) {
-            0 => FIRST,
-            root => root,
-        };
-        let fits =
-            (FIRST..=END).contains(&root) && END - root >= size_of::<T>() && root % align_of::<T>() == 0;
-        if !fits {
-            return Err(damaged(offset_of!(ObjectMeta, root_offset), "a root inside the data"));
-        }
+        let root = checked_root::<T>(id, window)?;
         if rights.contains(Rights::WRITE) {
             tx::recover_if_first(window)?;
         }
@@ -408,7 +446,9 @@ impl<T: Invariant> Object<T> {
         };
         // The copied lock says what the original's said; a free one of no boot has the copy recovered when it is opened.
         let opened = view::map(id, READ_WRITE).and_then(|window| {
-            window.store(log_of(window)?.0.lock_at(), 0);
+            let (log, _) = log_of(window)?;
+            window.store(log.lock_at(), 0);
+            log.forget_pieces();
             Self::open(id)
         });
         opened.inspect_err(|_| {
@@ -459,11 +499,13 @@ impl<T> Object<T> {
     /// # Errors
     /// [`Error::Damaged`].
     pub fn overflow(&self) -> Result<ObjectId> {
-        overflow_of(self.window)
+        let next = overflow_of(self.window)?;
+        let is_gone = !next.is_null() && matches!(Platform::stat(next), Err(Error::NoSuchObject(_)));
+        Ok(if is_gone { ObjectId::NULL } else { next })
     }
 
-    /// Deletes the object, and those chained to it. Addresses in them fault from now on, in every program. A power failure between the
-    /// two leaves chained ones.
+    /// Deletes the object, and those chained to it. Addresses in them fault from now on, in every program. Chained ones live as long as it, so
+    /// a power failure leaves all or none.
     ///
     /// # Safety
     /// No reference into them may be used any more.
@@ -479,7 +521,9 @@ impl<T> Object<T> {
         let mut result = Ok(());
         for id in chained {
             // SAFETY: as above.
-            result = result.and(unsafe { discard(id) });
+            let gone = unsafe { discard(id) };
+            // Nothing but the first kept it.
+            result = result.and(if gone == Err(Error::NoSuchObject(id)) { Ok(()) } else { gone });
         }
         result
     }

@@ -25,7 +25,7 @@ fn root(data_bytes: usize) -> Object<Root> {
         rb: RbTree::new(),
         list: List::new(),
         vec: Vec::new(),
-        ring: Ring::new(0),
+        ring: Ring::new(),
         text: String::new(),
     };
     ObjectBuilder::new().data_bytes(data_bytes).build(root).unwrap()
@@ -172,7 +172,7 @@ fn sequences_agree_with_the_model() {
         }
         assert_eq!(o.list.iter().collect::<Result<VecDeque<_>>>().unwrap(), list);
         assert_eq!(o.vec.iter().collect::<Result<std::vec::Vec<_>>>().unwrap(), vec);
-        assert_eq!(o.ring.iter().unwrap().collect::<VecDeque<_>>(), ring);
+        assert_eq!(o.ring.iter().unwrap().collect::<Result<VecDeque<_>>>().unwrap(), ring);
     }
 }
 

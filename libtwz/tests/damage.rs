@@ -43,7 +43,7 @@ fn everything() -> Object<Everything> {
             tree: BTreeMap::new(),
             rb: RbTree::new(),
             list: List::new(),
-            ring: Ring::new(0),
+            ring: Ring::new(),
             pointer: InvPtr::null(),
             cell: PCell::new(7),
         })

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use libtwz::collections::HashMap;
+use libtwz::collections::{HashMap, Vec as PVec};
 use libtwz::names::Namespace;
 use libtwz::prelude::*;
 use libtwz::sys::hosted::{PoolStore, shut_down, use_store};
+use libtwz::sys::{Platform, Seam};
 use std::sync::Arc;
 
 #[derive(Invariant)]
@@ -49,6 +50,20 @@ fn everything_is_there_after_a_restart() {
     unsafe { deleted.delete() }.unwrap();
     assert_eq!(Object::<PCell<u64>>::open(deleted_id).map(drop), Err(Error::NoSuchObject(deleted_id)));
 
+    // What did not fit is in objects that were volatile when they were made; what is volatile goes.
+    let full = ObjectBuilder::new().data_bytes(8192).build(PVec::<u64>::new()).unwrap();
+    (0..1500).for_each(|i| full.push(i).unwrap());
+    let (full_id, next) = (full.id(), full.overflow().unwrap());
+    assert!(!next.is_null());
+    names.bind("/full", full_id).unwrap();
+    let scratch = ObjectBuilder::new().volatile().build(PCell::new(1_u64)).unwrap().id();
+    assert!(Object::<PCell<u64>>::open(scratch).is_ok());
+    let gone = ObjectBuilder::new().volatile().build(PCell::new(1_u64)).unwrap();
+    let gone_id = gone.id();
+    // SAFETY: no reference into it is used after this.
+    unsafe { gone.delete() }.unwrap();
+    assert_eq!(Object::<PCell<u64>>::open(gone_id).map(drop), Err(Error::NoSuchObject(gone_id)));
+
     // SAFETY: nothing above is used below.
     unsafe { shut_down() };
 
@@ -63,6 +78,25 @@ fn everything_is_there_after_a_restart() {
     let copy = Object::<Root>::open(names.lookup("/copy").unwrap()).unwrap();
     assert_eq!((copy.count.get(), copy.map.get(&3).unwrap()), (7, Some(0)));
     object.map.insert(1, 1).unwrap();
+    assert_eq!(Object::<PCell<u64>>::open(scratch).map(drop), Err(Error::NoSuchObject(scratch)));
+    let full = Object::<PVec<u64>>::open(full_id).unwrap();
+    assert!(full.iter().map(Result::unwrap).eq(0..1500));
+    assert_eq!(full.overflow(), Ok(next));
+    // Storage that is given back, and a range that is no whole number of pages.
+    let before = full.stat().unwrap().allocated;
+    // SAFETY: nobody uses the range, in which nothing stands.
+    unsafe { Platform::trim(full_id, (1 << 20) + 8..1 << 21) }.unwrap();
+    assert_eq!(full.stat().unwrap().allocated, before);
+    let window = full.window();
+    (0..256).for_each(|page| window.store((16 << 20) + page * 4096, 7));
+    assert!(full.stat().unwrap().allocated >= before + (1 << 20));
+    // SAFETY: as above.
+    unsafe { Platform::trim(full_id, 16 << 20..17 << 20) }.unwrap();
+    assert!(full.stat().unwrap().allocated < before + (1 << 20));
+    assert_eq!(window.load(16 << 20), 0);
+    // SAFETY: no reference into it is used after this.
+    unsafe { full.delete() }.unwrap();
+    assert_eq!(Object::<PVec<u64>>::open(next).map(drop), Err(Error::NoSuchObject(next)));
     // SAFETY: nothing above is used below.
     unsafe { shut_down() };
 }

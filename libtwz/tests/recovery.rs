@@ -52,6 +52,12 @@ impl Store for Gate {
     fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
         self.memory.copy(source, spec)
     }
+    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
+        self.memory.tie(object, keeper)
+    }
+    fn trim(&self, id: ObjectId, range: std::ops::Range<u64>) -> Result<()> {
+        self.memory.trim(id, range)
+    }
     fn stat(&self, id: ObjectId) -> Result<Stat> {
         self.pass(id).and_then(|()| self.memory.stat(id))
     }

@@ -5,7 +5,7 @@
 use libtwz::collections::{BTreeMap, HashMap, Vec as PVec};
 use libtwz::prelude::*;
 use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
-use libtwz::sys::{CreateSpec, Durability, Stat};
+use libtwz::sys::{CreateSpec, Durability, Platform, Seam, Stat};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -44,6 +44,12 @@ impl Store for Limited {
     }
     fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
         self.0.copy(source, spec)
+    }
+    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
+        self.0.tie(object, keeper)
+    }
+    fn trim(&self, id: ObjectId, range: std::ops::Range<u64>) -> Result<()> {
+        self.0.trim(id, range)
     }
     fn stat(&self, id: ObjectId) -> Result<Stat> {
         self.0.stat(id)
@@ -136,17 +142,25 @@ fn a_transaction_that_does_not_fit_changes_nothing() {
     assert_eq!(o.cells[6].get(), 0);
 }
 
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const META: usize = twz_abi::object::META_OFFSET as usize;
+
+fn word(o: libtwz::Window, at: usize) -> usize {
+    usize::try_from(o.load(at)).unwrap()
+}
+
 #[test]
 fn a_log_that_cannot_grow_fails_the_transaction() {
     let _turn = start();
+    LEFT.store(1000, Ordering::Release);
     // Two lines of log, and an arena that says that blocks fill the object up to where the log's next chunk would be.
     let o = ObjectBuilder::new().log_bytes(128).build([const { PCell::new(0_u64) }; 64]).unwrap();
-    let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
-    let arena = usize::try_from(o.window().load(meta + 32)).unwrap();
+    let arena = word(o.window(), META + 32);
     o.window().store(arena + 8, twz_abi::object::DATA_END - 4096);
     let values = || o.iter().map(PCell::get).collect::<Vec<_>>();
     let add =
         |words: usize| o.tx(|tx| o.iter().take(words).try_for_each(|cell| tx.set(cell, cell.get() + 1)));
+    LEFT.store(0, Ordering::Release);
     for round in 1..20 {
         add(1).unwrap();
         assert_eq!(values()[0], round, "what fits two lines goes on, as often as it likes");
@@ -154,6 +168,64 @@ fn a_log_that_cannot_grow_fails_the_transaction() {
         assert!(matches!(add(64), Err(Error::OutOfSpace(_))), "what does not is refused");
         assert_eq!(values(), before, "and leaves nothing");
     }
+    // Until there is space for another object, in which the log goes on.
+    LEFT.store(1000, Ordering::Release);
+    let before = THERE.load(Ordering::Acquire);
+    let large = |value: u64| {
+        o.tx(|tx| {
+            for _ in 0..50_000 {
+                o.iter().try_for_each(|cell| tx.record(cell))?; // more than 50 MiB
+            }
+            o.iter().try_for_each(|cell| tx.set_recorded(cell, value))
+        })
+    };
+    large(3).unwrap();
+    assert_eq!(values(), [3; 64]);
+    let log = word(o.window(), META + 24);
+    let piece = ObjectId { lo: o.window().load(log + 48), hi: o.window().load(log + 56) };
+    assert_eq!(THERE.load(Ordering::Acquire), before + 1);
+    let bytes = |id: ObjectId| Platform::stat(id).unwrap().allocated;
+    assert!(bytes(piece) < 1 << 20, "what it took is given back: {}", bytes(piece));
+    add(64).unwrap();
+    assert_eq!(values(), [4; 64], "it is used again");
+    assert_eq!(THERE.load(Ordering::Acquire), before + 1);
+    // A copy has a log of its own.
+    let copy = o.copy(Rights::empty()).unwrap();
+    assert_eq!(copy.window().load(log + 48), 0);
+    // SAFETY: nothing of it is used after this.
+    unsafe { o.delete() }.unwrap();
+    assert_eq!(THERE.load(Ordering::Acquire), before - 1);
+    assert_eq!(Platform::stat(piece).map(drop), Err(Error::NoSuchObject(piece)));
+    assert_eq!(copy.iter().map(PCell::get).collect::<Vec<_>>(), [4; 64]);
+}
+
+#[test]
+fn what_a_large_transaction_took_is_given_back() {
+    let _turn = start();
+    LEFT.store(1000, Ordering::Release);
+    let o = ObjectBuilder::new().build([const { PCell::new(0_u64) }; 64]).unwrap();
+    let log = word(o.window(), META + 24);
+    let floor = || word(o.window(), log + 16);
+    let end = usize::try_from(twz_abi::object::DATA_END).unwrap();
+    let record =
+        |tx: &Tx, times: usize| (0..times).try_for_each(|_| o.iter().try_for_each(|cell| tx.record(cell)));
+    o.tx(|tx| record(tx, 100)).unwrap();
+    let kept = floor();
+    assert!(kept < end, "a log grows");
+    for undone in [false, true] {
+        let result = o.tx(|tx| {
+            record(tx, 30_000)?; // 31 MB
+            tx.settle()?;
+            assert!(floor() < end - (16 << 20), "while it is needed: {:#x}", floor());
+            if undone { Err(Error::Aborted) } else { Ok(()) }
+        });
+        assert_eq!(result.is_err(), undone);
+        assert!(floor() >= end - (1 << 20), "and shrinks: {:#x}", floor());
+        let allocated = o.stat().unwrap().allocated;
+        assert!(allocated < 8 << 20, "its storage is given back: {allocated}");
+    }
+    o.tx(|tx| record(tx, 100).and(tx.set(&o[0], 9))).unwrap();
+    assert_eq!(o[0].get(), 9);
 }
 
 #[test]
@@ -200,8 +272,7 @@ fn an_object_that_another_only_claims_is_not_deleted_with_it() {
         o.tx(|tx| (0..30).try_for_each(|_| tx.alloc([0_u64; 64]).map(drop))).unwrap();
     }
     // What `a` goes on in is now said to be what `b` goes on in.
-    let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
-    let link = usize::try_from(a.window().load(meta + 32)).unwrap() + 32;
+    let link = word(a.window(), META + 32) + 32;
     let theirs = b.overflow().unwrap();
     a.window().store(link, theirs.lo);
     a.window().store(link + 8, theirs.hi);
@@ -213,7 +284,6 @@ fn an_object_that_another_only_claims_is_not_deleted_with_it() {
 
 #[test]
 fn what_does_not_fit_has_the_rights_and_the_key_of_the_full_object() {
-    use libtwz::sys::{Platform, Seam};
     let _turn = start();
     LEFT.store(1000, Ordering::Release);
     let key = ObjectId::from_u128(77); // only its name counts here

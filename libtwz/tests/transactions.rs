@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use libtwz::collections::Vec as PVec;
 use libtwz::prelude::*;
 
 #[derive(Invariant)]
@@ -272,4 +273,22 @@ fn garbage_in_the_log_is_survived() {
             written.insert(round);
         }
     }
+}
+
+#[test]
+fn what_is_mapped_for_reading_is_not_changed() {
+    let o = ObjectBuilder::new().build(PVec::<u64>::new()).unwrap();
+    o.push(1).unwrap();
+    let reader = Object::<PVec<u64>>::open_with(o.id(), Rights::READ).unwrap();
+    let refused = Error::NotPermitted(o.id());
+    assert_eq!(reader.push(2), Err(refused), "as a home, from a collection");
+    assert_eq!(reader.tx(|_| Ok(())), Err(refused), "as a home");
+    assert_eq!(libtwz::tx::checkpoint(reader.window()), Err(refused));
+    // As a participant.
+    let home = ObjectBuilder::new().build(PCell::new(0_u64)).unwrap();
+    let result = home.tx(|tx| tx.set(&home, 5).and_then(|()| reader.push_in(tx, 3)));
+    assert_eq!((result, home.get()), (Err(refused), 0));
+    assert_eq!(reader.iter().collect::<Result<Vec<_>>>(), Ok(vec![1]));
+    o.push(2).unwrap();
+    assert_eq!(reader.get(1), Ok(Some(2)));
 }

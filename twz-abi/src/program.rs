@@ -76,6 +76,8 @@ crate::assert_layout!(
 
 /// Name of the pool's record that counts its boots, in the guest or by hosted `libtwz`: locks of earlier boots are free.
 pub const BOOTS_RECORD: &str = "libtwz.boots";
+/// Record of the pool's root that holds the ID of the machine's session, which keeps volatile objects.
+pub const SESSION_RECORD: &str = "session";
 /// Record of the pool's root that holds the ID of the context that the first program runs in.
 pub const INIT_CONTEXT_RECORD: &str = "context/init";
 

@@ -18,13 +18,14 @@
 //! | [`BTreeMap`] | order and ranges | leaves of 16, unsorted inside |
 //! | [`RbTree`] | order, pointer-heavy: the paper's example | a node with parent pointer per entry |
 //! | [`List`] | both ends, stable places | a node per element |
-//! | [`Ring`] | a fixed number of newest elements | in place |
+//! | [`Ring`] | a fixed number of newest elements | segments, as a vector's, that come when they are first needed |
 
 mod btree;
 mod hash_map;
 mod list;
 mod rb_tree;
 mod ring;
+mod segments;
 mod string;
 mod vec;
 

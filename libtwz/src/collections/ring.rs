@@ -1,12 +1,15 @@
-//! The newest elements, a fixed number of them, in place.
+//! The newest elements, a fixed number of them.
 
+use super::segments::{self, Place, SEGMENTS, locate};
 use super::{alone, damaged, inside};
 use crate::cell::PCell;
 use crate::error::{Error, Result};
 use crate::invariant::Invariant;
+use crate::ptr::{self, InvPtr};
 use crate::tx::Tx;
 
-/// A queue of at most `N` elements that stand in it.
+/// A queue of at most `N` elements. Its places come when they are first needed, and are used again and again; they may be in several
+/// objects.
 #[derive(Debug, Invariant)]
 #[repr(C)]
 pub struct Ring<T: Invariant + Copy, const N: usize> {
@@ -14,14 +17,21 @@ pub struct Ring<T: Invariant + Copy, const N: usize> {
     head: PCell<u64>,
     /// Elements ever put in.
     tail: PCell<u64>,
-    places: [PCell<T>; N],
+    segments: [InvPtr<T>; SEGMENTS],
+}
+
+impl<T: Invariant + Copy, const N: usize> Default for Ring<T, N> {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl<T: Invariant + Copy, const N: usize> Ring<T, N> {
-    /// An empty ring; `blank` fills its places.
+    /// An empty ring.
     #[must_use]
-    pub fn new(blank: T) -> Self {
-        Self { head: PCell::new(0), tail: PCell::new(0), places: core::array::from_fn(|_| PCell::new(blank)) }
+    pub const fn new() -> Self {
+        const { assert!(N > 0, "a ring has at least one place") };
+        Self { head: PCell::new(0), tail: PCell::new(0), segments: [const { InvPtr::null() }; SEGMENTS] }
     }
 
     /// Number of elements.
@@ -41,15 +51,53 @@ impl<T: Invariant + Copy, const N: usize> Ring<T, N> {
         Ok(self.len()? == 0)
     }
 
-    fn place(&self, number: u64) -> Result<&PCell<T>> {
-        let index = usize::try_from(number % (N.max(1) as u64)).unwrap_or(0);
-        self.places.get(index).ok_or(Error::TooLarge { bytes: 0 })
+    /// Where element `number`, counted from the first ever, has its place.
+    fn place(&self, number: u64) -> Result<Place> {
+        let at = number % N as u64;
+        locate(at, size_of::<T>()).ok_or(Error::TooLarge { bytes: at })
+    }
+
+    /// Element `number`, which was put in and not taken off.
+    fn element(&self, number: u64) -> Result<T> {
+        let address = segments::address(&self.segments, self.place(number)?)?;
+        let address = address.ok_or_else(|| damaged(self, "a segment for each element"))?;
+        Ok(ptr::at_address::<PCell<T>>(address)?.get())
+    }
+
+    /// Element `index` from the oldest on; `None` past the newest.
+    ///
+    /// # Errors
+    /// [`Error::BadPointer`], [`Error::Damaged`].
+    pub fn get(&self, index: usize) -> Result<Option<T>> {
+        if index >= self.len()? {
+            return Ok(None);
+        }
+        self.element(self.head.get().wrapping_add(index as u64)).map(Some)
+    }
+
+    /// The oldest element.
+    ///
+    /// # Errors
+    /// As [`Ring::get`].
+    pub fn front(&self) -> Result<Option<T>> {
+        self.get(0)
+    }
+
+    /// The newest element.
+    ///
+    /// # Errors
+    /// As [`Ring::get`].
+    pub fn back(&self) -> Result<Option<T>> {
+        match self.len()? {
+            0 => Ok(None),
+            len => self.get(len - 1),
+        }
     }
 
     /// Appends an element, durably; when the ring is full the oldest goes, and is returned.
     ///
     /// # Errors
-    /// [`Error::Damaged`], [`Error::Busy`].
+    /// [`Error::OutOfSpace`], [`Error::TooLarge`] for a ring that is longer than sequences can be, [`Error::Damaged`], [`Error::Busy`].
     pub fn push_back(&self, value: T) -> Result<Option<T>> {
         alone(self, |tx| self.do_push(tx, value))
     }
@@ -63,13 +111,20 @@ impl<T: Invariant + Copy, const N: usize> Ring<T, N> {
     }
 
     fn do_push(&self, tx: &Tx, value: T) -> Result<Option<T>> {
-        let place = self.place(self.tail.get())?;
-        let lost = if self.len()? == N { Some(place.get()) } else { None };
+        let (head, tail) = (self.head.get(), self.tail.get());
+        let lost = if self.len()? == N { Some(self.element(head)?) } else { None };
         if lost.is_some() {
-            tx.put(&self.head, self.head.get().wrapping_add(1))?;
+            tx.put(&self.head, head.wrapping_add(1))?;
         }
-        tx.put(place, value)?;
-        tx.put(&self.tail, self.tail.get().wrapping_add(1))?;
+        let place = self.place(tail)?;
+        let address = match segments::address(&self.segments, place)? {
+            Some(address) => address,
+            // Places fill from the first on, so a segment begins with its first one – unless damage moved the counters.
+            None if place.index == 0 => segments::add(tx, &self.segments, place)?,
+            None => return Err(damaged(self, "a segment for each place before the newest")),
+        };
+        tx.put_value(address, &value)?;
+        tx.put(&self.tail, tail.wrapping_add(1))?;
         Ok(lost)
     }
 
@@ -94,16 +149,37 @@ impl<T: Invariant + Copy, const N: usize> Ring<T, N> {
             return Ok(None);
         }
         let head = self.head.get();
+        let oldest = self.element(head)?;
         tx.put(&self.head, head.wrapping_add(1))?;
-        Ok(Some(self.place(head)?.get()))
+        Ok(Some(oldest))
     }
 
-    /// The elements, oldest first.
+    /// Takes everything out and gives all memory back, durably, all or nothing.
     ///
     /// # Errors
-    /// [`Error::Damaged`].
-    pub fn iter(&self) -> Result<impl Iterator<Item = T>> {
+    /// [`Error::Busy`], [`Error::Damaged`].
+    pub fn clear(&self) -> Result<()> {
+        alone(self, |tx| {
+            tx.put(&self.head, 0)?;
+            tx.put(&self.tail, 0)?;
+            segments::free_all(tx, &self.segments)
+        })
+    }
+
+    /// The elements, oldest first; ends after the first error.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`] for counters that say more than there can be.
+    pub fn iter(&self) -> Result<impl Iterator<Item = Result<T>>> {
         let (head, len) = (self.head.get(), self.len()? as u64);
-        Ok((0..len).filter_map(move |i| Some(self.place(head.wrapping_add(i)).ok()?.get())))
+        let mut next = 0;
+        Ok(core::iter::from_fn(move || {
+            if next >= len {
+                return None;
+            }
+            let item = self.element(head.wrapping_add(next));
+            next = if item.is_ok() { next + 1 } else { len };
+            Some(item)
+        }))
     }
 }

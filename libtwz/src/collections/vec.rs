@@ -1,20 +1,12 @@
 //! A growing sequence whose elements never move.
 
-use super::{alone, damaged, home_of, inside};
+use super::segments::{self, Place, SEGMENTS, locate};
+use super::{alone, damaged, inside};
 use crate::cell::PCell;
 use crate::error::{Error, Result};
 use crate::invariant::Invariant;
 use crate::ptr::{self, InvPtr};
-use crate::translate;
 use crate::tx::Tx;
-use twz_abi::PersistentPtr;
-
-/// Segments: each twice as long as the one before, until they reach [`SEGMENT_MAX`] bytes.
-const SEGMENTS: usize = 64;
-/// Elements in segment 0.
-const FIRST: u64 = 8;
-/// Largest segment in bytes; four fit an object.
-const SEGMENT_MAX: u64 = 128 << 20;
 
 /// A sequence of `T`. Elements keep their addresses while the vector grows; segments may be in several objects.
 #[derive(Debug, Invariant)]
@@ -22,38 +14,6 @@ const SEGMENT_MAX: u64 = 128 << 20;
 pub struct Vec<T: Invariant + Copy> {
     len: PCell<u64>,
     segments: [InvPtr<T>; SEGMENTS],
-}
-
-/// Where an element is: segment, place in it, and length of the segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
-    segment: usize,
-    index: u64,
-    segment_len: u64,
-}
-
-/// Number of doubling segments for elements of `size` bytes, and the length of the others.
-const fn shape(size: usize) -> (u32, u64) {
-    let size = if size == 0 { 1 } else { size as u64 };
-    let mut doublings = 0;
-    let mut len = FIRST;
-    while len * 2 * size <= SEGMENT_MAX && doublings < 40 {
-        len *= 2;
-        doublings += 1;
-    }
-    (doublings, len)
-}
-
-fn locate(index: u64, size: usize) -> Option<Place> {
-    let (doublings, longest) = shape(size);
-    let level = (index / FIRST + 1).ilog2();
-    if level <= doublings {
-        let before = FIRST * ((1 << level) - 1);
-        return Some(Place { segment: level as usize, index: index - before, segment_len: FIRST << level });
-    }
-    let rest = index - FIRST * ((1 << (doublings + 1)) - 1);
-    let segment = doublings as usize + 1 + usize::try_from(rest / longest).ok()?;
-    (segment < SEGMENTS).then_some(Place { segment, index: rest % longest, segment_len: longest })
 }
 
 impl<T: Invariant + Copy> Default for Vec<T> {
@@ -106,16 +66,9 @@ impl<T: Invariant + Copy> Vec<T> {
     }
 
     /// Address of an element; `None` when its segment was never allocated.
+    #[inline]
     fn address(&self, place: Place) -> Result<Option<usize>> {
-        let pointer = &self.segments[place.segment];
-        if pointer.is_null() {
-            return Ok(None);
-        }
-        let holder = home_of(pointer)?;
-        let index = u32::try_from(place.index * size_of::<T>() as u64).unwrap_or(u32::MAX);
-        let offset = pointer.raw().offset().saturating_add(index);
-        translate::lea_range(holder, PersistentPtr::new(pointer.raw().index(), offset), size_of::<T>())
-            .map(Some)
+        segments::address(&self.segments, place)
     }
 
     /// Appends an element, durably.
@@ -139,19 +92,10 @@ impl<T: Invariant + Copy> Vec<T> {
         let place = locate(len, size_of::<T>()).ok_or(Error::TooLarge { bytes: len })?;
         let address = match self.address(place)? {
             Some(address) => address,
-            None => self.add_segment(tx, place)?,
+            None => segments::add(tx, &self.segments, place)?,
         };
         tx.put_value(address, &value)?;
         tx.put(&self.len, len + 1)
-    }
-
-    fn add_segment(&self, tx: &Tx, place: Place) -> Result<usize> {
-        let bytes = usize::try_from(place.segment_len).unwrap_or(usize::MAX) * size_of::<T>();
-        let segment = tx.alloc_unfilled(home_of(self)?, bytes, align_of::<T>())?;
-        let pointer = &self.segments[place.segment];
-        let stored = translate::persistent(home_of(pointer)?, segment)?;
-        tx.put_value(core::ptr::from_ref(pointer).addr(), &stored.0)?;
-        Ok(segment)
     }
 
     /// Takes the last element off, durably. Segments stay for later.
@@ -227,19 +171,7 @@ impl<T: Invariant + Copy> Vec<T> {
     pub fn clear(&self) -> Result<()> {
         alone(self, |tx| {
             tx.put(&self.len, 0)?;
-            for (number, pointer) in self.segments.iter().enumerate() {
-                if pointer.is_null() {
-                    continue;
-                }
-                let (doublings, longest) = shape(size_of::<T>());
-                let len = if number <= doublings as usize { FIRST << number } else { longest };
-                let address = translate::lea(home_of(pointer)?, pointer.raw())?;
-                let bytes = usize::try_from(len).unwrap_or(usize::MAX) * size_of::<T>();
-                // SAFETY: allocated by `add_segment` with this size; the pointer goes away in the same transaction.
-                unsafe { tx.free_raw(address, bytes, align_of::<T>()) }?;
-                tx.put_value(core::ptr::from_ref(pointer).addr(), &0_u64)?;
-            }
-            Ok(())
+            segments::free_all(tx, &self.segments)
         })
     }
 
@@ -251,28 +183,5 @@ impl<T: Invariant + Copy> Vec<T> {
             next = if matches!(item, Some(Err(_))) { u64::MAX } else { next.saturating_add(1) };
             item
         })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_index_has_its_own_place() {
-        for size in [1, 8, 24, 1 << 20] {
-            let mut expected = Place { segment: 0, index: 0, segment_len: FIRST };
-            for index in 0..100_000 {
-                if expected.index == expected.segment_len {
-                    let next = locate(index, size);
-                    let Some(next) = next else { break };
-                    assert_eq!((next.segment, next.index), (expected.segment + 1, 0), "{index}");
-                    expected = next;
-                }
-                assert_eq!(locate(index, size), Some(expected), "{index}");
-                expected.index += 1;
-            }
-        }
-        assert_eq!(locate(u64::MAX - 8, 8), None);
     }
 }

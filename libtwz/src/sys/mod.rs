@@ -51,7 +51,7 @@ pub struct CreateSpec {
     pub default_rights: Rights,
     /// Object holding the key that signs capabilities for the new one; NULL: the creator's.
     pub key: ObjectId,
-    /// Bytes that need not survive the machine's next start. A Linux process keeps them: its stores have no such kind.
+    /// Gone after the machine's next start, or the next opening of the store, unless it was tied ([`Seam::tie`]) to what is not.
     pub volatile: bool,
 }
 
@@ -124,6 +124,20 @@ pub unsafe trait Seam {
     /// # Errors
     /// [`crate::Error::NoSuchObject`], [`crate::Error::OutOfSpace`].
     fn copy(source: ObjectId, spec: &CreateSpec) -> Result<ObjectId>;
+    /// Makes `object` live at least as long as `keeper`, durably, whatever else ends its life; not undone.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSuchObject`], [`crate::Error::OutOfSpace`].
+    fn tie(object: ObjectId, keeper: ObjectId) -> Result<()>;
+    /// Gives back the storage of a range, which reads as zeroes from then on, or as it did: where the range is no whole number of the store's
+    /// pieces nothing happens.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSuchObject`], [`crate::Error::Platform`].
+    ///
+    /// # Safety
+    /// Nobody relies on what stands in the range.
+    unsafe fn trim(id: ObjectId, range: core::ops::Range<u64>) -> Result<()>;
     /// What is known about `id`.
     ///
     /// # Errors

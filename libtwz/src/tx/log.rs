@@ -5,9 +5,10 @@
 //!   +0   magic          "TWZLOG02"
 //!   +8   epoch          batches of another epoch are void
 //!   +16  floor          log chunks lie in [floor, DATA_END); the arena ends at floor
-//!   +24  first_bytes    size of chunk 0, which follows the header
+//!   +24  first_bytes    u32: size of chunk 0, which follows the header
+//!   +28  most           u32: bytes that the other chunks may take here, and of a piece elsewhere; 0: what there is room for
 //!   +32  coordinator    ID of the object whose log decides about a trailing transaction (16 bytes); 0: this one
-//!   +48  reserved
+//!   +48  piece          ID of the object that the log goes on in when there is no room for more chunks here (piece.rs); low half 0: none
 //!   +64  lock           who may write (sync::RawMutex); this line is never flushed
 //!   +72  tail           chunk << 32 | offset: where the next batch goes, in this boot
 //!   +80  sequence       number of the next batch in the epoch, in this boot
@@ -21,6 +22,8 @@
 //!   +16  words          entries: offset | bytes << 32, then the bytes padded to 8; bytes 0: ID of a participant
 //! ```
 //! # Contract
+//! - Pieces are used by one transaction, and empty when it ends, as are chunks from [`KEEP_CHUNKS`] on: what it took is given back. So the
+//!   tail stands in the object itself whenever the lock is free.
 //! - **L1** batches are read from chunk 0 until one does not check out or has not the next sequence number; those are all
 //!   that count. A torn batch and what follows it were not fenced, so nothing relied on them.
 //! - A transaction is `Undo*`, then `Redo* Commit` or `Abort`, or nothing more: then it is *trailing*.
@@ -31,6 +34,8 @@
 
 use super::check::Check;
 use super::entry::{ENTRY_MAX, split_head, whole_entries, write_words};
+use super::link::Link;
+use super::piece::{self, Place};
 use crate::error::{Error, Result};
 use crate::persist::{self, LINE};
 use crate::simulate;
@@ -43,6 +48,10 @@ use twz_abi::object::{DATA_END, DATA_OFFSET, MAX_SIZE};
 const MAGIC: u64 = u64::from_le_bytes(*b"TWZLOG02");
 /// Size of chunk 1.
 const CHUNK_BYTES: usize = 64 << 10;
+/// Chunks that a log keeps after a transaction that needed more: 1 MiB.
+const KEEP_CHUNKS: u32 = 4;
+/// Bit of a chunk's number: a piece, by its number in the lower bits.
+const PIECE: u32 = 1 << 31;
 /// Size of the largest chunks.
 const CHUNK_MAX: usize = 16 << 20;
 /// Places in the set of dirty lines.
@@ -51,8 +60,12 @@ const DIRTY_PLACES: usize = 1024;
 const DIRTY: usize = 128;
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = DIRTY + DIRTY_PLACES * 4;
-/// Most words of one batch: fits any chunk but the first.
+/// Most words of one batch: fits any chunk but the first, and any piece of the usual size.
 const BATCH_WORDS: usize = 2048;
+/// Words that fit the smallest piece: an entry of the largest size.
+const SMALL_BATCH_WORDS: usize = 1 + ENTRY_MAX / 8;
+/// Bytes of the smallest piece.
+const SMALLEST_PIECE: usize = (16 + SMALL_BATCH_WORDS * 8).next_multiple_of(LINE);
 /// Batches of at most so many bytes go through the cache.
 const BY_CACHE: usize = 4 * LINE;
 /// Logs smaller than this grow when transactions have used them up; larger ones only for a transaction that needs it.
@@ -63,7 +76,9 @@ const SMALL_LOG: usize = 1 << 20;
 const EPOCH: usize = 8;
 const FLOOR: usize = 16;
 const FIRST_BYTES: usize = 24;
+const MOST: usize = 28;
 const COORDINATOR: usize = 32;
+const FIRST_PIECE: usize = 48;
 const LOCK: usize = 64;
 const TAIL: usize = 72;
 const SEQUENCE: usize = 80;
@@ -110,18 +125,35 @@ pub(crate) struct Log {
 }
 
 /// Where the next batch goes, or the next one to read stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Position {
+    window: Window,
+    /// Number of the chunk, or [`PIECE`] and that of a piece.
     chunk: u32,
     at: usize,
     end: usize,
     sequence: u32,
 }
 
-/// A batch read back: its words stand at `first ..` in the object.
+impl Position {
+    /// Before a log is opened.
+    #[inline(always)]
+    pub(crate) const fn unopened(window: Window) -> Self {
+        Self { window, chunk: 0, at: 0, end: 0, sequence: 0 }
+    }
+
+    /// Whether the log has become longer than it is to stay.
+    #[inline(always)]
+    pub(crate) const fn is_far(&self) -> bool {
+        self.chunk > KEEP_CHUNKS
+    }
+}
+
+/// A batch read back: its words stand at `first ..` in an object.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch {
     pub(crate) kind: Kind,
+    window: Window,
     first: usize,
     words: usize,
 }
@@ -129,18 +161,19 @@ pub(crate) struct Batch {
 /// One entry of a batch.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Entry {
-    /// `bytes` at `offset`, whose contents stand at `payload` in the object.
-    Range { offset: usize, bytes: usize, payload: usize },
+    /// `bytes` at `offset`, whose contents stand at `payload` in the object at `window`.
+    Range { offset: usize, bytes: usize, window: Window, payload: usize },
     /// This object took part.
     Participant(ObjectId),
 }
 
 impl Log {
-    /// Writes the header of an empty log; `bytes` in all, a multiple of 64. Durable with the object's metadata.
-    pub(crate) fn format(window: Window, at: usize, bytes: usize) {
+    /// Writes the header of an empty log; `bytes` in all, a multiple of 64, and `most` of other chunks and pieces, 0 for any number. Durable
+    /// with the object's metadata.
+    pub(crate) fn format(window: Window, at: usize, bytes: usize, most: usize) {
         window.store(at + EPOCH, 1);
         window.store(at + FLOOR, END as u64);
-        window.store(at + FIRST_BYTES, (bytes - HEADER_BYTES) as u64);
+        window.store(at + FIRST_BYTES, (bytes - HEADER_BYTES) as u64 | (most.min(SLOT) as u64) << 32);
         window.store(at + TAIL, (at + HEADER_BYTES) as u64);
         window.store(at, MAGIC);
         window.flush(at, DIRTY);
@@ -162,7 +195,7 @@ impl Log {
         if window.load(header) != MAGIC {
             return Err(bad(window, header, "the magic number of a log"));
         }
-        let first_bytes = usize::try_from(window.load(header + FIRST_BYTES)).unwrap_or(usize::MAX);
+        let first_bytes = window.half(header + FIRST_BYTES).load(Ordering::Relaxed) as usize;
         if first_bytes < LINE || first_bytes > END - header - HEADER_BYTES {
             return Err(bad(window, header + FIRST_BYTES, "a first log chunk inside the object's data"));
         }
@@ -226,7 +259,7 @@ impl Log {
     #[inline]
     pub(crate) fn start(&self) -> Position {
         let at = self.at + HEADER_BYTES;
-        Position { chunk: 0, at, end: at + self.first_bytes, sequence: 0 }
+        Position { window: self.window, chunk: 0, at, end: at + self.first_bytes, sequence: 0 }
     }
 
     /// Where the next batch goes, as the last holder of the lock left it.
@@ -273,7 +306,8 @@ impl Log {
     /// Takes the space from `at` on: one word, so a crash leaves either none or a chunk that the next transaction finds. Durable
     /// with the next fence, before anything relies on a batch in there.
     fn reserve(&self, at: usize, limit: usize) -> Result<()> {
-        if at < limit {
+        let most = self.most();
+        if at < limit || most != 0 && END - at > most {
             return Err(Error::OutOfSpace(view::id_at(self.window.base())));
         }
         self.window.store(self.at + FLOOR, at as u64);
@@ -311,7 +345,73 @@ impl Log {
         }
         let at = end.checked_sub(bytes)?;
         let above = at > self.at + HEADER_BYTES + self.first_bytes;
-        above.then_some(Position { chunk: chunk + 1, at, end, sequence: 0 })
+        above.then_some(Position { window: self.window, chunk: chunk + 1, at, end, sequence: 0 })
+    }
+
+    /// Bytes that chunks other than the first may take; 0 for any number.
+    fn most(&self) -> usize {
+        self.window.half(self.at + MOST).load(Ordering::Relaxed) as usize
+    }
+
+    /// Bytes of batches in a piece that is made.
+    fn piece_bytes(&self) -> usize {
+        match self.most() {
+            0 => piece::MOST,
+            most => most.clamp(SMALLEST_PIECE, piece::MOST) / LINE * LINE,
+        }
+    }
+
+    /// Most words of a batch in this log.
+    #[cold]
+    fn batch_words(&self) -> usize {
+        BATCH_WORDS.min((self.piece_bytes() - 16) / 8)
+    }
+
+    /// The first piece.
+    fn first_piece(&self) -> Place {
+        let of = view::id_at(self.window.base());
+        Place { from: self.window, at: self.at + FIRST_PIECE, of, number: 1 }
+    }
+
+    /// The piece after a position; `None` after the last that numbers can name.
+    fn piece_after(&self, from: Position) -> Option<Place> {
+        let first = self.first_piece();
+        if from.chunk & PIECE == 0 {
+            return Some(first);
+        }
+        Place { number: from.chunk & !PIECE, ..first }.after(from.window).filter(|place| place.number < PIECE)
+    }
+
+    fn in_piece(place: Place, (window, bytes): (Window, usize)) -> Position {
+        let (chunk, end) = (PIECE | place.number, piece::START + bytes);
+        Position { window, chunk, at: piece::START, end, sequence: 0 }
+    }
+
+    /// Gives back what the log took and is not to keep. It is empty.
+    #[cold]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    pub(crate) fn give_back(&self) {
+        let (id, floor) = (view::id_at(self.window.base()), self.floor());
+        let keep = self.chunk_after(KEEP_CHUNKS - 1).map_or(END, |last| last.at);
+        if floor < keep {
+            self.window.store(self.at + FLOOR, keep as u64);
+            self.window.flush(self.at + FLOOR, 8);
+            persist::fence(); // before the arena takes the space
+            piece::trim(id, floor, keep);
+        }
+        for (id, _, bytes) in self.first_piece().all() {
+            piece::trim(id, piece::START, piece::START + bytes);
+        }
+    }
+
+    /// The objects with the log's pieces.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = ObjectId> {
+        self.first_piece().all().map(|(id, ..)| id)
+    }
+
+    /// Forgets the pieces, for a copy of an object: they are the original's.
+    pub(crate) fn forget_pieces(&self) {
+        Link { from: self.window, at: self.at + FIRST_PIECE, to: ObjectId::NULL }.cut();
     }
 
     /// Appends entries as batches, the last of them of kind `last` and the others of kind `others`; durable after a fence.
@@ -327,8 +427,12 @@ impl Log {
         limit: impl Fn() -> Result<usize>,
     ) -> Result<()> {
         let mut rest = words;
-        while rest.len() > BATCH_WORDS {
-            let (now, later) = rest.split_at(whole_entries(rest, BATCH_WORDS));
+        while rest.len() > SMALL_BATCH_WORDS {
+            let most = self.batch_words();
+            if rest.len() <= most {
+                break;
+            }
+            let (now, later) = rest.split_at(whole_entries(rest, most));
             self.append_batch(to, others, now, &limit)?;
             rest = later;
         }
@@ -356,86 +460,79 @@ impl Log {
         let word = |i: usize| first.get(i).copied().unwrap_or(0);
         let line = [check.end(), head, word(0), word(1), word(2), word(3), word(4), word(5)];
         if bytes <= BY_CACHE {
-            self.put_lines::<true>(to.at, &line, rest);
+            put_lines::<true>(to.window, to.at, &line, rest);
         } else {
-            self.put_lines::<false>(to.at, &line, rest);
+            put_lines::<false>(to.window, to.at, &line, rest);
         }
         to.at += bytes;
         to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
         Ok(())
     }
 
-    /// Writes a batch's lines, the first of them and the words of the others, through the cache or around it.
-    #[inline(always)]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn put_lines<const BY_CACHE: bool>(&self, at: usize, first: &[u64; 8], rest: &[u64]) {
-        self.put_line::<BY_CACHE>(at, first);
-        let mut at = at + LINE;
-        let (lines, last) = rest.as_chunks::<8>();
-        for line in lines {
-            self.put_line::<BY_CACHE>(at, line);
-            at += LINE;
-        }
-        if !last.is_empty() {
-            self.put_line::<BY_CACHE>(at, &core::array::from_fn(|i| last.get(i).copied().unwrap_or(0)));
-        }
-    }
-
-    #[inline(always)]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn put_line<const BY_CACHE: bool>(&self, at: usize, line: &[u64; 8]) {
-        if BY_CACHE {
-            for (place, word) in self.window.line(at).iter().zip(line) {
-                place.store(*word, Ordering::Relaxed);
-            }
-            simulate::stored(self.window.base() + at, LINE);
-            self.window.flush(at, LINE);
-            return;
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
-        persist::store_line(self.window, at as u32, line);
-    }
-
     /// Has the lines fetched that a small batch goes to: they come before it does.
     #[inline(always)]
     pub(crate) fn expect_batch(&self, to: Position) {
-        self.window.expect_store(to.at);
-        self.window.expect_store(to.at + LINE);
+        to.window.expect_store(to.at);
+        to.window.expect_store(to.at + LINE);
     }
 
-    /// Goes on in the next chunk, which must have room for `bytes`, reserving it if it never was.
+    /// Goes on in the next chunk, which must have room for `bytes`, reserving it if it never was; where there is no room for it, in the next
+    /// piece.
     #[cold]
     fn next_chunk(&self, to: &mut Position, bytes: usize, limit: usize) -> Result<()> {
         let full = Error::OutOfSpace(view::id_at(self.window.base()));
-        let next = self.chunk_after(to.chunk).ok_or(full)?;
-        if next.at < self.floor() {
-            self.reserve(next.at, limit)?;
-        }
+        let chunk = if to.chunk & PIECE == 0 { self.chunk_after(to.chunk) } else { None };
+        let next = match chunk {
+            Some(next) if next.at >= self.floor() || self.reserve(next.at, limit).is_ok() => next,
+            _ => {
+                let place = self.piece_after(*to).ok_or(full)?;
+                let found = place.find_or_make(self.piece_bytes()).map_err(|error| match error {
+                    Error::OutOfSpace(_) => full,
+                    other => other,
+                })?;
+                Self::in_piece(place, found)
+            }
+        };
         *to = Position { sequence: to.sequence, ..next };
         if next.end - next.at < bytes { Err(full) } else { Ok(()) }
     }
 
     /// The next batch that counts (**L1**); moves past it.
-    pub(crate) fn read(&self, from: &mut Position) -> Option<Batch> {
+    ///
+    /// # Errors
+    /// What keeps this program from a piece that is there.
+    pub(crate) fn read(&self, from: &mut Position) -> Result<Option<Batch>> {
         if let Some(batch) = self.read_here(from) {
-            return Some(batch);
+            return Ok(Some(batch));
         }
         // The rest of a chunk may have been too small for a batch.
-        let next = self.chunk_after(from.chunk)?;
-        if next.at < self.floor() {
-            return None;
-        }
+        let Some(next) = self.chunk_to_read(from)? else { return Ok(None) };
         let mut next = Position { sequence: from.sequence, ..next };
-        let batch = self.read_here(&mut next)?;
-        *from = next;
-        Some(batch)
+        let batch = self.read_here(&mut next);
+        if batch.is_some() {
+            *from = next;
+        }
+        Ok(batch)
+    }
+
+    /// Where the next batch is, if not in this chunk.
+    fn chunk_to_read(&self, from: &Position) -> Result<Option<Position>> {
+        if from.chunk & PIECE == 0
+            && let Some(next) = self.chunk_after(from.chunk)
+            && next.at >= self.floor()
+        {
+            return Ok(Some(next));
+        }
+        let Some(place) = self.piece_after(*from) else { return Ok(None) };
+        Ok(place.find()?.map(|found| Self::in_piece(place, found)))
     }
 
     fn read_here(&self, from: &mut Position) -> Option<Batch> {
         if from.at + LINE > from.end {
             return None;
         }
-        let head = self.window.load(from.at + 8);
+        let window = from.window;
+        let head = window.load(from.at + 8);
         let words = usize::try_from(head >> 8 & 0xff_ffff).ok()?;
         let bytes = (16 + words * 8).next_multiple_of(LINE);
         if head >> 32 != u64::from(from.sequence) || words > BATCH_WORDS || from.at + bytes > from.end {
@@ -444,21 +541,21 @@ impl Log {
         let first = from.at + 16;
         let mut check = Check::new(self.epoch(), head);
         for i in 0..words {
-            check.add(i, self.window.load(first + i * 8));
+            check.add(i, window.load(first + i * 8));
         }
-        if self.window.load(from.at) != check.end() {
+        if window.load(from.at) != check.end() {
             return None;
         }
         from.at += bytes;
         from.sequence = from.sequence.wrapping_add(1);
-        Some(Batch { kind: Kind::of(head)?, first, words })
+        Some(Batch { kind: Kind::of(head)?, window, first, words })
     }
 
     /// The entries of a batch; ends at one that does not make sense.
     pub(crate) fn entries(&self, batch: Batch) -> impl Iterator<Item = Entry> {
         let mut at = batch.first;
         let end = batch.first + batch.words * 8;
-        let window = self.window;
+        let window = batch.window;
         core::iter::from_fn(move || {
             if at >= end {
                 return None;
@@ -471,18 +568,18 @@ impl Log {
                 return (at <= end).then_some(Entry::Participant(id));
             }
             at = payload + bytes.next_multiple_of(8);
-            (at <= end && bytes <= ENTRY_MAX).then_some(Entry::Range { offset, bytes, payload })
+            (at <= end && bytes <= ENTRY_MAX).then_some(Entry::Range { offset, bytes, window, payload })
         })
     }
 
     /// Stores a range as an entry says, and flushes it. What no transaction may change is left alone.
     #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn restore(&self, entry: Entry) {
-        let Entry::Range { offset, bytes, payload } = entry else { return };
+        let Entry::Range { offset, bytes, window, payload } = entry else { return };
         if offset < START || offset + bytes > SLOT {
             return;
         }
-        let words = (payload..).step_by(8).map(|at| self.window.load(at));
+        let words = (payload..).step_by(8).map(|at| window.load(at));
         write_words(self.window, offset, bytes, words);
         self.window.flush(offset, bytes);
     }
@@ -580,6 +677,37 @@ impl Log {
         self.set_tail(self.start());
         self.start()
     }
+}
+
+/// Writes a batch's lines, the first of them and the words of the others, through the cache or around it.
+#[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
+fn put_lines<const BY_CACHE: bool>(window: Window, at: usize, first: &[u64; 8], rest: &[u64]) {
+    put_line::<BY_CACHE>(window, at, first);
+    let mut at = at + LINE;
+    let (lines, last) = rest.as_chunks::<8>();
+    for line in lines {
+        put_line::<BY_CACHE>(window, at, line);
+        at += LINE;
+    }
+    if !last.is_empty() {
+        put_line::<BY_CACHE>(window, at, &core::array::from_fn(|i| last.get(i).copied().unwrap_or(0)));
+    }
+}
+
+#[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
+fn put_line<const BY_CACHE: bool>(window: Window, at: usize, line: &[u64; 8]) {
+    if BY_CACHE {
+        for (place, word) in window.line(at).iter().zip(line) {
+            place.store(*word, Ordering::Relaxed);
+        }
+        simulate::stored(window.base() + at, LINE);
+        window.flush(at, LINE);
+        return;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
+    persist::store_line(window, at as u32, line);
 }
 
 #[cold]

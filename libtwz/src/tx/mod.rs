@@ -15,6 +15,9 @@
 //! - **X2** several objects: the others' logs are checkpointed when they join, name the home object as coordinator, hold records
 //!   only, and what is changed in them is durable before the home's commit batch. The home's log names them, and an undone
 //!   home has put them back before its own log ends. So a log that still trails when its coordinator is recovered is committed.
+//! - **X3** an object that is made because another is full (an arena's, a log's: [`Link`]) is volatile until it is tied to that one, and linked
+//!   before it is tied: whenever the power fails, it is reached from there, or gone. It is tied before the commit, and stays then; a
+//!   transaction that is undone takes it with it.
 //! - One transaction at a time in an object; the second object is only tried, never waited for, so that two
 //!   transactions cannot wait for each other ([`Error::Busy`]).
 //! - A failed transaction can only end; dropping one undoes it. Out of space undoes the whole.
@@ -24,10 +27,13 @@
 
 mod check;
 mod entry;
+mod link;
 mod log;
 mod part;
+mod piece;
 mod recover;
 
+pub(crate) use link::Link;
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
 pub(crate) use recover::{recover_before_delete, recover_if_first};
 
@@ -64,19 +70,12 @@ struct Inner {
     locked: bool,
 }
 
-/// An object that was made for what did not fit into another; it goes again unless the link to it stays.
+/// An object that was made for what did not fit into another (**X3**).
 #[derive(Clone, Copy, Debug)]
 struct Made {
-    id: ObjectId,
-    /// The full object, and where in it the link stands.
-    full: Window,
-    link: usize,
-}
-
-impl Made {
-    fn is_linked(&self) -> bool {
-        self.full.load(self.link) == self.id.lo && self.full.load(self.link + 8) == self.id.hi
-    }
+    link: Link,
+    /// It lives as long as the full object from now on, so the link stays.
+    tied: bool,
 }
 
 /// Which transactions an object has seen: equal states mean that none changed it between.
@@ -491,14 +490,15 @@ impl Drop for Tx {
             return inner.home.unlock();
         }
         let mut made = core::mem::take(&mut inner.made);
-        made.retain(|made| !made.is_linked());
+        made.retain(|made| !made.tied);
+        made.iter().for_each(|made| made.link.cut());
         for part in inner.parts() {
             part.unlock();
         }
         for orphan in made {
             // SAFETY: blocks in it were given out by this transaction only, which undid that; nothing leads to it.
             // That it cannot be deleted is the lesser error.
-            let _ = unsafe { crate::object::discard(orphan.id) };
+            let _ = unsafe { crate::object::discard(orphan.link.to) };
         }
     }
 }
@@ -557,7 +557,7 @@ impl Inner {
             return Ok(i);
         }
         if !rights.contains(Rights::WRITE) {
-            return Err(Error::NotInObject { address: window.base() });
+            return Err(Error::NotPermitted(id));
         }
         let part = Part::try_lock(window)?;
         part.set_coordinator(self.home.id());
@@ -575,11 +575,19 @@ impl Inner {
         take: impl Fn(&mut Part) -> Result<usize>,
     ) -> Result<usize> {
         let mut window = window;
+        let mut made = self.made.len();
         crate::arena::class_for(bytes, align)?; // what fits no object must not make one
         loop {
             let index = self.join(window)?;
             match take(self.part_mut(index)) {
-                Err(Error::OutOfSpace(id)) => window = self.next_object(index, id, bytes)?,
+                // Not even in an empty one, since it would not be aligned there.
+                Err(Error::OutOfSpace(_)) if self.made.len() > made => {
+                    return Err(Error::TooLarge { bytes: bytes as u64 });
+                }
+                Err(Error::OutOfSpace(id)) => {
+                    made = self.made.len();
+                    window = self.next_object(index, id, bytes)?;
+                }
                 other => return other,
             }
         }
@@ -593,19 +601,40 @@ impl Inner {
             return Err(Error::TooLarge { bytes: bytes as u64 });
         }
         if !next.is_null() {
-            return view::map(next, READ_WRITE);
+            match view::map(next, READ_WRITE) {
+                // The power failed after it was linked, and before it was tied: nothing of a transaction was in it (X3).
+                Err(Error::NoSuchObject(_)) => {}
+                found => return found,
+            }
         }
         let made = crate::object::create_overflow(full, capacity).map_err(|error| match error {
             Error::OutOfSpace(_) => Error::OutOfSpace(full),
             other => other,
         })?;
-        let window = self.part_mut(index).window();
-        self.made.push(Made { id: made, full: window, link: next_at });
-        self.record(window.base() + next_at, 16)?;
-        self.settle()?;
-        window.store(next_at, made.lo);
-        window.store(next_at + 8, made.hi);
+        let link = Link { from: self.part_mut(index).window(), at: next_at, to: made };
+        self.made.push(Made { link, tied: false });
+        link.store();
         view::map(made, READ_WRITE)
+    }
+
+    /// Ties the objects that were made, in the order of their chain, so that they stay; those in which nothing is after all go. Before
+    /// the commit.
+    #[cold]
+    fn keep_made(&mut self) -> Result<()> {
+        let Self { made, others, .. } = self;
+        for made in made.iter().rev() {
+            let is_used = others.iter_mut().find(|part| part.id() == made.link.to).is_some_and(|part| {
+                part.did_anything() || part.overflow().is_ok_and(|(_, next, _)| !next.is_null())
+            });
+            if !is_used {
+                made.link.cut();
+            }
+        }
+        for made in made.iter_mut().filter(|made| made.link.is_there()) {
+            made.link.tie()?;
+            made.tied = true;
+        }
+        Ok(())
     }
 
     #[inline]
@@ -639,7 +668,7 @@ impl Inner {
             part.checkpoint();
         }
         // After the others': until their logs have ended, ours says that they are committed.
-        if self.home.reused_blocks() {
+        if self.home.reused_blocks() || self.home.is_log_long() {
             self.home.checkpoint();
         }
         Ok(())
@@ -651,6 +680,9 @@ impl Inner {
         for part in &mut self.others {
             part.put_allocations()?;
             part.record_puts();
+        }
+        if !self.made.is_empty() {
+            self.keep_made()?;
         }
         self.settle()?;
         for part in &mut self.others {
@@ -673,6 +705,9 @@ impl Inner {
         self.home.undo_to(None);
         self.home.write_abort();
         persist::fence(); // X1: before another thread appends
+        if self.home.is_log_long() {
+            self.home.checkpoint();
+        }
     }
 }
 

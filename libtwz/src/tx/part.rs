@@ -12,7 +12,7 @@ use crate::sync::RawMutex;
 use crate::view;
 use crate::window::{SLOT_MASK, Window};
 use alloc::vec::Vec;
-use twz_abi::ObjectId;
+use twz_abi::{ObjectId, Rights};
 
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
 const FIRST: usize = twz_abi::object::DATA_OFFSET as usize;
@@ -77,7 +77,7 @@ impl Part {
             log: Log::unopened(window),
             arena_at: 0,
             arena: None,
-            at: Position::default(),
+            at: Position::unopened(window),
             undo: Words::new(),
             settled: 0,
             puts: Words::new(),
@@ -91,10 +91,15 @@ impl Part {
     /// Locks the object, waiting for it.
     ///
     /// # Errors
-    /// [`Error::Busy`] when this thread has it; what recovery says. Then it is not locked.
+    /// [`Error::Busy`] when this thread has it; [`Error::NotPermitted`] when it is mapped for reading only; what recovery says. Then it is not
+    /// locked.
     #[inline(never)]
     pub(super) fn lock(&mut self) -> Result<()> {
         let window = self.log.window;
+        let (id, rights) = view::what_is_at(window)?;
+        if !rights.contains(Rights::WRITE) {
+            return Err(Error::NotPermitted(id));
+        }
         let (log, arena_at) = object::log_of(window)?;
         let first = lock_of(&log).take().map_err(|_| Error::Busy(view::id_at(window.base())))?;
         self.begin(log, arena_at, first.0)
@@ -348,6 +353,9 @@ impl Part {
         log.append(at, Kind::Redo, Kind::Commit, puts, || data_top(log, *arena_at, shadow))?;
         persist::fence();
         self.apply_puts();
+        if self.is_log_long() {
+            self.checkpoint();
+        }
         Ok(())
     }
 
@@ -445,7 +453,17 @@ impl Part {
 
     /// Makes what is dirty durable in place, and the log empty; nothing may be trailing that is to be undone.
     pub(super) fn checkpoint(&mut self) {
+        let was_long = self.is_log_long();
         self.at = self.log.checkpoint();
+        if was_long {
+            self.log.give_back();
+        }
+    }
+
+    /// Whether this transaction made the log longer than it is to stay.
+    #[inline(always)]
+    pub(super) fn is_log_long(&self) -> bool {
+        self.at.is_far()
     }
 
     #[inline]
@@ -484,7 +502,7 @@ impl Part {
         if log.append(at, Kind::Abort, Kind::Abort, &[], || data_top(log, *arena_at, shadow)).is_err() {
             // No room for it: everything in place is as it was, so it may become durable and the log void.
             self.flush_changed();
-            self.at = self.log.checkpoint();
+            self.checkpoint();
         }
     }
 }

@@ -71,8 +71,15 @@ fn end(log: &Log, result: Result<()>) -> Result<()> {
 }
 
 fn recover_locked(log: &Log) -> Result<()> {
+    redo_and_undo(log)?;
+    log.give_back();
+    Ok(())
+}
+
+/// Steps 1 to 3; the log is empty then.
+fn redo_and_undo(log: &Log) -> Result<()> {
     log.start_boot();
-    let Some(Found { trailing, committed }) = replay(log) else { return Ok(()) };
+    let Some(Found { trailing, committed }) = replay(log)? else { return Ok(()) };
     let me = view::id_at(log.window.base());
     crate::fot::forget_table(me);
     let coordinator = log.coordinator();
@@ -94,7 +101,7 @@ fn recover_locked(log: &Log) -> Result<()> {
 /// Sees to it that the deciding log was recovered in this boot: whoever is recovering it may be putting *us* back.
 fn recover_coordinator(id: ObjectId) -> Result<()> {
     recover_once(&open(id)?, |log| {
-        if !log.coordinator().is_null() && !trailing(log).is_empty() {
+        if !log.coordinator().is_null() && !trailing(log)?.is_empty() {
             return Err(Error::Damaged {
                 object: id,
                 offset: 0,
@@ -124,11 +131,11 @@ struct Found {
 }
 
 /// Step 1; `None` for an empty log.
-fn replay(log: &Log) -> Option<Found> {
+fn replay(log: &Log) -> Result<Option<Found>> {
     let mut at = log.start();
     let mut pending = Vec::new();
     let mut committed = Vec::new();
-    while let Some(batch) = log.read(&mut at) {
+    while let Some(batch) = log.read(&mut at)? {
         committed.clear(); // a transaction begins when the one before is done everywhere
         match batch.kind {
             Kind::Undo | Kind::Redo => pending.push(batch),
@@ -146,21 +153,21 @@ fn replay(log: &Log) -> Option<Found> {
         }
     }
     pending.retain(|batch| batch.kind == Kind::Undo);
-    (at != log.start()).then_some(Found { trailing: pending, committed })
+    Ok((at != log.start()).then_some(Found { trailing: pending, committed }))
 }
 
 /// The records of the transaction that has not ended; changes nothing.
-fn trailing(log: &Log) -> Vec<Batch> {
+fn trailing(log: &Log) -> Result<Vec<Batch>> {
     let mut at = log.start();
     let mut records = Vec::new();
-    while let Some(batch) = log.read(&mut at) {
+    while let Some(batch) = log.read(&mut at)? {
         match batch.kind {
             Kind::Undo => records.push(batch),
             Kind::Redo => {}
             Kind::Commit | Kind::Abort => records.clear(),
         }
     }
-    records
+    Ok(records)
 }
 
 fn undo_entries(log: &Log, batches: &[Batch]) -> Vec<Entry> {
@@ -188,7 +195,7 @@ fn waits_for(id: ObjectId, me: ObjectId) -> Result<Option<(Log, Vec<Batch>)>> {
     if other.coordinator() != me {
         return Ok(None); // the log is another transaction's by now
     }
-    let theirs = trailing(&other);
+    let theirs = trailing(&other)?;
     // Last: if it is not recovered now, nobody was at work in it while the log was read, nor will be before it is.
     fence(Ordering::Acquire);
     let waits = !theirs.is_empty() && !lock_of(&other).is_recovered();

@@ -196,7 +196,7 @@ struct Texts {
 
 pub(crate) fn strings_and_rings_stay_whole(how: &mut How<'_>) {
     let (_one, world) = begin();
-    let o = ObjectBuilder::new().build(Texts { text: PString::new(), ring: Ring::new(0) }).unwrap();
+    let o = ObjectBuilder::new().build(Texts { text: PString::new(), ring: Ring::new() }).unwrap();
     let id = o.id();
     let word = |k: u64| "0123456789".repeat(usize::try_from(k * 7 % 5).unwrap());
     scenario(
@@ -230,7 +230,11 @@ pub(crate) fn strings_and_rings_stay_whole(how: &mut How<'_>) {
                 }
                 model.push_back(step);
             }
-            expect("ring", text(o.ring.iter())?.collect::<Vec<_>>(), Vec::from(model))
+            expect(
+                "ring",
+                text(o.ring.iter().and_then(Iterator::collect::<Result<Vec<_>>>))?,
+                Vec::from(model),
+            )
         },
         how,
     );

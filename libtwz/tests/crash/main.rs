@@ -8,6 +8,7 @@
 
 mod collections;
 mod objects;
+mod overflow;
 mod scenario;
 mod transactions;
 mod world;
@@ -31,8 +32,10 @@ macro_rules! scenarios {
 
 scenarios! {
     transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew,
-        lines_take_each_others_place;
+        lines_take_each_others_place, the_log_goes_on_in_other_objects;
     collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, strings_and_rings_stay_whole;
+    overflow: a_vector_outgrows_its_object, a_text_outgrows_its_object, a_ring_outgrows_its_object, a_list_outgrows_its_object,
+        a_hash_map_outgrows_its_object, an_ordered_map_outgrows_its_object, a_tree_outgrows_its_object, names_outgrow_their_object;
     objects: fot_entries_are_whole, names_are_whole, what_was_sent_is_received;
 }
 

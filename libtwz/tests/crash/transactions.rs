@@ -292,3 +292,88 @@ pub(crate) fn lines_take_each_others_place(how: &mut How<'_>) {
         how,
     );
 }
+
+/// A log that has no room for more in its object goes on in others, which are there before anything of it stands in them, and stay.
+pub(crate) fn the_log_goes_on_in_other_objects(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    // A piece has room for one batch of the largest entry, and four lines stand in the object.
+    let build = || {
+        ObjectBuilder::new()
+            .log_bytes(256)
+            .log_most(1)
+            .build(Cells { cells: [const { PCell::new(0) }; 1600] })
+    };
+    let o = build().unwrap();
+    let id = o.id();
+    let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
+    let log = usize::try_from(o.window().load(meta + 24)).unwrap();
+    let change = |o: &Object<Cells>, tx: &Tx, count: usize, value: u64| {
+        o.cells[..count].iter().try_for_each(|cell| tx.record(cell))?;
+        o.cells[..count].iter().try_for_each(|cell| tx.set_recorded(cell, value))
+    };
+    // What a check does is undone, as is every third of the run.
+    let undone =
+        |o: &Object<Cells>, count| o.tx(|tx| change(o, tx, count, 7777).and(Err::<(), _>(Error::Aborted)));
+    scenario(
+        "log in several objects",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            match step {
+                0 | 3 => o.tx(|tx| tx.put(&o.cells[0], step + 1)).unwrap(),
+                1 => {
+                    o.tx(|tx| change(&o, tx, 100, 2)).unwrap();
+                    assert_eq!(undone(&o, 90), Err(Error::Aborted));
+                }
+                _ => o.tx(|tx| change(&o, tx, 140, step + 1)).unwrap(),
+            }
+            assert!(step == 0 || o.window().load(log + 48) != 0, "the log has outgrown its object");
+            step < 4
+        },
+        &|k| {
+            let o = text(Object::<Cells>::open(id))?;
+            let model = |i: u64| match k {
+                0 => 0,
+                1 => u64::from(i == 0),
+                2 => {
+                    if i < 100 {
+                        2
+                    } else {
+                        0
+                    }
+                }
+                4 if i == 0 => 4,
+                3 | 4 => {
+                    if i < 140 {
+                        3
+                    } else {
+                        0
+                    }
+                }
+                _ => {
+                    if i < 140 {
+                        5
+                    } else {
+                        0
+                    }
+                }
+            };
+            let check = || {
+                expect(
+                    "cells",
+                    o.cells[..150].iter().map(PCell::get).collect(),
+                    (0..150).map(model).collect::<Vec<_>>(),
+                )?;
+                expect("objects that nothing leads to", world.stray(), vec![])
+            };
+            check()?;
+            if o.window().load(log + 48) == 0 {
+                return Ok(());
+            }
+            // Also where a link leads to a piece that went with the power: another takes its place.
+            expect("what goes on", undone(&o, 50), Err(Error::Aborted))?;
+            check()
+        },
+        how,
+    );
+}

@@ -1,12 +1,16 @@
 //! The objects of a scenario in `pmem`'s simulator: what `libtwz` does to them, in program order, with the places that did it.
 //!
+//! Which objects there are is a part of that, too: the store of these tests keeps a word for each in the simulator, as a pool does. So a
+//! power failure leaves those that had been made by then, and of the volatile ones those that had been tied.
+//!
 //! The crash tests of programs on `libtwz` include this file, too (`apps/kv/tests/crash.rs`).
 
 use libtwz::Window;
 use libtwz::prelude::*;
 use libtwz::simulate::{self, Event, Site};
-use libtwz::sys::Durability;
-use libtwz::sys::hosted::{MemoryStore, use_store};
+use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
+use libtwz::sys::{CreateSpec, Durability, Stat};
+use libtwz::view;
 use pmem::Pmem;
 use pmem::sim::Sim;
 use std::cell::{Cell, RefCell};
@@ -19,6 +23,17 @@ use twz_abi::object::{DATA_END, META_OFFSET};
 const GIB: usize = 1 << 30;
 /// Objects that the simulator has room for.
 const OBJECTS: usize = 64;
+/// Where the words stand that say which there are: a line for each, behind the objects.
+const WORDS: u64 = (OBJECTS * GIB) as u64;
+/// An object that stays until it is deleted.
+const LASTING: u64 = 1;
+/// One that goes with the boot.
+const VOLATILE: u64 = 2;
+/// One that goes with its keeper, whose place stands above.
+const TIED: u64 = 3;
+/// One that was.
+const GONE: u64 = 4;
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
 const META: usize = META_OFFSET as usize;
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
@@ -26,8 +41,10 @@ const END: usize = DATA_END as usize;
 
 pub(crate) struct World {
     pub(crate) sim: Sim,
-    /// First address of the scenario's objects.
-    first: usize,
+    /// The scenario's objects, by their place in the simulator.
+    objects: RefCell<Vec<ObjectId>>,
+    /// How many of them were there when the recording began.
+    lasting: Cell<usize>,
     /// Pages that were ever stored to, by simulator offset.
     pages: RefCell<BTreeSet<usize>>,
     /// Lines that are never flushed (locks, tails, dirty sets): what they hold after a failure must not matter.
@@ -46,10 +63,36 @@ thread_local! {
 }
 
 impl World {
+    /// The place of an object in the simulator.
+    fn place_of(&self, id: ObjectId) -> Option<usize> {
+        self.objects.borrow().iter().position(|known| *known == id)
+    }
+
+    /// Gives an object a place.
+    fn add(&self, id: ObjectId) -> usize {
+        self.place_of(id).unwrap_or_else(|| {
+            let mut objects = self.objects.borrow_mut();
+            objects.push(id);
+            assert!(objects.len() <= OBJECTS, "more objects than the simulator has room for");
+            objects.len() - 1
+        })
+    }
+
+    /// Where an object is mapped that has a place.
+    fn window(&self, place: usize) -> Option<Window> {
+        view::find(self.objects.borrow()[place], READ_WRITE)
+    }
+
+    /// Where an address is in the simulator, whether it is flushed or not; `None` for objects of other scenarios.
+    fn offset(&self, address: usize) -> Option<usize> {
+        let (id, _) = view::what_is_at(window_of(address)).ok()?;
+        Some(self.place_of(id)? * GIB + address % GIB)
+    }
+
     /// Where an address is in the simulator; `None` for objects of other scenarios and lines that are never flushed.
     fn place(&self, address: usize) -> Option<u64> {
-        let at = address.checked_sub(self.first)?;
-        (at < OBJECTS * GIB && !self.is_unflushed(at)).then_some(at as u64)
+        let at = self.offset(address)?;
+        (!self.is_unflushed(at)).then_some(at as u64)
     }
 
     fn is_unflushed(&self, at: usize) -> bool {
@@ -70,7 +113,7 @@ impl World {
             }
             Event::Fence => {
                 if self.strict.get() {
-                    self.differing_lines(|at| panic!("a store to line {at:#x} was not told of"));
+                    self.differing_lines(|_, at| panic!("a store to line {at:#x} was not told of"));
                 }
                 self.sim.fence();
                 self.note(site);
@@ -104,6 +147,7 @@ impl World {
 
     /// Records from here on.
     pub(crate) fn record(&self) {
+        self.lasting.set(self.objects.borrow().len());
         self.sim.start_recording();
         self.recording.set(true);
     }
@@ -112,6 +156,8 @@ impl World {
     /// errors then.
     pub(crate) fn record_from(&self, objects: &[Window]) {
         for object in objects {
+            let place = self.add(view::id_at(object.base()));
+            self.set_word(place, LASTING);
             self.know(*object);
         }
         for object in objects {
@@ -133,7 +179,8 @@ impl World {
         for word in (address & !7..address + bytes).step_by(8) {
             let Some(at) = self.place(word) else { continue };
             let value = window_of(word).load(word % GIB);
-            self.pages.borrow_mut().insert(word - word % 4096 - self.first);
+            let page = usize::try_from(at).unwrap() & !4095;
+            self.pages.borrow_mut().insert(page);
             if around {
                 self.sim.write_nt(at, &value.to_le_bytes());
                 self.note(site);
@@ -141,23 +188,27 @@ impl World {
                 self.sim.store(at, value);
                 self.note(site);
             }
+            if word % GIB == META && value != 0 {
+                self.know(window_of(word)); // complete: its log has lines that are never flushed
+            }
         }
     }
 
     /// Calls `with` for each line in which objects and simulator differ and that is flushed at all.
-    fn differing_lines(&self, with: impl Fn(usize)) {
+    fn differing_lines(&self, with: impl Fn(Window, usize)) {
         for &page in self.pages.borrow().iter() {
+            let Some(window) = self.window(page / GIB) else { continue };
             let theirs = self.sim.base().wrapping_add(page).cast_const();
             // SAFETY: the simulator's memory has OBJECTS GiB, and this thread is the only one that uses it.
             let theirs = unsafe { std::slice::from_raw_parts(theirs, 4096) };
             // SAFETY: a page of an object that is mapped (it was stored to); nobody changes it meanwhile.
-            let ours = unsafe { std::slice::from_raw_parts((self.first + page) as *const u8, 4096) };
+            let ours = unsafe { std::slice::from_raw_parts((window.base() + page % GIB) as *const u8, 4096) };
             if ours == theirs {
                 continue;
             }
             for line in (0..4096).step_by(64) {
                 if ours[line..line + 64] != theirs[line..line + 64] && !self.is_unflushed(page + line) {
-                    with(page + line);
+                    with(window, page + line);
                 }
             }
         }
@@ -165,12 +216,136 @@ impl World {
 
     /// Gives the objects the simulator's contents. Lines that are never flushed keep what they had: stale, as they may be.
     pub(crate) fn load(&self) {
-        self.differing_lines(|line| {
+        let count = self.objects.borrow().len();
+        for place in 0..count {
+            if self.word(place) & 0xff == VOLATILE {
+                self.sim.store(WORDS + place as u64 * 64, GONE);
+            }
+        }
+        for place in 0..count {
+            let id = self.objects.borrow()[place];
+            if self.is_there(place) {
+                view::map(id, READ_WRITE).unwrap();
+            } else {
+                // SAFETY: a scenario's check uses no reference that another one got.
+                unsafe { view::unmap(id) };
+            }
+        }
+        self.differing_lines(|window, line| {
             for at in (line..line + 64).step_by(8) {
-                let word = window_of(self.first + at).word(at % GIB);
-                word.store(self.sim.load(at as u64), Ordering::Relaxed);
+                window.word(at % GIB).store(self.sim.load(at as u64), Ordering::Relaxed);
             }
         });
+    }
+
+    fn word(&self, place: usize) -> u64 {
+        self.sim.load(WORDS + place as u64 * 64)
+    }
+
+    #[track_caller]
+    fn set_word(&self, place: usize, word: u64) {
+        let site = std::panic::Location::caller();
+        self.sim.write_nt(WORDS + place as u64 * 64, &word.to_le_bytes());
+        self.note(site);
+        self.sim.fence();
+        self.note(site);
+    }
+
+    /// Whether the object at `place` exists.
+    fn is_there(&self, place: usize) -> bool {
+        match self.word(place) & 0xff {
+            LASTING | VOLATILE => true,
+            TIED => self.is_there(usize::try_from(self.word(place) >> 8).unwrap()),
+            _ => false,
+        }
+    }
+
+    /// Objects made since the recording began that exist, and that no link leads to from those that were there before.
+    pub(crate) fn stray(&self) -> Vec<ObjectId> {
+        let objects = self.objects.borrow().clone();
+        let mut reached = objects[..self.lasting.get()].to_vec();
+        let mut next = 0;
+        while let Some(id) = reached.get(next).copied() {
+            next += 1;
+            let Ok(window) = view::map(id, READ_WRITE) else { continue };
+            let id_at = |at: usize| ObjectId { lo: window.load(at), hi: window.load(at + 8) };
+            let place_in_meta = |field: usize| usize::try_from(window.load(META + field)).unwrap();
+            // What takes what does not fit the arena, or the log; of a piece of a log (its root), the next piece.
+            let links = [place_in_meta(32) + 32, place_in_meta(24) + 48, place_in_meta(40) + 16];
+            for link in links.map(id_at) {
+                if objects.contains(&link) && !reached.contains(&link) {
+                    reached.push(link);
+                }
+            }
+        }
+        let is_stray = |(place, id): &(usize, &ObjectId)| self.is_there(*place) && !reached.contains(id);
+        objects.iter().enumerate().filter(is_stray).map(|(_, id)| *id).collect()
+    }
+}
+
+/// Objects in memory; those of a scenario are there as its simulator says.
+struct Simulated(MemoryStore);
+
+/// The world of this thread, if it has one that is not at work itself.
+fn with_world<R>(body: impl FnOnce(&World) -> R) -> Option<R> {
+    WORLD.with(|world| Some(body(world.try_borrow().ok()?.as_ref()?)))
+}
+
+impl Store for Simulated {
+    fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
+        let kind = if spec.volatile { VOLATILE } else { LASTING };
+        let spec = CreateSpec { volatile: false, ..*spec };
+        let made = with_world(|world| {
+            let free = |place: &usize| world.word(*place) == 0;
+            let place = (world.lasting.get()..world.objects.borrow().len()).find(free);
+            let id = match place {
+                Some(place) => world.objects.borrow()[place],
+                None => self.0.create(&spec)?,
+            };
+            self.0.trim(id, 4096..GIB as u64)?; // another life's contents
+            world.set_word(world.add(id), kind);
+            Ok(id)
+        });
+        made.unwrap_or_else(|| self.0.create(&spec))
+    }
+    fn delete(&self, id: ObjectId) -> Result<()> {
+        match with_world(|world| world.place_of(id).map(|place| world.set_word(place, GONE))) {
+            Some(Some(())) => Ok(()),
+            _ => self.0.delete(id),
+        }
+    }
+    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
+        self.0.copy(source, spec)
+    }
+    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
+        with_world(|world| {
+            if let (Some(object), Some(keeper)) = (world.place_of(object), world.place_of(keeper)) {
+                world.set_word(object, TIED | (keeper as u64) << 8);
+            }
+        });
+        Ok(())
+    }
+    fn trim(&self, _: ObjectId, _: std::ops::Range<u64>) -> Result<()> {
+        Ok(()) // what stands there may stay
+    }
+    fn stat(&self, id: ObjectId) -> Result<Stat> {
+        let gone = with_world(|world| world.place_of(id).is_some_and(|place| !world.is_there(place)));
+        if gone == Some(true) { Err(Error::NoSuchObject(id)) } else { self.0.stat(id) }
+    }
+    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
+        self.0.piece(id, offset)
+    }
+    fn root(&self) -> Option<ObjectId> {
+        self.0.root()
+    }
+    fn set_root(&self, id: ObjectId) -> Result<()> {
+        self.0.set_root(id)
+    }
+    fn durability(&self) -> Durability {
+        self.0.durability()
+    }
+    fn boot_generation(&self) -> u32 {
+        self.0.boot_generation()
     }
 }
 
@@ -184,7 +359,8 @@ pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
     static STARTED: OnceLock<()> = OnceLock::new();
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     STARTED.get_or_init(|| {
-        use_store(Arc::new(MemoryStore::with_durability(Durability::Power).unwrap())).unwrap();
+        let memory = MemoryStore::with_durability(Durability::Power).unwrap();
+        use_store(Arc::new(Simulated(memory))).unwrap();
         assert!(simulate::record_with(|event, site| {
             WORLD.with(|world| {
                 // Not while the world itself is at work.
@@ -196,10 +372,10 @@ pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
             });
         }));
     });
-    let probe = ObjectBuilder::new().build(()).unwrap();
     let world = Rc::new(World {
-        sim: Sim::new((OBJECTS * GIB) as u64),
-        first: probe.window().base() + GIB,
+        sim: Sim::new(WORDS + (OBJECTS * 64) as u64),
+        objects: RefCell::default(),
+        lasting: Cell::new(0),
         pages: RefCell::default(),
         unflushed: RefCell::default(),
         recording: Cell::new(false),
@@ -219,8 +395,12 @@ impl World {
 
     /// Says which lines of an object are never flushed.
     fn know(&self, window: Window) {
-        let log = window.load(META + 24);
-        let start = window.base() - self.first + usize::try_from(log).unwrap() + 64;
-        self.unflushed.borrow_mut().push((start, start + 64 + 4096));
+        let log = usize::try_from(window.load(META + 24)).unwrap();
+        let Some(start) = self.offset(window.base() + log + 64) else { return };
+        let lines = (start, start + 64 + 4096);
+        let mut unflushed = self.unflushed.borrow_mut();
+        if !unflushed.contains(&lines) {
+            unflushed.push(lines);
+        }
     }
 }

@@ -124,6 +124,19 @@ unsafe impl Seam for Guest {
         syscall::object_create(&spec).map_err(|error| translate("create an object", source, error))
     }
 
+    fn tie(object: ObjectId, keeper: ObjectId) -> Result<()> {
+        syscall::object_tie(object, keeper).map_err(|error| translate("tie an object", object, error))
+    }
+
+    unsafe fn trim(id: ObjectId, range: core::ops::Range<u64>) -> Result<()> {
+        // SAFETY: the caller's promise: nobody relies on what is there.
+        let done = unsafe { syscall::object_trim(id, range.start, range.end.saturating_sub(range.start)) };
+        match done {
+            Err(ErrorCode::BadOffset) => Ok(()), // not a multiple of the pool's granule
+            other => other.map_err(|error| translate("trim an object", id, error)),
+        }
+    }
+
     fn stat(id: ObjectId) -> Result<Stat> {
         let stat = syscall::object_stat(id).map_err(|error| translate("look at an object", id, error))?;
         Ok(Stat {

@@ -3,6 +3,7 @@
 use super::{CreateSpec, Durability, Piece, Stat, Store, last_error};
 use crate::error::{Error, Result};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
@@ -17,9 +18,19 @@ pub struct MemoryStore {
     durability: Durability,
 }
 
+#[derive(Clone, Debug)]
+struct Made {
+    place: u64,
+    spec: CreateSpec,
+    /// Not deleted; of a volatile one: and of this boot.
+    wanted: bool,
+    /// Objects that it lives at least as long as.
+    keepers: Vec<ObjectId>,
+}
+
 #[derive(Clone, Debug, Default)]
 struct Objects {
-    places: HashMap<ObjectId, (u64, CreateSpec)>,
+    made: HashMap<ObjectId, Made>,
     next: u64,
     free: Vec<u64>,
     root: Option<ObjectId>,
@@ -55,13 +66,40 @@ impl MemoryStore {
     }
 
     fn place(&self, id: ObjectId) -> Result<(u64, CreateSpec)> {
-        self.objects().places.get(&id).copied().ok_or(Error::NoSuchObject(id))
+        self.objects().made.get(&id).map(|made| (made.place, made.spec)).ok_or(Error::NoSuchObject(id))
     }
 
-    /// The same objects one boot later: what was locked is found by the new generation.
+    /// The same objects one boot later: what was locked is found by the new generation, and what was volatile is gone.
     #[must_use]
     pub fn rebooted(self) -> Self {
+        let mut objects = self.objects();
+        objects.made.values_mut().filter(|made| made.spec.volatile).for_each(|made| made.wanted = false);
+        self.sweep(&mut objects);
+        drop(objects);
         Self { generation: self.generation + 1, ..self }
+    }
+
+    /// Removes what nobody wants, and no object keeps that is there itself.
+    fn sweep(&self, objects: &mut Objects) {
+        loop {
+            let is_kept =
+                |made: &Made| made.wanted || made.keepers.iter().any(|id| objects.made.contains_key(id));
+            let Some(id) = objects.made.iter().find(|(_, made)| !is_kept(made)).map(|(id, _)| *id) else {
+                return;
+            };
+            let Some(gone) = objects.made.remove(&id) else { return };
+            if self.punch(gone.place * MAX_SIZE..(gone.place + 1) * MAX_SIZE) {
+                objects.free.push(gone.place); // only a place that is zeroes again may be used again
+            }
+        }
+    }
+
+    /// Makes a range of the file a hole.
+    fn punch(&self, range: Range<u64>) -> bool {
+        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
+        let (at, bytes) = (range.start.cast_signed(), (range.end - range.start).cast_signed());
+        // SAFETY: our descriptor.
+        unsafe { libc::fallocate(self.file.as_raw_fd(), mode, at, bytes) == 0 }
     }
 
     fn add(&self, spec: &CreateSpec) -> Result<(ObjectId, u64)> {
@@ -81,7 +119,7 @@ impl MemoryStore {
         if unsafe { libc::ftruncate(self.file.as_raw_fd(), end) } != 0 {
             return Err(last_error("grow the memory file"));
         }
-        objects.places.insert(id, (place, *spec));
+        objects.made.insert(id, Made { place, spec: *spec, wanted: true, keepers: Vec::new() });
         Ok((id, place))
     }
 
@@ -112,14 +150,30 @@ impl Store for MemoryStore {
     }
 
     fn delete(&self, id: ObjectId) -> Result<()> {
-        let (place, _) = self.place(id)?;
         let mut objects = self.objects();
-        objects.places.remove(&id);
-        let mode = libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE;
-        let (at, bytes) = ((place * MAX_SIZE).cast_signed(), MAX_SIZE.cast_signed());
-        // SAFETY: our descriptor.
-        if unsafe { libc::fallocate(self.file.as_raw_fd(), mode, at, bytes) } == 0 {
-            objects.free.push(place); // only a place that is zeroes again may be used again
+        objects.made.get_mut(&id).ok_or(Error::NoSuchObject(id))?.wanted = false;
+        self.sweep(&mut objects);
+        Ok(())
+    }
+
+    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
+        let mut objects = self.objects();
+        if !objects.made.contains_key(&keeper) {
+            return Err(Error::NoSuchObject(keeper));
+        }
+        let made = objects.made.get_mut(&object).ok_or(Error::NoSuchObject(object))?;
+        if !made.keepers.contains(&keeper) && object != keeper {
+            made.keepers.push(keeper);
+        }
+        Ok(())
+    }
+
+    fn trim(&self, id: ObjectId, range: Range<u64>) -> Result<()> {
+        let (place, _) = self.place(id)?;
+        let is_whole = [range.start, range.end].iter().all(|at| at.is_multiple_of(PAGE_SIZE));
+        if is_whole && range.start < range.end && range.end <= MAX_SIZE {
+            let at = place * MAX_SIZE;
+            let _ = self.punch(at + range.start..at + range.end); // what cannot be given back stays
         }
         Ok(())
     }

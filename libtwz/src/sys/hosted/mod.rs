@@ -23,6 +23,7 @@ use crate::window::SLOT_SHIFT;
 use std::boxed::Box;
 use std::fmt;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -64,6 +65,16 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::NoSuchObject`], [`Error::OutOfSpace`].
     fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId>;
+    /// Makes `object` live at least as long as `keeper`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::OutOfSpace`].
+    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()>;
+    /// Gives back the storage of a range, if it is a whole number of the store's pieces.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::Platform`].
+    fn trim(&self, id: ObjectId, range: Range<u64>) -> Result<()>;
     /// What is known about an object.
     ///
     /// # Errors
@@ -287,6 +298,14 @@ unsafe impl Seam for Hosted {
 
     fn copy(source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
         store()?.copy(source, spec)
+    }
+
+    fn tie(object: ObjectId, keeper: ObjectId) -> Result<()> {
+        store()?.tie(object, keeper)
+    }
+
+    unsafe fn trim(id: ObjectId, range: Range<u64>) -> Result<()> {
+        store()?.trim(id, range)
     }
 
     fn stat(id: ObjectId) -> Result<Stat> {

@@ -8,6 +8,8 @@
 //! - New objects belong to the context that first programs run in, once a machine has made it: what a hosted program stores is within
 //!   reach of programs in a machine on the same pool.
 //! - Each opening counts one boot more, in the pool's record [`BOOTS_RECORD`].
+//! - Volatile objects are deleted from the start, and kept by a tie to an object that stands for this opening ([`SESSION_NONCE`]); the next
+//!   opening ends that. It is itself kept by the last machine's, if there was one, so that the next machine ends it, too.
 
 use super::{CreateSpec, Durability, Piece, Stat, Store};
 use crate::error::{Error, Result};
@@ -15,14 +17,19 @@ use crate::sys::ROOT_NAME;
 use pool::{Access, CreateOptions, Mapped, ObjectRef, ObjectSpec, OpenOptions, Pool, ShareHook};
 use std::boxed::Box;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use twz_abi::program::{BOOTS_RECORD, INIT_CONTEXT_RECORD};
+use twz_abi::program::{BOOTS_RECORD, INIT_CONTEXT_RECORD, SESSION_RECORD};
+use twz_abi::syscall::create_flags::VOLATILE;
 use twz_abi::{ObjectId, Rights};
 
 /// Bytes that a first touch asks for: a new object's root, log and first blocks.
 const HINT: u64 = 64 << 10;
+
+/// What the object that keeps volatile ones is made of.
+const SESSION_NONCE: [u8; 16] = *b"twz hosted sessn";
 
 /// A store in a pool.
 #[derive(Debug)]
@@ -67,6 +74,7 @@ impl PoolStore {
     }
 
     fn on(pool: Pool<Mapped>) -> Result<Self> {
+        end_session(&pool).map_err(|e| explain("end the last session", &e))?;
         let boots = pool.root_get(BOOTS_RECORD).unwrap_or(0).wrapping_add(1);
         pool.root_set(BOOTS_RECORD, boots).map_err(|e| explain("count the boot", &e))?;
         pool.set_share_hook(Some(Arc::new(DropMappings)));
@@ -90,6 +98,30 @@ impl PoolStore {
         Some(sec::creation_nonce(owner, u64::from_le_bytes(lot)))
     }
 
+    /// The object that stands for this opening of the pool, which is empty.
+    fn session(&self) -> core::result::Result<ObjectId, pool::Error> {
+        let session = session_id();
+        let _one = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        if !self.pool.contains(session) {
+            let machine = self.pool.root_get(SESSION_RECORD).map(ObjectId::from_u128);
+            let machine: Vec<ObjectId> = machine.filter(|&id| self.pool.contains(id)).into_iter().collect();
+            let spec = ObjectSpec { ties: &machine, ..session_spec() };
+            self.pool.create_object(&spec)?;
+            if !machine.is_empty() {
+                self.pool.delete_object(session)?;
+            }
+        }
+        Ok(session)
+    }
+
+    /// Makes an object that goes with this opening of the pool.
+    fn create_volatile(&self, spec: &ObjectSpec<'_>) -> core::result::Result<ObjectId, pool::Error> {
+        let session = self.session()?;
+        let id = self.pool.create_object(&ObjectSpec { kind: VOLATILE, ties: &[session], ..spec.clone() })?;
+        self.pool.delete_object(id)?;
+        Ok(id)
+    }
+
     fn object(&self, id: ObjectId) -> Result<ObjectRef<Mapped>> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(object) = used.get(&id) {
@@ -103,18 +135,48 @@ impl PoolStore {
 
 impl Store for PoolStore {
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
+        let is_volatile = spec.volatile;
         let spec = ObjectSpec {
             nonce: self.nonce(),
             key: spec.key,
             rights: spec.default_rights,
             ..ObjectSpec::default()
         };
-        self.pool.create_object(&spec).map_err(|e| translate(ObjectId::NULL, &e))
+        let made = if is_volatile { self.create_volatile(&spec) } else { self.pool.create_object(&spec) };
+        made.map_err(|e| translate(ObjectId::NULL, &e))
     }
 
     fn delete(&self, id: ObjectId) -> Result<()> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
-        self.pool.delete_object(id).map_err(|e| translate(id, &e))
+        let is_there = self.pool.contains(id);
+        let used = self.used.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        drop(used); // after the lock is free: it may have been the last that kept the object
+        if !is_there {
+            return Err(Error::NoSuchObject(id));
+        }
+        let stat = self.pool.stat_object(id).map_err(|e| translate(id, &e))?;
+        if stat.kind & VOLATILE != 0 {
+            self.pool.untie(id, session_id()).map(drop).map_err(|e| translate(id, &e))
+        } else {
+            self.pool.delete_object(id).map_err(|e| translate(id, &e))
+        }
+    }
+
+    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
+        self.pool.tie(object, keeper).map_err(|e| translate(object, &e))
+    }
+
+    fn trim(&self, id: ObjectId, range: Range<u64>) -> Result<()> {
+        let target = self.object(id)?;
+        // A copy of nothing.
+        let nothing = self.session().and_then(|session| self.pool.open_object(session));
+        let nothing = nothing.map_err(|e| translate(id, &e))?;
+        let len = range.end.saturating_sub(range.start);
+        match self.pool.copy_range(&nothing, range.start, &target, range.start, len) {
+            Ok(()) => target.release_replaced(), // its mappings were dropped (`before_replace`)
+            Err(pool::Error::BadRange { .. }) => {} // no multiple of the granule
+            Err(error) => return Err(translate(id, &error)),
+        }
+        Ok(())
     }
 
     fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
@@ -130,7 +192,7 @@ impl Store for PoolStore {
 
     fn stat(&self, id: ObjectId) -> Result<Stat> {
         let stat = self.pool.stat_object(id).map_err(|e| translate(id, &e))?;
-        if stat.doomed {
+        if !self.pool.contains(id) {
             return Err(Error::NoSuchObject(id));
         }
         let extents = self.object(id)?.extents().map_err(|e| translate(id, &e))?;
@@ -170,6 +232,38 @@ impl Store for PoolStore {
     fn finish(&self) {
         // `explain` has said it.
         let _ = self.sync();
+    }
+}
+
+/// What the object that keeps volatile ones is made like.
+fn session_spec() -> ObjectSpec<'static> {
+    ObjectSpec { nonce: Some(SESSION_NONCE), kind: VOLATILE, ..ObjectSpec::default() }
+}
+
+/// Its ID.
+fn session_id() -> ObjectId {
+    let spec = session_spec();
+    pool::object_id(&SESSION_NONCE, spec.key, spec.rights)
+}
+
+/// Ends the last opening, and with it every volatile object.
+fn end_session(pool: &Pool<Mapped>) -> core::result::Result<(), pool::Error> {
+    let session = session_id();
+    if !pool.contains(session) {
+        return Ok(());
+    }
+    let (machines, kept) = pool.ties(session);
+    for id in kept {
+        // One whose making was cut short is not deleted yet.
+        let stat = pool.stat_object(id)?;
+        if stat.kind & VOLATILE != 0 && !stat.doomed {
+            pool.delete_object(id)?;
+        }
+    }
+    if pool.stat_object(session)?.doomed {
+        machines.into_iter().try_for_each(|machine| pool.untie(session, machine).map(drop))
+    } else {
+        pool.delete_object(session)
     }
 }
 

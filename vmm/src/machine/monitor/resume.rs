@@ -2,7 +2,7 @@
 //!
 //! # Contract
 //! - Volatile objects that the view of a thread on the [`ResumeList`] maps, and the program that it runs, live on: [`begin_session`] ties them to
-//!   the new session before the old one ends (**commit point**: the root [`SESSION_KEY`]).
+//!   the new session before the old one ends (**commit point**: the root [`SESSION_RECORD`]).
 //! - A try is counted durably before anything of the thread is touched, so whatever goes wrong afterwards has been counted.
 //! - The monitor writes into a view only for a context that may write it itself: the view is whatever the program said.
 //!
@@ -17,6 +17,7 @@ use pool::{Error as PoolError, ObjectRef, ObjectSpec, Pool};
 use sec::Authority;
 use std::sync::{MutexGuard, PoisonError};
 use twz_abi::object::DATA_OFFSET;
+use twz_abi::program::SESSION_RECORD;
 use twz_abi::program::{
     ARGS_SLOT, ArgsHeader, DATA_SLOT, FORMER_DATA_SLOT, FORMER_HEAP_SLOT, FORMER_STACK_SLOT, HEAP_SLOT,
     PROGRAM_MAGIC, ProgramHeader, SHARED_SLOT, STACK_SLOT, STACK_TOP, STATE_SLOT, TEXT_SLOT,
@@ -30,8 +31,6 @@ use twz_abi::view::{
 use twz_abi::{ErrorCode, ObjectId, Rights};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
-/// Pool root that names this boot's session object.
-const SESSION_KEY: &str = "session";
 /// Nonces of the two session objects that take turns, so that a failure between two steps leaves none that nobody finds.
 const SESSION_NONCES: [[u8; 16]; 2] = [*b"twz session odd\0", *b"twz session evn\0"];
 /// Most bytes of a program's initialised data that are copied.
@@ -43,7 +42,7 @@ const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 /// # Errors
 /// The pool's.
 pub(in crate::machine) fn begin_session(pool: &Pool, list: &ResumeList) -> Result<ObjectId, PoolError> {
-    let old = pool.root_get(SESSION_KEY).map(ObjectId::from_u128).filter(|&old| pool.contains(old));
+    let old = pool.root_get(SESSION_RECORD).map(ObjectId::from_u128).filter(|&old| pool.contains(old));
     let nothing = ObjectSpec::default();
     let [odd, even] = SESSION_NONCES.map(|nonce| pool::object_id(&nonce, nothing.key, nothing.rights));
     let (new, nonce) = if old == Some(odd) { (even, SESSION_NONCES[1]) } else { (odd, SESSION_NONCES[0]) };
@@ -66,7 +65,7 @@ pub(in crate::machine) fn begin_session(pool: &Pool, list: &ResumeList) -> Resul
         for_each_entry(&view, |_, entry| keep(entry.target))?;
     }
     // 3. Commit point.
-    pool.root_set(SESSION_KEY, new.as_u128())?;
+    pool.root_set(SESSION_RECORD, new.as_u128())?;
     // 4. The rest goes. An object whose making was cut short is not deleted yet, as volatile ones are from the start.
     if let Some(old) = old {
         for tied in pool.ties(old).1 {
