@@ -25,7 +25,9 @@ macro_rules! scenarios {
         )*)*
 
         fn mutate_all(places: &mut Places) {
-            $($($file::$name(&mut How::Mutate(places));)*)*
+            $($(if is_wanted(stringify!($name)) {
+                $file::$name(&mut How::Mutate(places));
+            })*)*
         }
     };
 }
@@ -109,6 +111,15 @@ fn known_equivalent(site: &str, kind: &str) -> Option<&'static str> {
     found.map(|(.., why)| *why)
 }
 
+/// `TWZ_CRASH_MUTATE` names the scenarios that are mutated, by a piece of their names. If it is not set: all, but of those that outgrow an object,
+/// which come to the same places of the crate, one.
+fn is_wanted(name: &str) -> bool {
+    match std::env::var("TWZ_CRASH_MUTATE") {
+        Ok(piece) => name.contains(&piece),
+        Err(_) => !name.contains("outgrow") || name == "a_list_outgrows_its_object",
+    }
+}
+
 /// Every flush, fence and group of stores of the scenarios is dropped or misplaced in turn. A wrong program does so each time it comes to
 /// that place of the crate, so a sort of mutant at a place counts as killed when one of its runs is.
 #[test]
@@ -138,5 +149,8 @@ fn mutants_are_killed() {
         places.values().map(|verdict| verdict.equivalent).sum::<u64>(),
     );
     assert!(survivors.is_empty(), "{} mutants survived:\n{}", survivors.len(), survivors.join("\n"));
-    assert!(killed > 30, "too few places of the crate were mutated");
+    assert!(
+        killed > 30 || std::env::var("TWZ_CRASH_MUTATE").is_ok(),
+        "too few places of the crate were mutated"
+    );
 }

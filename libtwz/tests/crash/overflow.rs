@@ -58,6 +58,7 @@ fn outgrow<T: Invariant>(
     fill(o.window());
     assert!(next_of(o.window()).is_null());
     let id = o.id();
+    let more = if matches!(how, How::Mutate(_)) { 2 } else { more }; // all that is new happens in the first ones
     scenario(
         name,
         &[o.window()],
@@ -71,6 +72,7 @@ fn outgrow<T: Invariant>(
             operate(first + step);
             if step + 1 == more {
                 assert!(!next_of(o.window()).is_null(), "{name} has outgrown its object");
+                libtwz::tx::checkpoint(o.window()).unwrap();
             }
             step + 1 < more
         },

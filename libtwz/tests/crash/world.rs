@@ -268,6 +268,9 @@ impl World {
         while let Some(id) = reached.get(next).copied() {
             next += 1;
             let Ok(window) = view::map(id, READ_WRITE) else { continue };
+            if window.load(META) != twz_abi::object::META_MAGIC {
+                continue; // a mutant may leave one that is not complete
+            }
             let id_at = |at: usize| ObjectId { lo: window.load(at), hi: window.load(at + 8) };
             let place_in_meta = |field: usize| usize::try_from(window.load(META + field)).unwrap();
             // What takes what does not fit the arena, or the log; of a piece of a log (its root), the next piece.
