@@ -15,6 +15,8 @@
 //!   but not finished at a crash is recognised by the boot's number and used again.
 //! - **F2** racing threads and programs claim entries by compare-and-swap; two programs that insert the same target at the
 //!   same moment may make two entries, which is harmless.
+//! - **F4** entries for names are made and removed by transactions. One that is removed, or whose making is undone, is left claimed: for this
+//!   boot only a transaction of this program uses it again, so that a redone log never meets an entry that was made without one.
 //! - **F3** a reader that meets a change in progress (odd generation, or one that moved) reads again.
 
 use crate::error::{Error, Result};
@@ -130,6 +132,13 @@ struct Seen {
     len: u32,
     /// Entries below it that are free.
     holes: Vec<u32>,
+    /// Entries that this program made for names or removed: those that are claimed now are free for other names (**F4**).
+    named: Vec<u32>,
+}
+
+/// What is known of a table.
+fn seen(tables: &mut BTreeMap<ObjectId, Seen>, id: ObjectId) -> &mut Seen {
+    tables.entry(id).or_insert_with(|| Seen { len: 1, holes: Vec::new(), named: Vec::new() })
 }
 
 static INDEX: Lock<Index> = Lock::new(Index { entries: BTreeMap::new(), tables: BTreeMap::new() });
@@ -153,26 +162,78 @@ pub fn insert(holder: Window, target: ObjectId, rights: Rights) -> Result<u32> {
         }
         index.entries.remove(&key); // changed since
     }
-    let made = make(&mut index, holder, id, target, rights, 0)?;
+    let made = make(&mut index, holder, id, target, rights)?;
     index.entries.insert(key, made);
     Ok(made)
 }
 
-/// Makes an entry for a name: `name` is the offset of a length word and bytes in the holder, `resolver` a persistent
-/// pointer (0: paths from the root). The name must be durable.
+/// Makes an entry for a name as a part of `tx`: `name` is the offset of a length word and bytes in the holder, `resolver` a persistent
+/// pointer (0: paths from the root).
 ///
-/// Always a new one: an entry outlives a transaction that was undone and with it the bytes of its name, so that equal bytes do not
-/// show that the name is still the entry's. Entries are never freed: whoever points by name again and again keeps the pointer, or
-/// uses [`change`].
+/// Always one of its own, since it goes with the pointer that it is made for ([`remove_name`]). One whose transaction was undone, or that
+/// was removed, is used for the next name (**F4**).
 ///
 /// # Errors
-/// [`Error::OutOfFotEntries`].
-pub fn insert_name(holder: Window, name: u32, resolver: u64, rights: Rights) -> Result<u32> {
+/// [`Error::OutOfFotEntries`], what the transaction says.
+pub(crate) fn insert_name(tx: &Tx, holder: Window, name: u32, resolver: u64, rights: Rights) -> Result<u32> {
     let (id, _) = view::what_is_at(holder)?;
-    let mut index = INDEX.lock();
-    take_in_new_entries(&mut index, holder, id);
-    let target = ObjectId { lo: u64::from(name), hi: resolver };
-    make(&mut index, holder, id, target, rights & Rights::ACCESS, fot_flags::NAME)
+    let (i, at) = {
+        let mut index = INDEX.lock();
+        take_in_new_entries(&mut index, holder, id);
+        let seen = seen(&mut index.tables, id);
+        let claimed = claim_word();
+        let unused = seen.named.iter().copied().find_map(|i| {
+            let at = place(i)?;
+            (holder.load(at + FLAGS) == claimed).then_some((i, at))
+        });
+        match unused {
+            Some(unused) => unused,
+            None => {
+                let taken = take_unused(seen, holder, id)?;
+                seen.named.push(taken.0);
+                taken
+            }
+        }
+    };
+    tx.record_range(holder.base() + at, 32)?; // undone, it is claimed and no more
+    tx.settle()?;
+    fill(holder, at, i, ObjectId { lo: u64::from(name), hi: resolver });
+    let word =
+        u64::from(fot_flags::NAME | fot_flags::VALID) | u64::from((rights & Rights::ACCESS).bits()) << 32;
+    holder.store_release(at + FLAGS, word);
+    Ok(i)
+}
+
+/// Frees entry `index`, which names its target, as a part of `tx`; [`forget_name`] must follow. Its name is what is returned.
+///
+/// # Errors
+/// [`Error::Damaged`] for an entry that names nothing; what the transaction says.
+pub(crate) fn remove_name(tx: &Tx, holder: Window, index: u32) -> Result<u64> {
+    let entry = read(holder, index)?;
+    let at = place(index).unwrap_or_default(); // `read` refused what has no place
+    if entry.flags & fot_flags::NAME == 0 {
+        return Err(damaged(holder, at, "an FOT entry with a name"));
+    }
+    tx.record_range(holder.base() + at, 32)?;
+    tx.settle()?;
+    holder.store_release(at + GENERATION, entry.generation.wrapping_add(1)); // F3
+    holder.store_release(at + FLAGS, claim_word()); // F4
+    holder.store_release(at + GENERATION, entry.generation.wrapping_add(2));
+    Ok(entry.target.lo)
+}
+
+/// What must follow [`remove_name`], whether its transaction was committed or not.
+pub(crate) fn forget_name(holder: Window, index: u32) {
+    let id = view::id_at(holder.base());
+    for window in view::windows_of(id) {
+        translate::forget(window, index);
+    }
+    translate::changed_for_all();
+    let mut known = INDEX.lock();
+    let seen = seen(&mut known.tables, id);
+    if !seen.named.contains(&index) {
+        seen.named.push(index);
+    }
 }
 
 /// What an FOT entry may be changed to.
@@ -252,7 +313,7 @@ fn claim_word() -> u64 {
 
 fn take_in_new_entries(index: &mut Index, holder: Window, id: ObjectId) {
     let len = holder.half(FOT_LEN_AT).load(Ordering::Acquire).clamp(1, FOT_MAX_ENTRIES);
-    let seen = index.tables.entry(id).or_insert_with(|| Seen { len: 1, holes: Vec::new() });
+    let seen = seen(&mut index.tables, id);
     let claimed_now = claim_word();
     for i in seen.len..len {
         let Some(at) = place(i) else { break };
@@ -268,16 +329,22 @@ fn take_in_new_entries(index: &mut Index, holder: Window, id: ObjectId) {
     seen.len = seen.len.max(len);
 }
 
-fn make(
-    index: &mut Index,
-    holder: Window,
-    id: ObjectId,
-    target: ObjectId,
-    rights: Rights,
-    flags: u32,
-) -> Result<u32> {
-    let seen = index.tables.entry(id).or_insert_with(|| Seen { len: 1, holes: Vec::new() });
-    let (i, at) = loop {
+fn make(index: &mut Index, holder: Window, id: ObjectId, target: ObjectId, rights: Rights) -> Result<u32> {
+    let (i, at) = take_unused(seen(&mut index.tables, id), holder, id)?;
+    // 1. What the entry says, and the table's length; nobody uses an entry without VALID.
+    fill(holder, at, i, target);
+    // 2. Commit point (F1). Its line holds the rest of the entry, stored before it: that is durable when this is. Nothing points to the
+    // entry before the fence, so it makes no difference whether the length is durable first.
+    let word = u64::from(fot_flags::VALID) | u64::from(rights.bits()) << 32;
+    holder.store_release(at + FLAGS, word);
+    holder.flush(at, 32);
+    persist::fence();
+    Ok(i)
+}
+
+/// Claims an unused entry: its number and place.
+fn take_unused(seen: &mut Seen, holder: Window, id: ObjectId) -> Result<(u32, usize)> {
+    loop {
         let i = match seen.holes.pop() {
             Some(hole) => hole,
             None => {
@@ -288,10 +355,13 @@ fn make(
         };
         let Some(at) = place(i) else { return Err(Error::OutOfFotEntries(id)) };
         if claim(holder, at) {
-            break (i, at);
+            return Ok((i, at));
         }
-    };
-    // 1. What the entry says, and the table's length; nobody uses an entry without VALID.
+    }
+}
+
+/// Stores what a claimed entry leads to, and the table's length; that is flushed.
+fn fill(holder: Window, at: usize, i: u32, target: ObjectId) {
     holder.store(at + LO, target.lo);
     holder.store(at + HI, target.hi);
     let generation = holder.load(at + GENERATION).wrapping_add(2) & !1;
@@ -299,13 +369,6 @@ fn make(
     holder.half(FOT_LEN_AT).fetch_max(i + 1, Ordering::AcqRel);
     simulate::stored(holder.base() + FOT_LEN_AT, 4);
     holder.flush(FOT_LEN_AT, 4);
-    // 2. Commit point (F1). Its line holds the rest of the entry, stored before it: that is durable when this is. Nothing points to the
-    // entry before the fence, so it makes no difference whether the length is durable first.
-    let word = u64::from(flags | fot_flags::VALID) | u64::from(rights.bits()) << 32;
-    holder.store_release(at + FLAGS, word);
-    holder.flush(at, 32);
-    persist::fence();
-    Ok(i)
 }
 
 /// Takes an unused entry (**F2**); false when somebody else has it.

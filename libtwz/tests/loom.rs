@@ -1,9 +1,10 @@
-//! The primitives of `sync` through all interleavings of a few threads that have at most two preemptions: the very algorithms, on loom's
-//! atomics.
+//! The primitives of `sync` through all interleavings of a few threads that have at most two preemptions (one, where a lock is held for
+//! long): the very algorithms, on loom's atomics.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use libtwz::sync::{Barrier, Condvar, Once, RawMutex, RawRwLock, Word};
+use libtwz::io::EventSet;
+use libtwz::sync::{Barrier, Condvar, Counter, Once, Passage, RawMutex, RawRwLock, Turns, Word};
 use libtwz::sys::Woken;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -63,6 +64,21 @@ impl Word for LoomWord {
     }
 }
 
+impl Counter for LoomWord {
+    fn get(&self, order: std::sync::atomic::Ordering) -> u64 {
+        self.word.load(order)
+    }
+    fn set(&self, value: u64, order: std::sync::atomic::Ordering) {
+        self.word.store(value, order);
+    }
+    fn claim(&self, current: u64, new: u64) -> Result<u64, u64> {
+        self.word.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed)
+    }
+    fn count(&self, order: std::sync::atomic::Ordering) {
+        self.word.fetch_add(1, order);
+    }
+}
+
 fn spawn(number: u64, body: impl FnOnce() + 'static) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         ME.with(|me| me.set(number));
@@ -71,8 +87,12 @@ fn spawn(number: u64, body: impl FnOnce() + 'static) -> thread::JoinHandle<()> {
 }
 
 fn model(body: impl Fn() + Sync + Send + 'static) {
+    model_with(2, body);
+}
+
+fn model_with(preemptions: usize, body: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(preemptions);
     builder.check(body);
 }
 
@@ -214,5 +234,173 @@ fn a_recovery_is_waited_for_and_tried_again() {
         let thread = spawn(2, move || while !recover(&other) {});
         while !recover(&shared) {}
         thread.join().unwrap();
+    });
+}
+
+/// A channel with one place: counters and message, which the lock guards.
+struct Channel {
+    lock: RawMutex<LoomWord>,
+    not_empty: Condvar<LoomWord>,
+    not_full: Condvar<LoomWord>,
+    /// Messages ever sent and received, and the last one.
+    state: UnsafeCell<[u64; 3]>,
+}
+
+impl Channel {
+    fn new() -> Self {
+        let condvar = || Condvar::on(LoomWord::new(0));
+        let lock = RawMutex::on(LoomWord::new(0));
+        Self { lock, not_empty: condvar(), not_full: condvar(), state: UnsafeCell::new([0; 3]) }
+    }
+
+    fn passage(&self) -> Passage<'_, LoomWord> {
+        Passage { lock: &self.lock, not_empty: &self.not_empty, not_full: &self.not_full }
+    }
+
+    fn waiting(&self) -> u64 {
+        // SAFETY: the lock is held; loom checks that nobody writes.
+        let [sent, received, _] = self.state.with(|state| unsafe { *state });
+        sent - received
+    }
+
+    fn send(&self, message: u64) {
+        let put = || {
+            // SAFETY: the lock is held; loom checks that nobody else is here.
+            let state = self.state.with_mut(|state| unsafe { &mut *state });
+            (state[0], state[2]) = (state[0] + 1, message);
+            Ok(())
+        };
+        self.passage().send(|| Ok(self.waiting() == 1), put).unwrap();
+    }
+
+    fn receive(&self) -> u64 {
+        let take = || {
+            // SAFETY: as above.
+            let state = self.state.with_mut(|state| unsafe { &mut *state });
+            state[1] += 1;
+            Ok(state[2])
+        };
+        self.passage().receive(|| Ok(self.waiting() == 0), take).unwrap()
+    }
+}
+
+#[test]
+fn a_receiver_is_woken_by_a_message() {
+    model_with(1, || {
+        let shared = Arc::new(Channel::new());
+        let other = Arc::clone(&shared);
+        let sender = spawn(2, move || other.send(7));
+        assert_eq!(shared.receive(), 7);
+        sender.join().unwrap();
+        assert_eq!(shared.waiting(), 0);
+    });
+}
+
+#[test]
+fn a_sender_is_woken_by_a_place() {
+    model_with(1, || {
+        let shared = Arc::new(Channel::new());
+        shared.send(7);
+        let other = Arc::clone(&shared);
+        let sender = spawn(2, move || other.send(8));
+        assert_eq!(shared.receive(), 7);
+        sender.join().unwrap();
+        assert_eq!((shared.waiting(), shared.receive()), (1, 8));
+    });
+}
+
+/// A queue of two places.
+struct Queue {
+    words: [LoomWord; 3],
+    sequences: [LoomWord; 2],
+    places: [UnsafeCell<u64>; 2],
+}
+
+impl Queue {
+    fn new() -> Self {
+        Self {
+            words: [(); 3].map(|()| LoomWord::new(0)),
+            sequences: [0, 1].map(LoomWord::new),
+            places: [(); 2].map(|()| UnsafeCell::new(0)),
+        }
+    }
+
+    fn turns(&self) -> Turns<'_, LoomWord> {
+        let [tail, head, arrived] = &self.words;
+        Turns { tail, head, arrived, sequences: &self.sequences }
+    }
+
+    fn submit(&self, entry: u64) -> libtwz::Result<()> {
+        // SAFETY: loom checks that nobody else uses the place.
+        self.turns().submit(|at| self.places[at].with_mut(|place| unsafe { *place = entry }))
+    }
+
+    fn read(&self, at: usize) -> u64 {
+        // SAFETY: loom checks that nobody writes.
+        self.places[at].with(|place| unsafe { *place })
+    }
+}
+
+#[test]
+fn a_queue_passes_each_entry_once() {
+    model(|| {
+        let shared = Arc::new(Queue::new());
+        let senders = [2, 3].map(|number| {
+            let other = Arc::clone(&shared);
+            spawn(number, move || other.submit(number).unwrap())
+        });
+        let turns = shared.turns();
+        assert_eq!(turns.take(|at| shared.read(at)) + turns.take(|at| shared.read(at)), 5);
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        assert!(turns.try_take(|_| ()).is_err(), "no entry comes twice");
+    });
+}
+
+#[test]
+fn places_of_a_queue_are_used_again() {
+    model(|| {
+        let shared = Arc::new(Queue::new());
+        shared.submit(1).unwrap();
+        shared.submit(2).unwrap();
+        let other = Arc::clone(&shared);
+        // It fills the place that the other thread empties, if that was in time.
+        let sender = thread::spawn(move || {
+            ME.with(|me| me.set(2));
+            other.submit(3).is_ok()
+        });
+        assert_eq!(shared.turns().take(|at| shared.read(at)), 1);
+        let sent = sender.join().unwrap();
+        assert_eq!(shared.turns().take(|at| shared.read(at)), 2);
+        assert_eq!(shared.turns().try_take(|at| shared.read(at)).ok(), sent.then_some(3));
+    });
+}
+
+#[test]
+fn an_event_wakes_who_waits_for_it() {
+    model(|| {
+        let shared = Arc::new((EventSet::on(LoomWord::new(0)), UnsafeCell::new(0)));
+        let senders = [(2, 3), (3, 5)].map(|(number, event)| {
+            let other = Arc::clone(&shared);
+            spawn(number, move || {
+                if event == 3 {
+                    // SAFETY: loom checks that nobody else is here.
+                    other.1.with_mut(|value| unsafe { *value = 7 });
+                }
+                other.0.signal(event);
+            })
+        });
+        // Both come, whichever is first; each is taken once.
+        let mut seen = 0;
+        while seen != 1 << 3 | 1 << 5 {
+            let found = shared.0.wait(1 << 3 | 1 << 5, None).unwrap();
+            assert!(found != 0 && found & seen == 0, "{found:#x} after {seen:#x}");
+            seen |= found;
+            if found & 1 << 3 != 0 {
+                // SAFETY: it was written before the event was signalled; loom checks that.
+                shared.1.with(|value| assert_eq!(unsafe { *value }, 7));
+            }
+        }
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        assert_eq!(shared.0.take(u32::MAX), 0);
     });
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use libtwz::names::{Entry, Namespace, Resolver, content_name, point_by_name};
+use libtwz::names::{Entry, Namespace, Resolver, clear_by_name, content_name, point_by_name};
 use libtwz::prelude::*;
 
 #[derive(Invariant)]
@@ -155,4 +155,46 @@ fn tables_and_contents_resolve_too() {
     let again = number(0);
     again.tx(|tx| point_by_name(tx, &again.other, &name, Some(&by_content), Rights::READ)).unwrap();
     assert_eq!(again.other.resolve().map(drop), Err(Error::NoSuchName), "other contents now");
+}
+
+#[test]
+fn entries_of_names_are_used_again() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let [a, b] = [1, 2].map(|i| ObjectBuilder::new().build(PCell::new(i)).unwrap());
+    names.bind("/a", a.id()).unwrap();
+    names.bind("/b", b.id()).unwrap();
+    let resolver = Resolver::paths(names).unwrap();
+    let holder = ObjectBuilder::new().build([const { InvPtr::<PCell<i32>>::null() }; 3]).unwrap();
+    let point =
+        |tx: &Tx, i: usize, name: &str| point_by_name(tx, &holder[i], name, Some(&resolver), Rights::READ);
+    let value = |i: usize| holder[i].get().map(|target| target.map(PCell::get));
+    holder.tx(|tx| point(tx, 0, "/a")).unwrap();
+    let (mut most, mut used) = (0, 0);
+    for round in 0..300 {
+        // One that is undone, and one that is taken away again; two at once are two.
+        let undone =
+            holder.tx(|tx| point(tx, 1, "/b").and(point(tx, 2, "/a")).and(Err::<(), _>(Error::Aborted)));
+        assert_eq!((undone, value(1), value(2)), (Err(Error::Aborted), Ok(None), Ok(None)));
+        let [first, second] = if round % 2 == 0 { ["/b", "/a"] } else { ["/a", "/b"] };
+        holder.tx(|tx| point(tx, 1, first).and(point(tx, 2, second))).unwrap();
+        let expected = if round % 2 == 0 { [2, 1] } else { [1, 2] };
+        assert_eq!(
+            [value(0), value(1), value(2)],
+            [Ok(Some(1)), Ok(Some(expected[0])), Ok(Some(expected[1]))]
+        );
+        most = most.max(holder[1].raw().index()).max(holder[2].raw().index());
+        clear_by_name(&holder[1]).unwrap();
+        clear_by_name(&holder[2]).unwrap();
+        assert_eq!((value(1), value(2)), (Ok(None), Ok(None)));
+        let census = holder.census().unwrap();
+        let in_use = census.bytes - census.free_bytes;
+        assert!(round == 0 || in_use == used, "the names' blocks are used again");
+        used = in_use;
+    }
+    assert!(most <= 5, "{most} entries for three names and a resolver");
+    // What leads by no name is left alone.
+    assert!(matches!(clear_by_name(&holder[1]), Err(Error::Damaged { .. })));
+    holder.tx(|tx| tx.point(&holder[1], Some(a.base()))).unwrap();
+    assert!(matches!(clear_by_name(&holder[1]), Err(Error::Damaged { .. })));
+    assert_eq!(value(1), Ok(Some(1)));
 }

@@ -337,3 +337,70 @@ fn an_opener_does_not_wait_for_a_transaction() {
     assert_eq!(open(&home).unwrap().cells[1].get(), 7, "nor for itself");
     tx.commit().unwrap();
 }
+
+#[test]
+fn damaged_pieces_of_a_log_are_survived() {
+    let (_one, _gate) = begin();
+    let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
+    let canary = cells();
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let (mut refused, mut changed) = (0, 0);
+    for _ in 0..150 {
+        let root = [const { PCell::new(1_u64) }; 200];
+        let o = ObjectBuilder::new().log_bytes(256).log_most(1).build(root).unwrap();
+        let unfinished = o.begin().unwrap();
+        o.iter().for_each(|cell| unfinished.record(cell).unwrap());
+        o.iter().for_each(|cell| unfinished.set_recorded(cell, 2).unwrap());
+        std::mem::forget(unfinished);
+        // The object, and those that its log goes on in.
+        let word = |window: Window, at: usize| usize::try_from(window.load(at)).unwrap();
+        let mut windows = vec![o.window()];
+        let mut link = word(o.window(), meta + 24) + 48;
+        while windows.last().unwrap().load(link) != 0 {
+            let last = *windows.last().unwrap();
+            let id = ObjectId { lo: last.load(link), hi: last.load(link + 8) };
+            windows.push(view::map(id, Rights::READ | Rights::WRITE).unwrap());
+            link = word(*windows.last().unwrap(), meta + 40) + 16;
+        }
+        assert!(windows.len() > 3, "the log stands in several objects");
+        for _ in 0..=random() % 4 {
+            let pick = |number: u64, below: usize| usize::try_from(number).unwrap() % below;
+            let window = windows[pick(random() >> 8, windows.len())];
+            let piece = word(window, meta + 40) & !7;
+            let at = match random() % 4 {
+                0 => meta + pick(random() >> 8, 8) * 8,
+                1 if window != windows[0] => piece + pick(random() >> 8, 6) * 8,
+                1 => word(window, meta + 24) + [8, 16, 24, 32, 40, 48, 56][pick(random() >> 8, 7)],
+                _ => (2 << 20) + pick(random() >> 8, 136) * 8,
+            };
+            let value = match random() % 5 {
+                0 => 0,
+                1 => u64::MAX,
+                2 => windows[pick(random() >> 8, windows.len())].load(at),
+                3 => view::id_at(windows[pick(random() >> 8, windows.len())].base()).lo,
+                _ => window.load(at) ^ 1 << (random() % 64),
+            };
+            if (4096..1 << 30).contains(&at) {
+                window.store(at, value);
+            }
+        }
+        simulate::reboot();
+        // Whatever it says, it ends, and no other object is changed.
+        match Object::<[PCell<u64>; 200]>::open(o.id()) {
+            Err(_) => refused += 1,
+            Ok(o) => {
+                changed += usize::from(o.iter().any(|cell| cell.get() != 1));
+                let _ = o.tx(|tx| o.iter().try_for_each(|cell| tx.record(cell)).and(tx.set(&o[0], 5)));
+            }
+        }
+        assert!(canary.cells.iter().all(|cell| cell.get() == 1));
+        assert!(Object::<Cells>::open(canary.id()).is_ok());
+    }
+    assert!(refused > 5 && changed > 5, "damage that nobody notices is no damage: {refused}, {changed}");
+}

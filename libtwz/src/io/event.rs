@@ -18,9 +18,9 @@ const SLEEPING: u64 = 1 << 31;
 /// Up to [`EVENTS_MAX`] events, each of which happened or did not since it was last taken. Events of an earlier boot are gone.
 #[derive(Debug, Default)]
 #[repr(transparent)]
-pub struct EventSet {
+pub struct EventSet<W = AtomicU64> {
     /// Boot's number | SLEEPING | a bit per event.
-    word: AtomicU64,
+    word: W,
 }
 
 // SAFETY: eight bytes, every pattern is a value.
@@ -34,10 +34,18 @@ impl EventSet {
     pub const fn new() -> Self {
         Self { word: AtomicU64::new(0) }
     }
+}
+
+impl<W: Word> EventSet<W> {
+    /// A set on a word of another kind, which is 0.
+    #[doc(hidden)]
+    pub const fn on(word: W) -> Self {
+        Self { word }
+    }
 
     /// The word, and its low half as it counts in this boot.
     fn look(&self) -> (u64, u64) {
-        let word = Word::load(&self.word);
+        let word = self.word.load();
         let current = word & !0xffff_ffff == self.word.generation();
         (word, if current { word & 0xffff_ffff } else { 0 })
     }

@@ -1,18 +1,14 @@
 //! A queue between programs: many submit, one takes, and completions come back the same way.
 //!
-//! ```text
-//! submit:  claim a turn (compare-and-swap of `tail`) -> fill the place -> publish: sequence = turn + 1 -> ring
-//! take:    place's sequence is head + 1?  -> copy -> sequence = head + N -> head + 1
-//! ```
 //! # Contract
-//! - Lock-free; an entry is taken by exactly one taker, in the order of turns.
+//! - Lock-free (`sync::turns`); an entry is taken by exactly one taker, in the order of turns.
 //! - Entries live as long as the boot: [`Queue::start_boot`] empties a queue of an earlier one. What must survive goes into a
 //!   [`crate::sync::Channel`].
 
 use super::event::Bell;
-use crate::error::{Error, Result, damaged};
+use crate::error::Result;
 use crate::invariant::Invariant;
-use crate::sync::Word;
+use crate::sync::Turns;
 use crate::sys::{Platform, Seam};
 use crate::{InvPtr, PCell};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -67,46 +63,17 @@ impl<T: Invariant + Copy, const N: usize> Queue<T, N> {
         }
     }
 
-    fn index(turn: u64) -> usize {
-        usize::try_from(turn % N as u64).unwrap_or(0)
+    fn turns(&self) -> Turns<'_, AtomicU64> {
+        let Self { tail, head, arrived, sequences, .. } = self;
+        Turns { tail, head, arrived, sequences }
     }
 
     /// Puts an entry in.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] when the queue is full; [`Error::Damaged`].
+    /// [`Error::WouldBlock`](crate::Error::WouldBlock) when the queue is full; [`Error::Damaged`](crate::Error::Damaged).
     pub fn submit(&self, entry: T) -> Result<()> {
-        let mut turn = self.tail.load(Ordering::Relaxed);
-        loop {
-            let at = Self::index(turn);
-            let sequence = self.sequences[at].load(Ordering::Acquire);
-            if sequence == turn {
-                match self.tail.compare_exchange_weak(
-                    turn,
-                    turn.wrapping_add(1),
-                    Ordering::Relaxed,
-                    Ordering::Relaxed,
-                ) {
-                    Ok(_) => {
-                        self.places[at].set_without_log(entry);
-                        self.sequences[at].store(turn.wrapping_add(1), Ordering::Release);
-                        break;
-                    }
-                    Err(now) => turn = now,
-                }
-            } else if sequence.wrapping_sub(turn).cast_signed() < 0 {
-                return Err(Error::WouldBlock);
-            } else {
-                // Whoever published it moved the tail before, and the sequence was read with Acquire.
-                let now = self.tail.load(Ordering::Relaxed);
-                if now == turn {
-                    return Err(damaged(&self.sequences[at], "a sequence that the queue's tail has come to"));
-                }
-                turn = now;
-            }
-        }
-        self.arrived.fetch_add(1, Ordering::Release);
-        Word::wake(&self.arrived, 1);
+        self.turns().submit(|at| self.places[at].set_without_log(entry))?;
         if let Ok(Some(bell)) = self.bell.get() {
             bell.ring();
         }
@@ -116,37 +83,14 @@ impl<T: Invariant + Copy, const N: usize> Queue<T, N> {
     /// Takes the oldest entry.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] when there is none.
+    /// [`Error::WouldBlock`](crate::Error::WouldBlock) when there is none.
     pub fn try_take(&self) -> Result<T> {
-        loop {
-            let turn = self.head.load(Ordering::Relaxed);
-            let at = Self::index(turn);
-            let sequence = self.sequences[at].load(Ordering::Acquire);
-            if sequence != turn.wrapping_add(1) {
-                if self.head.load(Ordering::Relaxed) == turn {
-                    return Err(Error::WouldBlock);
-                }
-                continue;
-            }
-            let next = turn.wrapping_add(1);
-            if self.head.compare_exchange(turn, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
-                let entry = self.places[at].get();
-                self.sequences[at].store(turn.wrapping_add(N as u64), Ordering::Release);
-                return Ok(entry);
-            }
-        }
+        self.turns().try_take(|at| self.places[at].get())
     }
 
     /// Takes the oldest entry, waiting for one.
     pub fn take(&self) -> T {
-        loop {
-            let seen = self.arrived.load(Ordering::Acquire);
-            if let Ok(entry) = self.try_take() {
-                return entry;
-            }
-            #[allow(clippy::cast_possible_truncation, reason = "the low half is what is slept on")]
-            Word::wait(&self.arrived, seen as u32, None);
-        }
+        self.turns().take(|at| self.places[at].get())
     }
 }
 

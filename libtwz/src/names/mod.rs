@@ -11,7 +11,7 @@ mod directory;
 mod resolver;
 
 pub use directory::{Directory, Entry, NAME_MAX};
-pub use resolver::{Resolver, content_name, point_by_name};
+pub use resolver::{Resolver, clear_by_name, content_name, point_by_name};
 
 pub(crate) use resolver::resolve_entry;
 

@@ -146,7 +146,6 @@ pub fn point_by_name<T: Invariant>(
     tx.settle()?;
     window.store(offset as usize, name.len() as u64);
     window.write(offset as usize + 8, name.as_bytes());
-    window.flush(offset as usize, 8 + name.len()); // durable before the entry is
     let resolver = match resolver {
         Some(resolver) => {
             let entry = fot::insert(holder, resolver.id(), Rights::READ)?;
@@ -154,8 +153,31 @@ pub fn point_by_name<T: Invariant>(
         }
         None => 0,
     };
-    let index = fot::insert_name(holder, offset, resolver, rights)?;
+    let index = fot::insert_name(tx, holder, offset, resolver, rights)?;
     tx.put_value(core::ptr::from_ref(place).addr(), &PersistentPtr::new(index, 0).0)
+}
+
+/// Makes `place`, which [`point_by_name`] made lead by a name, lead nowhere, durably; its entry and its name are free for others. No copy of
+/// the pointer may be followed any more: it would lead where the entry leads next.
+///
+/// # Errors
+/// [`Error::Damaged`] for a pointer that leads by no name; what the transaction says.
+pub fn clear_by_name<T: Invariant>(place: &InvPtr<T>) -> Result<()> {
+    let address = core::ptr::from_ref(place).addr();
+    let (holder, index) = (Window::around(address)?, place.raw().index());
+    let result = Tx::run(holder, |tx| {
+        let name = fot::remove_name(tx, holder, index)?;
+        let at = usize::try_from(name).unwrap_or(usize::MAX);
+        let len = usize::try_from(holder.load(at)).unwrap_or(usize::MAX);
+        if len == 0 || len > PATH_MAX || at >= 1 << 30 {
+            return Err(damaged(place, "a name of 1 to 4096 bytes"));
+        }
+        // SAFETY: allocated by `point_by_name` with this size; the entry that says where goes in the same transaction.
+        unsafe { tx.free_raw(holder.base() + at, 8 + len, 8) }?;
+        tx.put_value(address, &PersistentPtr::NULL.0)
+    });
+    fot::forget_name(holder, index); // also after a failure: somebody may have looked at what was put back
+    result
 }
 
 /// The content name of an object: hash and length of its first `bytes` bytes from the root on. Not cryptographic: it tells

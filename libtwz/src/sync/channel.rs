@@ -3,11 +3,77 @@
 //! A message is sent when [`Channel::send`] returns, durably: places are written before the counter that shows them (two fences).
 
 use super::condvar::Condvar;
-use super::mutex::{Mutex, MutexGuard};
+use super::mutex::Mutex;
+use super::raw::RawMutex;
+use super::word::Word;
 use crate::cell::PCell;
 use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::persist;
+use core::sync::atomic::AtomicU64;
+
+/// How the two sides of a channel wait for each other, on words of any kind.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Passage<'a, W: Word> {
+    /// Held by whoever looks at the channel.
+    pub lock: &'a RawMutex<W>,
+    /// Where receivers wait.
+    pub not_empty: &'a Condvar<W>,
+    /// Where senders wait.
+    pub not_full: &'a Condvar<W>,
+}
+
+impl<W: Word> Passage<'_, W> {
+    /// Puts a message in as soon as there is a place.
+    ///
+    /// # Errors
+    /// What the two say, and the lock.
+    pub fn send<R>(
+        &self,
+        is_full: impl FnMut() -> Result<bool>,
+        put: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        self.pass(is_full, self.not_full, put, self.not_empty)
+    }
+
+    /// Takes a message out as soon as there is one.
+    ///
+    /// # Errors
+    /// As [`Passage::send`].
+    pub fn receive<R>(
+        &self,
+        is_empty: impl FnMut() -> Result<bool>,
+        take: impl FnOnce() -> Result<R>,
+    ) -> Result<R> {
+        self.pass(is_empty, self.not_empty, take, self.not_full)
+    }
+
+    /// With the lock held: waits at `here` while it must, passes, and wakes one who waits `there`.
+    fn pass<R>(
+        &self,
+        mut must_wait: impl FnMut() -> Result<bool>,
+        here: &Condvar<W>,
+        pass: impl FnOnce() -> Result<R>,
+        there: &Condvar<W>,
+    ) -> Result<R> {
+        struct Held<'a, W: Word>(&'a RawMutex<W>);
+        impl<W: Word> Drop for Held<'_, W> {
+            fn drop(&mut self) {
+                self.0.unlock();
+            }
+        }
+        self.lock.lock()?;
+        let held = Held(self.lock);
+        while must_wait()? {
+            here.wait_on(self.lock, None)?;
+        }
+        let passed = pass()?;
+        there.notify_one();
+        drop(held);
+        Ok(passed)
+    }
+}
 
 /// A channel of at most `N` messages that wait.
 #[derive(Debug, Invariant)]
@@ -59,16 +125,19 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
         self.places.get(index).ok_or(Error::TooLarge { bytes: 0 })
     }
 
+    fn passage(&self) -> (Passage<'_, AtomicU64>, &Counters) {
+        let (lock, state) = self.state.parts();
+        (Passage { lock, not_empty: &self.not_empty, not_full: &self.not_full }, state)
+    }
+
     /// Sends a message, waiting for a place.
     ///
     /// # Errors
     /// [`Error::Closed`], [`Error::Damaged`].
     pub fn send(&self, message: T) -> Result<()> {
-        let state = self.state.lock()?;
-        while state.waiting(N)? >= N as u64 && state.closed.get() == 0 {
-            self.not_full.wait(&state)?;
-        }
-        self.put(&state, message)
+        let (passage, state) = self.passage();
+        let is_full = || Ok(state.waiting(N)? >= N as u64 && state.closed.get() == 0);
+        passage.send(is_full, || self.put(state, message))
     }
 
     /// Sends a message if there is a place.
@@ -76,14 +145,15 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// # Errors
     /// [`Error::WouldBlock`], [`Error::Closed`].
     pub fn try_send(&self, message: T) -> Result<()> {
-        let state = self.state.lock()?;
-        if state.waiting(N)? >= N as u64 && state.closed.get() == 0 {
-            return Err(Error::WouldBlock);
-        }
-        self.put(&state, message)
+        let (passage, state) = self.passage();
+        let is_full = || {
+            let is_full = state.waiting(N)? >= N as u64 && state.closed.get() == 0;
+            if is_full { Err(Error::WouldBlock) } else { Ok(false) }
+        };
+        passage.send(is_full, || self.put(state, message))
     }
 
-    fn put(&self, state: &MutexGuard<'_, Counters>, message: T) -> Result<()> {
+    fn put(&self, state: &Counters, message: T) -> Result<()> {
         if state.closed.get() != 0 {
             return Err(Error::Closed);
         }
@@ -91,7 +161,6 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
         place.set_without_log(message);
         persist::persist(place.as_ptr().addr(), size_of::<T>());
         store(&state.sent, state.sent.get().wrapping_add(1)); // commit point
-        self.not_empty.notify_one();
         Ok(())
     }
 
@@ -100,11 +169,9 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// # Errors
     /// [`Error::Closed`] when it is closed and empty.
     pub fn receive(&self) -> Result<T> {
-        let state = self.state.lock()?;
-        while state.waiting(N)? == 0 && state.closed.get() == 0 {
-            self.not_empty.wait(&state)?;
-        }
-        self.take(&state)?.ok_or(Error::Closed)
+        let (passage, state) = self.passage();
+        let is_empty = || Ok(state.waiting(N)? == 0 && state.closed.get() == 0);
+        passage.receive(is_empty, || self.take(state)?.ok_or(Error::Closed))
     }
 
     /// Receives the oldest message if there is one.
@@ -112,19 +179,18 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// # Errors
     /// [`Error::Closed`] when it is closed and empty; [`Error::WouldBlock`].
     pub fn try_receive(&self) -> Result<T> {
-        let state = self.state.lock()?;
-        let closed = state.closed.get() != 0;
-        self.take(&state)?.ok_or(if closed { Error::Closed } else { Error::WouldBlock })
+        let (passage, state) = self.passage();
+        let closed = || if state.closed.get() != 0 { Error::Closed } else { Error::WouldBlock };
+        passage.receive(|| Ok(false), || self.take(state)?.ok_or_else(closed))
     }
 
-    fn take(&self, state: &MutexGuard<'_, Counters>) -> Result<Option<T>> {
+    fn take(&self, state: &Counters) -> Result<Option<T>> {
         if state.waiting(N)? == 0 {
             return Ok(None);
         }
         let received = state.received.get();
         let message = self.place(received)?.get();
         store(&state.received, received.wrapping_add(1));
-        self.not_full.notify_one();
         Ok(Some(message))
     }
 

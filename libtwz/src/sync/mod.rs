@@ -12,15 +12,20 @@ mod mutex;
 mod once;
 mod raw;
 mod rwlock;
+mod turns;
 mod version;
 mod word;
 
 pub use barrier::Barrier;
 pub use channel::Channel;
+#[doc(hidden)]
+pub use channel::Passage;
 pub use condvar::Condvar;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::Once;
 pub use raw::RawMutex;
 pub use rwlock::{RawRwLock, ReadGuard, RwLock, WriteGuard};
+#[doc(hidden)]
+pub use turns::{Counter, Turns};
 pub use version::Version;
 pub use word::Word;

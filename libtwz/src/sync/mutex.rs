@@ -54,6 +54,13 @@ impl<T: Invariant> Mutex<T> {
     }
 }
 
+impl<T: Invariant> Mutex<T> {
+    /// The lock, and what it guards: only to be used by whoever holds the lock.
+    pub(super) fn parts(&self) -> (&RawMutex, &T) {
+        (&self.raw, &self.value)
+    }
+}
+
 impl<'a, T: Invariant> MutexGuard<'a, T> {
     /// The lock that is held.
     pub(super) fn raw(&self) -> &'a RawMutex {

@@ -3,7 +3,7 @@
 use crate::scenario::{How, expect, scenario, text};
 use crate::world::begin;
 use libtwz::fot;
-use libtwz::names::Namespace;
+use libtwz::names::{Namespace, Resolver, clear_by_name, point_by_name};
 use libtwz::prelude::*;
 use libtwz::sync::Channel;
 use std::sync::atomic::Ordering;
@@ -81,6 +81,68 @@ pub(crate) fn fot_entries_are_whole(how: &mut How<'_>) {
             }
             let entry = text(fot::read(holder.window(), more))?;
             expect("new entry", entry.target, target_ids[5])
+        },
+        how,
+    );
+}
+
+/// Entries with names, which are made, undone, removed and used again.
+pub(crate) fn entries_of_names_are_whole(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let names = Namespace::create(Rights::READ).unwrap();
+    let targets = [0, 1].map(|i| ObjectBuilder::new().build(PCell::new(i + 100_u64)).unwrap());
+    names.bind("/a", targets[0].id()).unwrap();
+    names.bind("/b", targets[1].id()).unwrap();
+    let resolver = Resolver::paths(names).unwrap();
+    let holder = ObjectBuilder::new().build(Pointers { places: [const { InvPtr::null() }; 16] }).unwrap();
+    let id = holder.id();
+    let point = |tx: &Tx, holder: &Object<Pointers>, place: usize, name: &str| {
+        point_by_name(tx, &holder.places[place], name, Some(&resolver), Rights::READ)
+    };
+    let model = |k: u64| match k {
+        0 => [None; 3],
+        1 => [Some(100), None, None],
+        2 => [Some(100), Some(101), None],
+        3 => [None, Some(101), None],
+        4 => [Some(101), Some(101), None],
+        5 => [Some(101), None, None],
+        _ => [Some(101), Some(100), Some(100)],
+    };
+    scenario(
+        "names in FOT entries",
+        &[holder.window()],
+        &world,
+        &mut |step| {
+            let undone = holder.tx(|tx| point(tx, &holder, 9, "/a").and(Err::<(), _>(Error::Aborted)));
+            assert_eq!(undone, Err(Error::Aborted));
+            match step {
+                0 => holder.tx(|tx| point(tx, &holder, 0, "/a")),
+                1 => holder.tx(|tx| point(tx, &holder, 1, "/b")),
+                2 => clear_by_name(&holder.places[0]),
+                3 => holder.tx(|tx| point(tx, &holder, 0, "/b")),
+                4 => clear_by_name(&holder.places[1]),
+                _ => holder.tx(|tx| point(tx, &holder, 1, "/a").and(point(tx, &holder, 2, "/a"))),
+            }
+            .unwrap();
+            if step == 2 {
+                libtwz::tx::checkpoint(holder.window()).unwrap();
+            }
+            step < 5
+        },
+        &|k| {
+            let holder = text(Object::<Pointers>::open(id))?;
+            let value = |i: usize| text(holder.places[i].get()).map(|target| target.map(PCell::get));
+            expect("pointers by name", [value(0)?, value(1)?, value(2)?], model(k))?;
+            let len = holder.window().half(FOT_LEN_AT).load(Ordering::Relaxed);
+            // A length word and two bytes for each name: the smallest block holds them.
+            let census = text(holder.census())?;
+            let used = 16 * model(k).iter().flatten().count();
+            expect("bytes of names", census.bytes - census.free_bytes, used)?;
+            if len > 6 {
+                Err(format!("{len} entries for a resolver and at most three names"))
+            } else {
+                Ok(())
+            }
         },
         how,
     );
