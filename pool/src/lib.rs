@@ -21,6 +21,7 @@
 //! As [`pmem`] says. Bytes at rest do not change by themselves; if they do, checks find it and `fsck` repairs what can be.
 #![deny(unsafe_code)]
 
+mod compose;
 mod core;
 mod error;
 mod format;
@@ -44,6 +45,7 @@ mod transfer;
 mod writer;
 
 pub use crate::core::{Pool, Usage};
+pub use compose::CopyRange;
 pub use error::{Error, Result};
 pub use format::records::MAX_NAME;
 pub use fsck::{FsckReport, Problem, fsck, fsck_path};

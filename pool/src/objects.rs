@@ -1,10 +1,11 @@
 //! The life of objects: creating, finding, copying, deleting.
 
 use crate::Medium;
+use crate::compose::CopyRange;
 use crate::core::{Core, Pool, State};
 use crate::error::{Error, Result};
+use crate::format::PAGE;
 use crate::format::records::{self, Birth, Class, ObjectRecord, RawMap, state};
-use crate::format::{PAGE, SEGMENT_PAGES};
 use crate::map::{self, Editor, Map, Run};
 use crate::object::{ObjectRef, Opened, check_range};
 use object_id::object_id;
@@ -24,12 +25,17 @@ pub struct ObjectSpec<'a> {
     pub rights: Rights,
     /// The creator's word for what it is; the pool only keeps it.
     pub kind: u32,
-    /// Bytes from offset 0 on that get zeroed pages at once, in one piece where possible; 0: all pages come when touched.
+    /// Bytes from offset 0 on that get pages at once, in one piece where possible, so that no touch of them meets a full pool (but for a
+    /// write to a page that is shared); 0: all pages come when touched.
     pub size: u64,
     /// Objects that it lives at least as long as.
     pub ties: &'a [ObjectId],
     /// The object whose contents it starts with, shared until written.
     pub copy_of: Option<ObjectId>,
+    /// Ranges of objects that it starts with; they may not overlap, nor stand beside `copy_of`.
+    pub ranges: &'a [CopyRange],
+    /// Deleted from the start: only its ties keep it.
+    pub doomed: bool,
 }
 
 /// What the directory says of an object.
@@ -58,20 +64,30 @@ impl<M: Medium> Pool<M> {
     ///
     /// # Errors
     /// [`Error::Exists`], [`Error::NoSuchObject`] (a tie or the source), [`Error::Full`], [`Error::BadRange`],
-    /// [`Error::NotShared`].
+    /// [`Error::NotShared`], [`Error::NotDurable`].
     pub fn create_object(&self, spec: &ObjectSpec<'_>) -> Result<ObjectId> {
         check_range(0, spec.size)?;
         let nonce = spec.nonce.unwrap_or_else(|| self.0.fresh_nonce());
         let rights = spec.rights.bits();
         let id = object_id(&nonce, spec.key, spec.rights);
         let birth = Birth { id, nonce, key: spec.key, rights, kind: spec.kind };
-        match spec.copy_of {
-            Some(source) => self.0.create_copy(spec, birth, &self.open_object(source)?)?,
-            None if spec.size > 0 => self.0.create_filled(spec, birth)?,
+        let whole = spec.copy_of.map(|source| CopyRange {
+            source,
+            source_offset: 0,
+            target_offset: 0,
+            len: MAX_SIZE,
+        });
+        let is_composed = spec.size > 0 || !spec.ranges.is_empty();
+        match whole {
+            _ if is_composed => {
+                let ranges: Vec<CopyRange> = whole.into_iter().chain(spec.ranges.iter().copied()).collect();
+                self.create_composed(spec, birth, &ranges)?;
+            }
+            Some(whole) => self.0.create_copy(spec, birth, &self.open_object(whole.source)?)?,
             None => {
                 let mut state = self.0.state();
                 state.check_new(id, spec)?;
-                self.0.create_record(&mut state, birth, RawMap::default(), spec.ties)?;
+                self.0.create_record(&mut state, birth, RawMap::default(), spec)?;
             }
         }
         self.0.pmem.check()?;
@@ -207,12 +223,8 @@ impl<M: Medium> Pool<M> {
         len: u64,
     ) -> Result<()> {
         let align = self.0.granule;
-        for offset in [source_offset, target_offset] {
-            check_range(offset, len)?;
-            if !offset.is_multiple_of(align) || !len.is_multiple_of(align) {
-                return Err(Error::BadRange { offset, len, align });
-            }
-        }
+        self.0.check_granules(source_offset, len)?;
+        self.0.check_granules(target_offset, len)?;
         let same = Arc::ptr_eq(&source.opened, &target.opened);
         if same && source_offset.abs_diff(target_offset) < len {
             return Err(Error::BadRange { offset: target_offset, len, align });
@@ -238,7 +250,7 @@ impl<M: Medium> Pool<M> {
 
 impl State {
     /// Whether an object of this ID and spec may be created.
-    fn check_new(&self, id: ObjectId, spec: &ObjectSpec<'_>) -> Result<()> {
+    pub(crate) fn check_new(&self, id: ObjectId, spec: &ObjectSpec<'_>) -> Result<()> {
         if self.objects.contains_key(&id) || self.pending.contains(&id) {
             return Err(Error::Exists(id));
         }
@@ -266,7 +278,14 @@ impl<M: Medium> Core<M> {
     }
 
     /// Writes ties and record of a new object. The map's references are the record's from here on, unless this fails.
-    fn create_record(&self, state: &mut State, birth: Birth, map: RawMap, ties: &[ObjectId]) -> Result<()> {
+    fn create_record(
+        &self,
+        state: &mut State,
+        birth: Birth,
+        map: RawMap,
+        spec: &ObjectSpec<'_>,
+    ) -> Result<()> {
+        let ties = spec.ties;
         let at = state.meta.take_slot(&self.pmem, self.seal, &mut state.space, Class::Objects)?;
         let mut made = Vec::new();
         for (number, &holder) in ties.iter().enumerate() {
@@ -282,49 +301,13 @@ impl<M: Medium> Core<M> {
                 }
             }
         }
-        ObjectRecord { state: records::state::EXISTS, birth, map }.create(&self.pmem, self.seal, at);
+        let doomed = if spec.doomed { state::DOOMED } else { 0 };
+        ObjectRecord { state: state::EXISTS | doomed, birth, map }.create(&self.pmem, self.seal, at);
         state.objects.insert(birth.id, at);
+        if spec.doomed {
+            state.doomed.insert(birth.id);
+        }
         Ok(())
-    }
-
-    /// Creates an object with pages from the start on. They are zeroed without the state's lock, so the ID waits as pending.
-    fn create_filled(&self, spec: &ObjectSpec<'_>, birth: Birth) -> Result<()> {
-        let pages = (spec.size.div_ceil(PAGE)).next_multiple_of(self.unit());
-        let mut runs: Vec<Run> = Vec::new();
-        {
-            let mut state = self.state();
-            state.check_new(birth.id, spec)?;
-            let mut from = 0;
-            let mut near = None;
-            while from < pages {
-                let count = (pages - from).min(SEGMENT_PAGES);
-                match state.space.take(count, near) {
-                    Ok(taken) => {
-                        runs.push(Run { object_page: from, pages: count, pool_page: Some(taken.start) });
-                        near = Some(taken.end());
-                        from += count;
-                    }
-                    Err(_) => {
-                        release_runs(&mut state, &runs);
-                        return Err(Error::Full { bytes: spec.size });
-                    }
-                }
-            }
-            state.pending.insert(birth.id);
-        }
-        let zeroed = runs.iter().try_for_each(|run| {
-            let (at, len) = (run.pool_page.unwrap_or_default() * PAGE, run.pages * PAGE);
-            self.pmem.reserve(at, len)?;
-            self.pmem.zero_nt(at, len);
-            Ok(())
-        });
-        let mut state = self.state();
-        state.pending.remove(&birth.id);
-        let made = zeroed.and_then(|()| self.fill_record(&mut state, birth, &runs, spec.ties));
-        if made.is_err() {
-            release_runs(&mut state, &runs);
-        }
-        made
     }
 
     /// Makes the map of `runs` in a record that does not exist yet, then the record.
@@ -333,11 +316,11 @@ impl<M: Medium> Core<M> {
         state: &mut State,
         birth: Birth,
         runs: &[Run],
-        ties: &[ObjectId],
+        spec: &ObjectSpec<'_>,
     ) -> Result<()> {
         let State { space, meta, .. } = &mut *state;
         let map = Editor { reader: self.reader(), space, meta }.build(runs)?;
-        let made = self.create_record(state, birth, map.to_raw(), ties);
+        let made = self.create_record(state, birth, map.to_raw(), spec);
         if let (Err(_), Map::Tree(_)) = (&made, &map) {
             // Pages stay the caller's.
             let State { space, meta, .. } = &mut *state;
@@ -356,7 +339,7 @@ impl<M: Medium> Core<M> {
         state.check_new(birth.id, spec)?;
         let State { space, meta, .. } = &mut *state;
         map::share(&map, space, meta);
-        let made = self.create_record(&mut state, birth, map.to_raw(), spec.ties);
+        let made = self.create_record(&mut state, birth, map.to_raw(), spec);
         if made.is_err() {
             let State { space, meta, .. } = &mut *state;
             self.reader().release(&map, space, meta)?;
@@ -404,7 +387,7 @@ impl<M: Medium> Core<M> {
         }
     }
 
-    fn before_share(&self, opened: &Opened, offset: u64, len: u64) -> Result<()> {
+    pub(crate) fn before_share(&self, opened: &Opened, offset: u64, len: u64) -> Result<()> {
         let hook = self.hook.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(hook) = hook else { return Ok(()) };
         hook.before_share(opened.id, offset, len).map_err(|why| Error::NotShared(opened.id, why))
@@ -440,7 +423,7 @@ impl<M: Medium> Core<M> {
     }
 }
 
-fn release_runs(state: &mut State, runs: &[Run]) {
+pub(crate) fn release_runs(state: &mut State, runs: &[Run]) {
     for run in runs.iter().filter(|run| run.pool_page.is_some()) {
         state.space.release(run.pool_pages());
     }

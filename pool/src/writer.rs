@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::format::PAGE;
 use crate::format::records::Birth;
 use crate::map::Run;
+use crate::objects::ObjectSpec;
 use crate::space::Pages;
 use std::collections::BTreeMap;
 
@@ -67,7 +68,7 @@ impl<M: Medium> ObjectWriter<'_, M> {
         if state.objects.contains_key(&self.birth.id) {
             return Err(Error::Exists(self.birth.id));
         }
-        core.fill_record(&mut state, self.birth, &runs, &[])?;
+        core.fill_record(&mut state, self.birth, &runs, &ObjectSpec::default())?;
         self.granules.clear();
         drop(state);
         core.pmem.check()

@@ -3,7 +3,7 @@
 #![allow(clippy::cast_possible_truncation, clippy::unwrap_used, reason = "tests")]
 
 use pmem::sim::Sim;
-use pool::{Access, CreateOptions, Durability, Error, ObjectSpec, OpenOptions, Pool};
+use pool::{Access, CopyRange, CreateOptions, Durability, Error, ObjectSpec, OpenOptions, Pool};
 use twz_abi::object::{MAX_SIZE, META_OFFSET};
 use twz_abi::{ObjectId, Rights};
 
@@ -494,5 +494,141 @@ fn several_threads_at_once() {
         }
     });
     assert_eq!(pool.usage().objects, 1);
+    check(&pool);
+}
+
+/// An object whose page n, for the first `pages`, holds bytes `mark + n`.
+fn marked(pool: &Pool<&Sim>, pages: u64, mark: u8) -> ObjectId {
+    let id = pool.create_object(&ObjectSpec::default()).unwrap();
+    let object = pool.open_object(id).unwrap();
+    for page in 0..pages {
+        object.write(page * 4096, &[mark + page as u8; 4096]).unwrap();
+    }
+    id
+}
+
+const fn range(source: ObjectId, source_page: u64, target_page: u64, pages: u64) -> CopyRange {
+    CopyRange {
+        source,
+        source_offset: source_page * 4096,
+        target_offset: target_page * 4096,
+        len: pages * 4096,
+    }
+}
+
+#[test]
+fn an_object_begins_with_ranges_of_others_and_room_of_its_own() {
+    let sim = sim();
+    let pool = make(&sim);
+    let (first, second) = (marked(&pool, 8, 10), marked(&pool, 8, 50));
+    let before = pool.usage().used;
+    // Not ascending, with a hole of the source at its end, the same source twice.
+    let ranges = [range(second, 2, 700, 2), range(first, 1, 4, 3), range(first, 7, 9, 2)];
+    let spec = ObjectSpec { ranges: &ranges, size: 8 * 4096 + 1, ..ObjectSpec::default() };
+    let id = pool.create_object(&spec).unwrap();
+    let byte = |id, page: u64| read(&pool, id, page * 4096, 1)[0];
+    let wanted = [(0, 0), (3, 0), (4, 11), (5, 12), (6, 13), (7, 0), (8, 0), (9, 17), (10, 0)];
+    for (page, value) in wanted.into_iter().chain([(699, 0), (700, 52), (701, 53), (702, 0)]) {
+        assert_eq!(byte(id, page), value, "page {page}");
+    }
+    let object = pool.open_object(id).unwrap();
+    let present: Vec<u64> = (0..720).filter(|page| object.lookup(page * 4096).unwrap().is_some()).collect();
+    assert_eq!(present, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 700, 701], "pages of the size, and of the ranges");
+    // Pages 0 to 3, 7 and 8 are its own, the six of the ranges are shared; more than five extents need nodes.
+    let grown = (pool.usage().used - before) / 4096;
+    assert!((6..=9).contains(&grown), "{grown} pages were taken");
+    // Either side writes by itself.
+    object.write(5 * 4096, &[99; 4096]).unwrap();
+    pool.open_object(first).unwrap().write(3 * 4096, &[98; 4096]).unwrap();
+    assert_eq!((byte(id, 5), byte(first, 2)), (99, 12));
+    assert_eq!((byte(id, 6), byte(first, 3)), (13, 98));
+    drop(object);
+    check(&pool);
+    pool.delete_object(id).unwrap();
+    check(&pool);
+}
+
+#[test]
+fn bad_parts_make_no_object() {
+    let sim = sim();
+    let pool = make(&sim);
+    let (id, gone) = (marked(&pool, 4, 10), ObjectId { lo: 1, hi: 2 });
+    let (before, print) = (pool.object_ids().len(), pool.fingerprint());
+    let mut odd = range(id, 0, 0, 1);
+    odd.len = 100;
+    let refused: [&[CopyRange]; 6] = [
+        &[range(id, 0, 0, 2), range(id, 2, 1, 1)],
+        &[odd],
+        &[range(id, 0, 262_144, 1)],
+        &[range(id, 262_143, 0, 2)],
+        &[range(id, u64::MAX / 4096, 0, 1)],
+        &[range(id, 0, 0, 1), range(gone, 0, 1, 1)],
+    ];
+    for ranges in refused {
+        let made = pool.create_object(&ObjectSpec { ranges, ..ObjectSpec::default() });
+        assert!(matches!(made, Err(Error::BadRange { .. } | Error::NoSuchObject(_))), "{ranges:?}: {made:?}");
+    }
+    let with_whole = ObjectSpec { copy_of: Some(id), ranges: &[range(id, 0, 0, 1)], ..ObjectSpec::default() };
+    assert!(matches!(pool.create_object(&with_whole), Err(Error::BadRange { .. })));
+    let too_large = ObjectSpec { size: MAX_SIZE + 1, ..ObjectSpec::default() };
+    assert!(matches!(pool.create_object(&too_large), Err(Error::BadRange { .. })));
+    // More than the pool has, behind ranges that it has.
+    let ranges = [range(id, 0, 0, 4)];
+    let too_much = ObjectSpec { size: 60 * MIB, ranges: &ranges, ..ObjectSpec::default() };
+    while let Ok(filler) = pool.create_object(&ObjectSpec { size: 8 * MIB, ..ObjectSpec::default() }) {
+        assert!(!filler.is_null());
+    }
+    let (full, used) = (pool.fingerprint(), pool.usage().used);
+    assert!(matches!(pool.create_object(&too_much), Err(Error::Full { .. })));
+    assert_eq!((pool.fingerprint(), pool.usage().used), (full.clone(), used));
+    assert_ne!(print, full);
+    assert!(pool.object_ids().len() > before);
+    check(&pool);
+}
+
+#[test]
+fn reserved_pages_are_there_when_the_pool_is_full() {
+    let sim = sim();
+    let pool = make(&sim);
+    let id = marked(&pool, 3, 10);
+    let object = pool.open_object(id).unwrap();
+    // Around what is there, over a chunk's edge, and in pieces if no whole chunk is left.
+    pool.reserve_range(&object, 4096, 3 * MIB).unwrap();
+    pool.reserve_range(&object, 4096, 3 * MIB).unwrap();
+    let other = pool.open_object(marked(&pool, 1, 1)).unwrap();
+    let mut taken = 0;
+    while pool.reserve_range(&other, (1 + taken) * 4096, 4096).is_ok() {
+        taken += 1;
+    }
+    let (full, used) = (pool.fingerprint(), pool.usage().used);
+    let refused = pool.reserve_range(&other, 512 * MIB, 5 * 4096);
+    assert!(matches!(refused, Err(Error::Full { .. })), "{refused:?}");
+    assert_eq!((pool.fingerprint(), pool.usage().used), (full, used), "a refused reservation left something");
+    for page in 1..=768 {
+        object.touch(page * 4096, 8, Access::Write).unwrap();
+    }
+    assert_eq!(read(&pool, id, 2 * 4096, 1), [12], "what was there before");
+    assert_eq!(read(&pool, id, 3 * 4096, 2), [0, 0]);
+    assert!(matches!(object.touch(900 * 4096, 8, Access::Write), Err(Error::Full { .. })));
+    for (offset, len) in [(1, 4096), (4096, 1), (MAX_SIZE, 4096), (u64::MAX - 4095, 4096)] {
+        let result = pool.reserve_range(&object, offset, len);
+        assert!(matches!(result, Err(Error::BadRange { .. })), "{offset:#x} {len}: {result:?}");
+    }
+    drop((object, other));
+    check(&pool);
+}
+
+#[test]
+fn a_doomed_object_lives_by_its_tie_alone() {
+    let sim = sim();
+    let pool = make(&sim);
+    let holder = marked(&pool, 1, 1);
+    let spec = ObjectSpec { ties: &[holder], doomed: true, ..ObjectSpec::default() };
+    let id = pool.create_object(&spec).unwrap();
+    assert!(pool.contains(id) && pool.stat_object(id).unwrap().doomed);
+    check(&pool);
+    assert!(Pool::load(&sim).unwrap().contains(id), "the tie keeps it over an open");
+    pool.delete_object(holder).unwrap();
+    assert!(!pool.contains(id));
     check(&pool);
 }

@@ -3,7 +3,7 @@
 use crate::model::{Looks, Probes, Snapshot};
 use pmem::Pmem;
 use pmem::sim::{Event, Sim, Site};
-use pool::{Access, ObjectRef, ObjectSpec, Pool};
+use pool::{Access, CopyRange, ObjectRef, ObjectSpec, Pool};
 use twz_abi::ObjectId;
 use twz_abi::object::META_OFFSET;
 
@@ -114,6 +114,38 @@ fn reuse(pool: &Pool<&Sim>, number: u64) -> String {
     format!("copy {source}: {:?}", pool.create_object(&spec))
 }
 
+/// Gives an object pages in a range where it has some, perhaps, and others not.
+fn reserve(pool: &Pool<&Sim>, random: &mut Random, id: ObjectId) -> String {
+    let (from, pages) = (PAGE * random.below(10), 1 + random.below(5));
+    let result = pool.open_object(id).and_then(|object| pool.reserve_range(&object, from, pages * PAGE));
+    format!("reserve {pages} pages at {from:#x} of {id}: {result:?}")
+}
+
+/// Creates an object from ranges of two others and pages of its own, perhaps one that only its tie keeps.
+fn compose(pool: &Pool<&Sim>, random: &mut Random, number: u64, sources: [ObjectId; 2]) -> String {
+    let mut nonce = [3; 16];
+    nonce[..8].copy_from_slice(&number.to_le_bytes());
+    let range = |source, source_offset, target_offset| {
+        let len = 2 * PAGE;
+        CopyRange { source, source_offset, target_offset, len }
+    };
+    // Where the probes look, in part one behind the other, and far away.
+    let ranges = [
+        range(sources[0], 8 * PAGE, 8 * PAGE),
+        range(sources[1], PAGE * random.below(9), 600 * PAGE),
+        range(sources[0], 600 * PAGE, 0),
+    ];
+    let spec = ObjectSpec {
+        nonce: Some(nonce),
+        size: PAGE * 5 * random.below(3),
+        ranges: &ranges[..random.below(4) as usize],
+        ties: &sources[..1],
+        doomed: random.below(3) == 0,
+        ..ObjectSpec::default()
+    };
+    format!("compose {spec:?}: {:?}", pool.create_object(&spec))
+}
+
 /// One random operation; refused ones (no such object, ...) are operations too: they change nothing.
 fn operate<'a>(
     pool: &Pool<&'a Sim>,
@@ -129,7 +161,7 @@ fn operate<'a>(
     ids.retain(|id| pool.contains(*id));
     ids.sort_unstable();
     let pick = |random: &mut Random| ids.get(random.below(ids.len().max(1) as u64) as usize).copied();
-    let kind = if ids.len() > 5 { 7 + random.below(2) } else { random.below(17) };
+    let kind = if ids.len() > 5 { 7 + random.below(2) } else { random.below(20) };
     let (first, second) = (pick(random), pick(random));
     let (Some(first), Some(second), 2..) = (first, second, kind) else {
         *next += 1;
@@ -186,6 +218,11 @@ fn operate<'a>(
             format!("name {first}: {:?}", pool.name_set(name, first))
         }
         15 => format!("unname: {:?}", pool.name_remove(NAMES[random.below(3) as usize])),
+        16 => reserve(pool, random, first),
+        17 | 18 => {
+            *next += 1;
+            compose(pool, random, *next, [first, second])
+        }
         _ => format!("root: {:?}", pool.root_set("root", random.below(u64::MAX).into())),
     }
 }
