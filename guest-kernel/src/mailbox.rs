@@ -162,6 +162,11 @@ impl Mailbox {
         self.call(Op::Clock, &[]).map(|rets| (rets[0], rets[1]))
     }
 
+    /// Puts the `ExitCounters` into the data area.
+    pub(crate) fn exits(mut self) -> crate::Result {
+        self.call(Op::Exits, &[]).map(drop)
+    }
+
     /// Puts `length` random bytes into the data area.
     pub(crate) fn random(mut self, length: usize) -> crate::Result {
         self.call(Op::Random, &[length as u64]).map(drop)
@@ -281,9 +286,10 @@ impl Mailbox {
         self.tell(Op::Unbind, &[binding]);
     }
 
-    /// Creates the object that the `CreateSpec` in the data area describes.
-    pub(crate) fn create(mut self, context: ObjectId) -> crate::Result<ObjectId> {
-        self.call(Op::Create, &[context.lo, context.hi]).map(|rets| ObjectId { lo: rets[0], hi: rets[1] })
+    /// Creates the object that the `CreateSpec` in the data area describes, with the `CopyRange`s behind it.
+    pub(crate) fn create(mut self, context: ObjectId, ranges: u64) -> crate::Result<ObjectId> {
+        self.call(Op::Create, &[context.lo, context.hi, ranges])
+            .map(|rets| ObjectId { lo: rets[0], hi: rets[1] })
     }
 
     pub(crate) fn delete(mut self, context: ObjectId, object: ObjectId) -> crate::Result {
@@ -300,14 +306,13 @@ impl Mailbox {
         self.call(Op::Tie, &arguments).map(drop)
     }
 
-    pub(crate) fn trim(
+    pub(crate) fn resize(
         mut self,
         context: ObjectId,
         object: ObjectId,
-        offset: u64,
-        bytes: u64,
+        [offset, bytes, how]: [u64; 3],
     ) -> crate::Result {
-        self.call(Op::Trim, &[context.lo, context.hi, object.lo, object.hi, offset, bytes]).map(drop)
+        self.call(Op::Resize, &[context.lo, context.hi, object.lo, object.hi, offset, bytes, how]).map(drop)
     }
 
     /// What the monitor knows of an object, and what a context may do with it.

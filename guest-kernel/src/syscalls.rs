@@ -6,10 +6,13 @@ use crate::mailbox::Mailbox;
 use crate::sync::Synced;
 use crate::thread::End;
 use twz_abi::call::{In, InSlice, Out, OutSlice, Returned};
+use twz_abi::counters::AllCounters;
 use twz_abi::hypercall::DATA_SIZE;
 use twz_abi::resume::ResumeNote;
 use twz_abi::sec::{RawCap, RawRevocation};
-use twz_abi::syscall::{FIRST, NAME_MAX, RANDOM_MAX, Request, TracedKind};
+use twz_abi::syscall::{
+    CREATE_RANGES_MAX, CopyRange, CreateSpec, FIRST, NAME_MAX, RANDOM_MAX, Request, TracedKind,
+};
 use twz_abi::thread::{PRIORITY_MAX, ThreadSpec};
 use twz_abi::view::{self, RANGES_MAX, SlotRange};
 use twz_abi::{ErrorCode, ObjectId, PAGE_BYTES, PAGE_SIZE, Rights};
@@ -18,13 +21,10 @@ use zerocopy::{FromBytes, FromZeros, IntoBytes};
 /// How often a copy is tried again after its fault was settled: another hart may take the memory away in between.
 const COPY_ATTEMPTS: u32 = 8;
 
-/// What a finished call returns in RDX and R8.
-type Values = (u64, u64);
-
 /// How a call went.
 enum Outcome {
-    /// Return this and let the thread go on.
-    Done(crate::Result<Values>),
+    /// Return this, in RDX and R8, and let the thread go on.
+    Done(crate::Result<(u64, u64)>),
     /// Let others run first.
     Yield,
     /// The registers are what they are to be; let the thread go on.
@@ -151,10 +151,7 @@ impl Kernel {
             }
             Request::Counters { buffer } => self.copy_counters(caller, buffer).into(),
             Request::ConsoleMode { mode } => mailbox.console_mode(mode).into(),
-            Request::ObjectCreate { spec } => {
-                self.page_changes += 1;
-                self.pass_on(caller, spec).and_then(|()| mailbox.create(context)).into()
-            }
+            Request::ObjectCreate { spec, ranges } => self.object_create(caller, spec, ranges).into(),
             Request::ObjectDelete { object } => mailbox.delete(context, object).into(),
             Request::ObjectStat { object, stat: to } => {
                 let stat = mailbox.stat(context, object);
@@ -166,9 +163,9 @@ impl Kernel {
                 self.pass_on(caller, spec).and_then(|()| mailbox.copy(context)).into()
             }
             Request::ObjectTie { object, keeper } => mailbox.tie(context, object, keeper).into(),
-            Request::ObjectTrim { object, first, bytes } => {
+            Request::ObjectResize { object, first, bytes, resize } => {
                 self.page_changes += 1;
-                mailbox.trim(context, object, first, bytes).into()
+                mailbox.resize(context, object, [first, bytes, resize as u64]).into()
             }
             Request::ViewSet { view, entry, stack, argument } => {
                 Outcome::of_jump(self.view_set(caller, view, [entry, stack, argument]))
@@ -263,20 +260,31 @@ impl Kernel {
         revocation: In<RawRevocation>,
         capability: Option<In<RawCap>>,
     ) -> crate::Result {
-        const REVOCATION: usize = size_of::<RawRevocation>();
-        let mut to = caller.mailbox;
-        let data = to.data(REVOCATION + size_of::<RawCap>());
-        self.copy_in(caller.mailbox, caller.space, revocation.address, &mut data[..REVOCATION])?;
-        if let Some(capability) = capability {
-            self.copy_in(caller.mailbox, caller.space, capability.address, &mut data[REVOCATION..])?;
-        }
+        let ends = capability.map_or((0, 0), |capability| (capability.address, size_of::<RawCap>()));
+        self.pass_both(caller, revocation, ends)?;
         caller.mailbox.revoke(caller.context, capability.is_some())
+    }
+
+    fn object_create(
+        &mut self,
+        caller: Caller,
+        spec: In<CreateSpec>,
+        ranges: InSlice<CopyRange>,
+    ) -> crate::Result<ObjectId> {
+        self.page_changes += 1;
+        let count = ranges.count_in(0..=CREATE_RANGES_MAX)?;
+        self.pass_both(caller, spec, (ranges.address, count * size_of::<CopyRange>()))?;
+        caller.mailbox.create(caller.context, count as u64)
     }
 
     fn copy_counters(&mut self, caller: Caller, buffer: OutSlice<u8>) -> crate::Result<u64> {
         let copy = *self.counters();
-        let length = buffer.count_up_to(size_of_val(&copy));
-        self.copy_out(caller.mailbox, caller.space, buffer.address, &copy.as_bytes()[..length])?;
+        let (own, length) = (size_of_val(&copy), buffer.count_up_to(size_of::<AllCounters>()));
+        self.copy_out(caller.mailbox, caller.space, buffer.address, &copy.as_bytes()[..length.min(own)])?;
+        if length > own {
+            caller.mailbox.exits()?;
+            self.copy_from_data(caller, buffer.address + own as u64, length - own)?;
+        }
         Ok(length as u64)
     }
 
@@ -379,6 +387,14 @@ impl Kernel {
     /// Copies a structure from the caller's memory into the mailbox's data area.
     fn pass_on<T>(&mut self, caller: Caller, from: In<T>) -> crate::Result {
         self.copy_to_data(caller, from.address, size_of::<T>())
+    }
+
+    /// Copies a structure and the bytes (address, length) that belong to it into the mailbox's data area, one behind the other.
+    fn pass_both<T>(&mut self, caller: Caller, from: In<T>, (behind, length): (u64, usize)) -> crate::Result {
+        self.pass_on(caller, from)?;
+        let mut to = caller.mailbox;
+        let data = &mut to.data(size_of::<T>() + length)[size_of::<T>()..];
+        self.copy_in(caller.mailbox, caller.space, behind, data)
     }
 
     /// Copies from the caller's memory into the mailbox's data area.

@@ -71,7 +71,12 @@ impl<T: Invariant> ObjectBuilder<T> {
     #[must_use]
     pub const fn new() -> Self {
         Self {
-            spec: CreateSpec { default_rights: Rights::empty(), key: ObjectId::NULL, volatile: false },
+            spec: CreateSpec {
+                default_rights: Rights::empty(),
+                key: ObjectId::NULL,
+                volatile: false,
+                bytes: 0,
+            },
             data_bytes: END,
             log_bytes: LOG_BYTES,
             log_most: 0,
@@ -99,6 +104,14 @@ impl<T: Invariant> ObjectBuilder<T> {
     #[must_use]
     pub const fn volatile(mut self) -> Self {
         self.spec.volatile = true;
+        self
+    }
+
+    /// Room in the pool for the object's first `bytes` at once: it is there, or [`ObjectBuilder::build`] fails, and no store to them meets a full
+    /// pool. For at most 1 GiB.
+    #[must_use]
+    pub const fn reserve(mut self, bytes: u64) -> Self {
+        self.spec.bytes = bytes;
         self
     }
 
@@ -425,7 +438,7 @@ impl<T: Invariant> Object<T> {
     /// [`Error::OutOfSpace`]; [`Error::Chained`]; [`Error::Busy`] from inside a transaction of the object, and, by a handle that may only
     /// read, while one runs.
     pub fn copy(&self, default_rights: Rights) -> Result<Self> {
-        let spec = CreateSpec { default_rights, key: ObjectId::NULL, volatile: false };
+        let spec = CreateSpec { default_rights, key: ObjectId::NULL, volatile: false, bytes: 0 };
         let take = || {
             if !self.overflow()?.is_null() {
                 return Err(Error::Chained(self.id)); // both would use the same one

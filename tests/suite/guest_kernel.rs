@@ -1,13 +1,14 @@
 //! The kernel's promises: `selftest` and `hostile` under every second stage, and what `twzvmm stats` and `trace` say meanwhile.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use tests::{Job, Machine, Output, Place, binary, start};
+use tests::{Job, Machine, Output, Place, binary, start, start_typing};
 
 const SMALL: Place = Place::Testbed { align: "4K" };
 /// On a busy host where ring 0 is interpreted.
-const LIMIT: Duration = Duration::from_secs(240);
+const LIMIT: Duration = Duration::from_secs(600);
 /// Of a job in the testbed, which has ten times that.
 const TESTBED_SHARE: Duration = Duration::from_secs(60);
 
@@ -19,6 +20,7 @@ tests_on!(
     promises_hold_on_four_harts,
     an_attack_harms_nobody,
     a_machine_tells_about_itself,
+    programs_and_stats_count_the_same_exits,
 );
 tests_on!(
     testbed,
@@ -49,6 +51,8 @@ fn promises_hold(place: Place, harts: &str) {
     let output = machine.run_all(&[twzvmm(&machine.pool(), harts, &["selftest"], LIMIT)]).remove(0);
     expect_passed(&output, harts);
     expect_exact_stress(&output);
+    // A new pool has whole chunks.
+    assert!(output.stdout.contains("\nok view-large-pages "), "{}", output.stdout);
     // No host whose CPU has these registers may leave them out.
     let host = std::fs::read_to_string("/proc/cpuinfo").unwrap();
     if host.split_whitespace().any(|flag| flag == "avx") {
@@ -166,4 +170,38 @@ fn a_machine_tells_about_itself(place: Place) {
     running.signal(rustix::process::Signal::TERM);
     running.wait(Duration::from_secs(30));
     assert!(!control.exists(), "the socket is left behind");
+}
+
+/// What the program `exits` has printed, line by line.
+fn printed_exits(text: &str) -> Vec<BTreeMap<String, u64>> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("exits "));
+    lines.map(|line| serde_json::from_str(line).expect("an object of numbers")).collect()
+}
+
+fn programs_and_stats_count_the_same_exits(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let place = tempfile::tempdir().unwrap();
+    let control = place.path().join("control");
+    let mut command = Command::new(binary("twzvmm"));
+    command.args(["--pmem", &machine.pool(), "--create", "64M", "--harts", "2", "--control"]).arg(&control);
+    command.args(["--", "exits"]);
+    let mut running = start_typing(command);
+    running.wait_for("}\n");
+    let stats = asked("stats", &control, true);
+    stats.expect_status(0);
+    running.type_in("again\n");
+    running.end_input();
+    let output = running.wait(LIMIT);
+    output.expect_status(0);
+    let stats: serde_json::Value = serde_json::from_str(&stats.stdout).expect("JSON");
+    let printed = printed_exits(&output.stdout);
+    let [before, after, ..] = &printed[..] else { panic!("{}", output.stdout) };
+    assert!(before["hypercall"] > 10 && before["hypercall"] < after["hypercall"], "{printed:?}");
+    let between = stats["vmm"]["exits"].as_object().expect("exits by reason");
+    assert_eq!(between.keys().collect::<Vec<_>>(), before.keys().collect::<Vec<_>>());
+    for (reason, count) in between {
+        let count = count.as_u64().expect("a number");
+        // Counts only grow, and these were read one behind the other.
+        assert!((before[reason]..=after[reason]).contains(&count), "{reason}: {count}, {printed:?}");
+    }
 }

@@ -11,7 +11,7 @@
 use crate::error::ErrorCode;
 use crate::id::ObjectId;
 use crate::rights::Rights;
-use crate::syscall::{ConsoleMode, Syscall, TracedKind};
+use crate::syscall::{ConsoleMode, Resize, Syscall, TracedKind};
 use crate::thread::ThreadProperty;
 use core::marker::PhantomData;
 
@@ -148,6 +148,7 @@ word!(u64, given => given, word => Ok(word));
 word!(u8, given => u64::from(given), word => Ok(word.to_le_bytes()[0]));
 word!(ConsoleMode, given => given as u64, word => Self::try_from(word).map_err(|_| ErrorCode::BadArgument));
 word!(ThreadProperty, given => given as u64, word => Self::try_from(word).map_err(|_| ErrorCode::BadArgument));
+word!(Resize, given => given as u64, word => Self::try_from(word).map_err(|_| ErrorCode::BadArgument));
 word!(TracedKind, given => given as u64, word => Self::try_from(word).map_err(|_| ErrorCode::BadArgument));
 
 impl Argument for ObjectId {

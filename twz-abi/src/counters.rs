@@ -1,25 +1,61 @@
-//! Counters of the guest kernel, in a page that `twzvmm` reads while the machine runs and that programs get copies of.
+//! Counters of the guest kernel, in a page that `twzvmm` reads while the machine runs and that programs get copies of; and those of `twzvmm`
+//! that programs get beside them.
 
 use crate::fault::FaultCause;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 macro_rules! counters {
-    ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// Counts since the machine started; they only grow. Words are stored atomically, the set is not a snapshot.
+    ($(#[$meta:meta])* pub struct $counters:ident { $($(#[$doc:meta])* $name:ident,)* }) => {
+        $(#[$meta])*
         #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
         #[repr(C)]
-        pub struct Counters { $($(#[$doc])* pub $name: u64,)* }
+        pub struct $counters { $($(#[$doc])* pub $name: u64,)* }
 
-        impl Counters {
+        impl $counters {
             /// The names, in the order of the fields.
             pub const NAMES: &'static [&'static str] = &[$(stringify!($name),)*];
         }
 
-        const _: () = assert!(size_of::<Counters>() == Counters::NAMES.len() * 8);
+        const _: () = assert!(size_of::<$counters>() == $counters::NAMES.len() * 8);
     };
 }
 
 counters! {
+    /// How often harts left the guest for `twzvmm` since the machine started, by reason, all harts together.
+    pub struct ExitCounters {
+        /// Hypercalls.
+        hypercall,
+        /// Nothing to run.
+        halt,
+        /// A signal: timer, kick or stop.
+        interrupted,
+        /// The guest could take the interrupt that waited.
+        interrupt_window,
+        /// The second stage refused an access, seen as emulated MMIO.
+        refused_mmio,
+        /// The second stage refused an access, seen as `EFAULT`.
+        refused_fault,
+        /// A watched instruction of the kernel was reached for the first time (`--coverage`).
+        watched,
+        /// What ends the machine.
+        other,
+    }
+}
+
+/// What [`Syscall::Counters`](crate::syscall::Syscall::Counters) copies, as much of it as there is room for.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct AllCounters {
+    /// The kernel's.
+    pub kernel: Counters,
+    /// Those of `twzvmm`; asking for them is an exit.
+    pub exits: ExitCounters,
+}
+crate::assert_layout!(AllCounters, size = size_of::<Counters>() + size_of::<ExitCounters>(), kernel = 0);
+
+counters! {
+    /// Counts since the machine started; they only grow. Words are stored atomically, the set is not a snapshot.
+    pub struct Counters {
     /// System calls.
     syscalls,
     /// Page faults of programs.
@@ -106,6 +142,7 @@ counters! {
     faults_bad_syscall,
     /// On-demand slots.
     faults_on_demand,
+    }
 }
 
 impl Counters {

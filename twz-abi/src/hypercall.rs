@@ -177,7 +177,7 @@ numbered! {
         Touch = 17,
         /// Drop a binding. a0: binding.
         Unbind = 18,
-        /// Create an object. a0, a1: context; data: [`crate::syscall::CreateSpec`]. r0, r1: its ID.
+        /// Create an object. a0, a1: context; data: [`crate::syscall::CreateSpec`], then a2 [`crate::syscall::CopyRange`]s. r0, r1: its ID.
         Create = 19,
         /// Delete. a0, a1: context; a2, a3: object.
         Delete = 20,
@@ -193,8 +193,8 @@ numbered! {
         NameSet = 25,
         /// Take a name away. a0, a1: context; data: the name, a2 bytes.
         NameRemove = 26,
-        /// Give back pages. a0, a1: context; a2, a3: object; a4: first byte; a5: bytes.
-        Trim = 27,
+        /// Give back pages or have them. a0, a1: context; a2, a3: object; a4: first byte; a5: bytes; a6: a [`crate::syscall::Resize`].
+        Resize = 27,
         /// The first name behind another. a0, a1: context; data: that other, a2 bytes (0: the first of all). r0: bytes of the name, which
         /// then stands in data.
         NameNext = 28,
@@ -218,6 +218,8 @@ numbered! {
         KeyCreate = 37,
         /// Take every chunk of a context's window back, because it is full; the kernel has forgotten their addresses. a0: its number.
         Hide = 38,
+        /// How often harts left the guest. data: a [`crate::counters::ExitCounters`].
+        Exits = 39,
         /// Make a thread resumable. a0, a1: its context; a2, a3: its view; a4: its number in the list, 0 for none yet. data: a
         /// [`crate::resume::ResumeSpec`]. r0: its number from now on.
         ResumeSet = 48,

@@ -120,13 +120,14 @@ calls! {
     Random = 0x1013: random(buffer: OutSlice<u8>);
     /// End the machine with an exit status, 0–255.
     Shutdown = 0x1014: shutdown(status: u8);
-    /// Copy the machine's [`Counters`](crate::counters::Counters), as many bytes of them as there is room for. v0: bytes copied.
+    /// Copy the machine's [`AllCounters`](crate::counters::AllCounters), as many bytes of them as there is room for. v0: bytes copied.
     Counters = 0x1015: counters(buffer: OutSlice<u8>) -> u64;
     /// How typed input is to come. v0: 1 if people type at a terminal (else there is no mode to change), 0 if not; v1: columns of the
     /// terminal, 0 if unknown.
     ConsoleMode = 0x1016: console_mode(mode: ConsoleMode) -> (u64, u64);
-    /// Create an object.
-    ObjectCreate = 0x1020: object_create(spec: In<CreateSpec>) -> ObjectId;
+    /// Create an object, which begins with at most [`CREATE_RANGES_MAX`] ranges of others. Needs [`Rights::READ`] to what it copies. All of it
+    /// is there or, after an error or a power failure, no object.
+    ObjectCreate = 0x1020: object_create(spec: In<CreateSpec>, ranges: InSlice<CopyRange>) -> ObjectId;
     /// Delete an object, once its last use has ended. Needs [`Rights::DELETE`].
     ObjectDelete = 0x1021: object_delete(object: ObjectId);
     /// Tell what the monitor knows of an object. Needs any right to it.
@@ -135,9 +136,9 @@ calls! {
     ObjectCopy = 0x1023: object_copy(spec: In<CopySpec>);
     /// Make an object live as long as another. Needs [`Rights::WRITE`] to the latter.
     ObjectTie = 0x1024: object_tie(object: ObjectId, keeper: ObjectId);
-    /// Give back the pages of a range of an object, which then reads as zeros: the first byte and how many, both multiples of the pool's
-    /// granule. Needs [`Rights::WRITE`].
-    ObjectTrim = 0x1025: object_trim(object: ObjectId, first: u64, bytes: u64);
+    /// Give back the pages of a range of an object, which then reads as zeros, or have pages for all of it: the first byte and how many, both
+    /// multiples of the pool's granule. Needs [`Rights::WRITE`].
+    ObjectResize = 0x1025: object_resize(object: ObjectId, first: u64, bytes: u64, resize: Resize);
     /// Go on in another view, at an instruction, with a stack pointer and a word in RDI.
     ViewSet = 0x1028: view_set(view: ObjectId, entry: u64, stack: u64, argument: u64);
     /// Drop what is mapped by changed or deleted entries of this view, on every hart, in at most
@@ -208,6 +209,17 @@ numbered! {
     }
 }
 
+numbered! {
+    /// What becomes of a range of an object.
+    pub enum Resize: u64 {
+        /// Its pages go back to the pool.
+        Trim = 0,
+        /// It gets zeroed pages wherever it has none, all or none of them, so that touching them meets no full pool. Pages that are shared
+        /// with another object stay so: writing to one takes a page then.
+        Reserve = 1,
+    }
+}
+
 /// Calls of the test kernel that was taken over (feature `hostile` of `guest-kernel`); every other kernel refuses them.
 pub mod hostile {
     /// Load through a table entry of the kernel's. a0: guest-physical address, a multiple of 8. v0: the word.
@@ -232,7 +244,7 @@ pub const NAME_MAX: usize = 255;
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct CreateSpec {
-    /// Object to start as a copy-on-write copy of; null for an empty one.
+    /// Object to start as a copy-on-write copy of, with no ranges beside; null for none.
     pub source: ObjectId,
     /// Key object that may grant rights to it; null for none.
     pub key: ObjectId,
@@ -240,8 +252,8 @@ pub struct CreateSpec {
     pub default_rights: u32,
     /// [`create_flags`].
     pub flags: u32,
-    /// Reserved, zero.
-    pub reserved: u64,
+    /// Bytes from its start on that get pages at once, as by [`Resize::Reserve`]; rounded up to whole granules of the pool, 0 for none.
+    pub bytes: u64,
 }
 crate::assert_layout!(
     CreateSpec,
@@ -250,8 +262,26 @@ crate::assert_layout!(
     key = 16,
     default_rights = 32,
     flags = 36,
-    reserved = 40
+    bytes = 40
 );
+
+/// Most ranges that an object begins with.
+pub const CREATE_RANGES_MAX: usize = 16;
+
+/// A range of an object that a new one begins with as a copy-on-write copy. Ranges of one object do not overlap in it.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct CopyRange {
+    /// Copied from.
+    pub source: ObjectId,
+    /// First byte in the source, a multiple of the pool's granule.
+    pub source_offset: u64,
+    /// First byte in the new object, likewise.
+    pub target_offset: u64,
+    /// Bytes, likewise.
+    pub bytes: u64,
+}
+crate::assert_layout!(CopyRange, size = 40, source = 0, source_offset = 16, target_offset = 24, bytes = 32);
 
 /// Bits of [`CreateSpec::flags`].
 pub mod create_flags {

@@ -6,11 +6,13 @@
 use core::arch::asm;
 use pmem::trace::Traced;
 use twz_abi::call::{Call, Returned};
-use twz_abi::counters::Counters;
+use twz_abi::counters::{AllCounters, Counters};
 use twz_abi::fault::FaultFrame;
 use twz_abi::resume::ResumeSpec;
 use twz_abi::sync::SyncOp;
-use twz_abi::syscall::{ConsoleMode, CopySpec, CreateSpec, NAME_MAX, ObjectStat, Syscall, TracedKind, calls};
+use twz_abi::syscall::{
+    ConsoleMode, CopyRange, CopySpec, CreateSpec, NAME_MAX, ObjectStat, Resize, Syscall, TracedKind, calls,
+};
 use twz_abi::thread::{ThreadProperty, ThreadSpec};
 use twz_abi::view::SlotRange;
 use twz_abi::{ErrorCode, ObjectId};
@@ -178,6 +180,16 @@ pub fn counters() -> Result<Counters, ErrorCode> {
     Ok(counters)
 }
 
+/// The kernel's counters, and how often harts left the guest.
+///
+/// # Errors
+/// None today.
+pub fn all_counters() -> Result<AllCounters, ErrorCode> {
+    let mut counters = AllCounters::new_zeroed();
+    make(calls::counters(counters.as_mut_bytes()))?;
+    Ok(counters)
+}
+
 /// Prints; returns how many bytes were taken.
 ///
 /// # Errors
@@ -234,7 +246,15 @@ pub fn console_mode(mode: ConsoleMode) -> Result<Option<u64>, ErrorCode> {
 /// # Errors
 /// [`ErrorCode::PoolFull`], [`ErrorCode::NoObject`] for the source, [`ErrorCode::NotPermitted`], [`ErrorCode::BadArgument`].
 pub fn object_create(spec: &CreateSpec) -> Result<ObjectId, ErrorCode> {
-    make(calls::object_create(spec))
+    object_create_from(spec, &[])
+}
+
+/// Creates an object that begins with ranges of others.
+///
+/// # Errors
+/// As [`object_create`], and [`ErrorCode::BadOffset`] for ranges that are no whole granules, lie outside of an object or overlap in the new one.
+pub fn object_create_from(spec: &CreateSpec, ranges: &[CopyRange]) -> Result<ObjectId, ErrorCode> {
+    make(calls::object_create(spec, ranges))
 }
 
 /// Deletes an object, once its last use has ended.
@@ -284,7 +304,15 @@ pub fn object_tie(object: ObjectId, keeper: ObjectId) -> Result<(), ErrorCode> {
 /// # Safety
 /// The object's memory changes under everybody who has it mapped.
 pub unsafe fn object_trim(object: ObjectId, first: u64, bytes: u64) -> Result<(), ErrorCode> {
-    make(calls::object_trim(object, first, bytes))
+    make(calls::object_resize(object, first, bytes, Resize::Trim))
+}
+
+/// Has pages for all of a range at once, so that touching it meets no full pool.
+///
+/// # Errors
+/// As [`object_trim`], and [`ErrorCode::PoolFull`], after which nothing has changed.
+pub fn object_reserve(object: ObjectId, first: u64, bytes: u64) -> Result<(), ErrorCode> {
+    make(calls::object_resize(object, first, bytes, Resize::Reserve))
 }
 
 /// Looks a name up.

@@ -53,6 +53,8 @@ pub struct CreateSpec {
     pub key: ObjectId,
     /// Gone after the machine's next start, or the next opening of the store, unless it was tied ([`Seam::tie`]) to what is not.
     pub volatile: bool,
+    /// Bytes from its start on that get room in the pool at once, in whole granules; 0 for none. Memory without a pool is Linux's to give.
+    pub bytes: u64,
 }
 
 /// What the platform knows about an object.

@@ -14,7 +14,7 @@ use twz_abi::boot::{MAILBOX_GPA, MAX_HARTS};
 use twz_abi::hypercall::{DATA_SIZE, EVENTS, KernelEvent, Mailbox, Op};
 use twz_abi::resume::{ResumeNote, ResumeSpec};
 use twz_abi::sec::{PublicKeyObject, RawCap, RawRevocation};
-use twz_abi::syscall::{ConsoleMode, CopySpec, CreateSpec, NAME_MAX};
+use twz_abi::syscall::{CREATE_RANGES_MAX, ConsoleMode, CopyRange, CopySpec, CreateSpec, NAME_MAX, Resize};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -173,6 +173,10 @@ impl Shared {
                 self.put_data(caller, &bytes)?;
                 Ok(none)
             }
+            Op::Exits => {
+                self.put_data(caller, self.exit_counters().as_bytes())?;
+                Ok(none)
+            }
             Op::SetAlarm => {
                 self.set_alarm(Duration::from_nanos(a[0]));
                 Ok(none)
@@ -197,9 +201,8 @@ impl Shared {
             }
             Op::Unbind => self.monitor().unbind(caller.root, a[0]).map(|()| none),
             Op::Create => {
-                let bytes = self.data(caller, size_of::<CreateSpec>() as u64)?;
-                let spec = CreateSpec::read_from_bytes(&bytes).map_err(|_| ErrorCode::BadArgument)?;
-                self.monitor().create(context()?, &spec).map(|id| [id.lo, id.hi, 0, 0])
+                let (spec, ranges) = self.create_arguments(caller, a[2])?;
+                self.monitor().create(context()?, &spec, &ranges).map(|id| [id.lo, id.hi, 0, 0])
             }
             Op::Delete => self.monitor().delete(context()?, id(2)).map(|()| none),
             Op::Stat => {
@@ -213,7 +216,10 @@ impl Shared {
                 self.monitor().copy(context()?, &spec).map(|()| none)
             }
             Op::Tie => self.monitor().tie(context()?, id(2), id(4)).map(|()| none),
-            Op::Trim => self.monitor().trim(context()?, id(2), a[4], a[5]).map(|()| none),
+            Op::Resize => {
+                let resize = Resize::try_from(a[6]).map_err(|_| ErrorCode::BadArgument)?;
+                self.monitor().resize(context()?, id(2), a[4], a[5], resize).map(|()| none)
+            }
             Op::NameGet => {
                 let name = self.name(caller, a[2])?;
                 context()?;
@@ -291,6 +297,22 @@ impl Shared {
             Op::Hide => self.monitor().hide(caller.root, a[0]).map(|()| none),
             Op::Vectors => self.exchange_vectors(caller, a[0], a[1]).map(|()| none),
         }
+    }
+
+    /// What an object is to be, and `count` ranges that it begins with.
+    fn create_arguments(
+        &self,
+        caller: Caller<'_>,
+        count: u64,
+    ) -> Result<(CreateSpec, Vec<CopyRange>), ErrorCode> {
+        let count = usize::try_from(count).ok().filter(|&count| count <= CREATE_RANGES_MAX);
+        let count = count.ok_or(ErrorCode::BadArgument)?;
+        let length = size_of::<CreateSpec>() + count * size_of::<CopyRange>();
+        let bytes = self.data(caller, length as u64)?;
+        let (spec, bytes) = CreateSpec::read_from_prefix(&bytes).map_err(|_| ErrorCode::BadArgument)?;
+        let ranges = bytes.chunks_exact(size_of::<CopyRange>()).map(CopyRange::read_from_bytes);
+        let ranges: Result<Vec<_>, _> = ranges.collect();
+        Ok((spec, ranges.map_err(|_| ErrorCode::BadArgument)?))
     }
 
     /// Vector state between the caller's vCPU and frames of the kernel's.

@@ -2,7 +2,7 @@
 
 use super::Shared;
 use super::monitor::HostRevocation;
-use super::stats::{Event, Happening, HartStats};
+use super::stats::{Event, Exit, Happening, HartStats};
 use crate::control::{
     ContextList, HartCounters, Revoke, Revoked, Source, Stats, Trace, TraceEvent, TraceWhat,
 };
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 use twz_abi::ObjectId;
-use twz_abi::counters::Counters;
+use twz_abi::counters::{Counters, ExitCounters};
 use twz_abi::hypercall::{self, Op};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -106,6 +106,15 @@ impl Shared {
         let bytes = size_of::<Counters>() as u64;
         let in_ram = address != 0 && address.checked_add(bytes).is_some_and(|end| end <= self.ram_bytes);
         (in_ram && address.is_multiple_of(8)).then_some(address)
+    }
+
+    /// Exits of all harts, by reason.
+    pub(super) fn exit_counters(&self) -> ExitCounters {
+        let mut counts = [0; Exit::ALL.len()];
+        for hart in &self.harts {
+            hart.stats.exits().zip(&mut counts).for_each(|((_, count), sum)| *sum += count);
+        }
+        zerocopy::transmute!(counts)
     }
 
     /// The guest kernel's counters; each is one volatile load, since the guest goes on counting.

@@ -13,7 +13,6 @@ use twz_abi::program::{
     ARGS_SLOT, ArgsHeader, DATA_SLOT, HEAP_SLOT, PROGRAM_MAGIC, SHARED_SLOT, STACK_SLOT, STACK_TOP,
     TEXT_SLOT, VIEW_SLOT,
 };
-use twz_abi::syscall::create_flags;
 use twz_abi::view::{
     HEADER_OFFSET, SLOT_SIZE, VIEW_MAGIC, VIEW_VERSION, ViewEntry, ViewHeader, entry_flags, entry_offset,
 };
@@ -138,7 +137,7 @@ pub(super) fn prepare(
     let life = monitor.life()?;
     let read_write = Rights::READ | Rights::WRITE;
     // The creator's alone: nobody has default rights to them.
-    let make = || monitor.make(context, ObjectId::NULL, Rights::empty(), create_flags::VOLATILE, None);
+    let make = || monitor.make_volatile(context, Rights::empty());
 
     let data = make()?;
     let template = usize::try_from(contents.header.data_offset - DATA_OFFSET).unwrap_or(usize::MAX);

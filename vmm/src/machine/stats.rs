@@ -8,6 +8,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 use std::time::Instant;
+use twz_abi::counters::ExitCounters;
 use twz_abi::hypercall::{KernelEvent, Op};
 
 /// Events that a hart's ring holds; the oldest are overwritten.
@@ -15,7 +16,7 @@ const RING_EVENTS: usize = 4096;
 /// One more than the highest hypercall number that has a counter of its own.
 const OPS: usize = 64;
 
-/// Why a hart left `KVM_RUN`.
+/// Why a hart left `KVM_RUN`; numbered as in [`ExitCounters`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
     /// A hypercall.
@@ -49,19 +50,10 @@ impl Exit {
         Self::Other,
     ];
 
-    /// Its name in `twzvmm stats`.
+    /// Its name in `twzvmm stats`, and among what programs get.
     #[must_use]
     pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Hypercall => "hypercall",
-            Self::Halt => "halt",
-            Self::Interrupted => "interrupted",
-            Self::InterruptWindow => "interrupt_window",
-            Self::RefusedMmio => "refused_mmio",
-            Self::RefusedFault => "refused_fault",
-            Self::Watched => "watched",
-            Self::Other => "other",
-        }
+        ExitCounters::NAMES[self as usize]
     }
 }
 

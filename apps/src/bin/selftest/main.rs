@@ -13,6 +13,7 @@ extern crate alloc;
 
 mod faults;
 mod objects;
+mod parts;
 mod small;
 mod stress;
 mod sync;
@@ -72,6 +73,7 @@ macro_rules! same {
 const GROUPS: &[&[Test]] = &[
     system::TESTS,
     objects::TESTS,
+    parts::TESTS,
     views::TESTS,
     faults::TESTS,
     threads::TESTS,

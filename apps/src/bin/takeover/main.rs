@@ -24,7 +24,7 @@ use twz_rt::abi::fault::FaultFrame;
 use twz_rt::abi::hypercall::Op;
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::FREE_SLOT;
-use twz_rt::abi::syscall::{CopySpec, CreateSpec, hostile};
+use twz_rt::abi::syscall::{CopyRange, CopySpec, CreateSpec, hostile};
 use twz_rt::abi::{ErrorCode, ObjectId, Rights};
 use twz_rt::{Args, fault, println, syscall};
 use victim::{SECRET, Victim};
@@ -192,10 +192,18 @@ fn hypercalls(world: &World, victim: &Victim) {
         expect("bind the secret", refused(Op::Bind, [0; 3], &[]));
         expect("delete it", refused(Op::Delete, [0; 3], &[]));
         expect("ask about it", refused(Op::Stat, [0; 3], &[]));
-        expect("trim it", refused(Op::Trim, [DATA_OFFSET, 4096, 0], &[]));
+        expect("trim it", refused(Op::Resize, [DATA_OFFSET, 4096, 0], &[]));
         expect("name it", refused(Op::NameSet, [3, 0, 0], b"sec"));
         expect("tie something to it", refused(Op::Tie, [secret.lo, secret.hi, 0], &[]));
-        expect("create a copy of it", refused(Op::Create, [0; 3], create.as_bytes()));
+        // Where the others have the object, this call has the number of ranges.
+        let created = |ranges, data: &[u8]| {
+            about(Op::Create, context, ObjectId { lo: ranges, hi: 0 }, [0; 3], data).is_err()
+        };
+        expect("create a copy of it", created(0, create.as_bytes()));
+        let range = CopyRange { source: secret, bytes: 4096, ..CopyRange::default() };
+        let parts = [CreateSpec::default().as_bytes(), range.as_bytes()].concat();
+        expect("create an object with a range of it", created(1, &parts));
+        expect("have pages for it", refused(Op::Resize, [DATA_OFFSET, 4096, 1], &[]));
         let out = copy(secret, victim.mine);
         expect("copy from it", refused(Op::Copy, [0; 3], out.as_bytes()));
         let into = copy(victim.mine, secret);

@@ -119,7 +119,7 @@ unsafe impl Seam for Guest {
             key: spec.key,
             default_rights: spec.default_rights.bits(),
             flags: if spec.volatile { create_flags::VOLATILE } else { 0 },
-            reserved: 0,
+            bytes: spec.bytes,
         };
         syscall::object_create(&spec).map_err(|error| translate("create an object", source, error))
     }

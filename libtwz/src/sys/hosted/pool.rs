@@ -140,6 +140,7 @@ impl Store for PoolStore {
             nonce: self.nonce(),
             key: spec.key,
             rights: spec.default_rights,
+            size: spec.bytes,
             ..ObjectSpec::default()
         };
         let made = if is_volatile { self.create_volatile(&spec) } else { self.pool.create_object(&spec) };
@@ -184,6 +185,7 @@ impl Store for PoolStore {
             nonce: self.nonce(),
             key: spec.key,
             rights: spec.default_rights,
+            size: spec.bytes,
             copy_of: Some(source),
             ..ObjectSpec::default()
         };

@@ -1,4 +1,4 @@
-//! Calls that change what stands in an object, or how long it lives: copy, trim, tie.
+//! Calls that change what stands in an object, or how long it lives: copy, resize, tie.
 //!
 //! # Contract
 //! - Rights are checked before anything changes; a failed call changed nothing.
@@ -8,7 +8,7 @@
 
 use super::{Monitor, code};
 use twz_abi::object::MAX_SIZE;
-use twz_abi::syscall::CopySpec;
+use twz_abi::syscall::{CopySpec, Resize};
 use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 
 impl Monitor {
@@ -22,18 +22,23 @@ impl Monitor {
         self.copy_range(spec)
     }
 
-    /// Gives the pages of a range back to the pool; it reads as zeros then. Needs WRITE.
+    /// Gives the pages of a range back to the pool, so that it reads as zeros, or has pages for all of it. Needs WRITE.
     ///
     /// # Errors
     /// As [`Monitor::copy`].
-    pub(in crate::machine) fn trim(
+    pub(in crate::machine) fn resize(
         &self,
         context: ObjectId,
         object: ObjectId,
         first: u64,
         bytes: u64,
+        resize: Resize,
     ) -> Result<(), ErrorCode> {
         let _held = self.permit(context, &[(object, Rights::WRITE)])?;
+        if resize == Resize::Reserve {
+            let object = self.pool.open_object(object).map_err(|error| code(&error))?;
+            return self.pool.reserve_range(&object, first, bytes).map_err(|error| code(&error));
+        }
         // A copy of nothing: the session object is empty, and nobody has a right to it.
         self.copy_range(&CopySpec {
             source: self.session,
@@ -120,7 +125,7 @@ mod tests {
     use super::*;
     use crate::machine::monitor::test_world::{BOTH, world};
     use twz_abi::object::DATA_OFFSET;
-    use twz_abi::syscall::CreateSpec;
+    use twz_abi::syscall::{CopyRange, CreateSpec};
 
     fn spec(source: ObjectId, target: ObjectId) -> CopySpec {
         CopySpec { source, target, source_offset: DATA_OFFSET, target_offset: 0x5000, bytes: 4096 }
@@ -166,7 +171,7 @@ mod tests {
             assert_eq!(world.monitor.copy(world.context, &bad), Err(ErrorCode::BadOffset), "{bad:?}");
         }
         for (first, bytes) in [(1, 4096), (0x1000, 1), (1 << 30, 4096), (u64::MAX - 0xfff, 4096)] {
-            let trimmed = world.monitor.trim(world.context, target, first, bytes);
+            let trimmed = world.monitor.resize(world.context, target, first, bytes, Resize::Trim);
             assert_eq!(trimmed, Err(ErrorCode::BadOffset), "{first:#x} {bytes}");
         }
         assert_eq!(world.bytes(target, DATA_OFFSET), [9; 4]);
@@ -194,14 +199,67 @@ mod tests {
         let objects = world.pool.object_ids().len();
         let before = world.monitor.stat(world.context, target).expect("stat").allocated_bytes;
         assert_eq!(
-            world.monitor.trim(world.context, world.object(Rights::READ, 1), 0x1000, 4096),
+            world.monitor.resize(world.context, world.object(Rights::READ, 1), 0x1000, 4096, Resize::Trim),
             Err(ErrorCode::NotPermitted)
         );
-        world.monitor.trim(world.context, target, DATA_OFFSET, 4096).expect("trim");
+        world.monitor.resize(world.context, target, DATA_OFFSET, 4096, Resize::Trim).expect("trim");
         assert_eq!(world.bytes(target, DATA_OFFSET), [0; 4]);
         assert_eq!(world.bytes(target, DATA_OFFSET + 4096), [9; 4]);
         assert_eq!(world.monitor.stat(world.context, target).expect("stat").allocated_bytes, before - 4096);
         assert_eq!(world.pool.object_ids().len(), objects + 1, "only the read-only one is new");
+    }
+
+    #[test]
+    fn an_object_begins_with_all_of_its_ranges_or_is_not_made() {
+        let Some(world) = world() else { return };
+        let (source, closed) = (world.object(Rights::READ, 7), world.object(Rights::WRITE, 9));
+        let range = |source, target_offset| CopyRange {
+            source,
+            source_offset: DATA_OFFSET,
+            target_offset,
+            bytes: 4096,
+        };
+        let spec = CreateSpec { default_rights: BOTH.bits(), bytes: 0x1_0000, ..CreateSpec::default() };
+        let objects = world.pool.object_ids().len();
+        let used = world.pool.usage().used;
+        for (spec, ranges, error) in [
+            (spec, vec![range(source, 0x5000), range(closed, 0x6000)], ErrorCode::NotPermitted),
+            (spec, vec![range(source, 0x5000), range(ObjectId { lo: 3, hi: 3 }, 0)], ErrorCode::NoObject),
+            (spec, vec![range(source, 0x5000), range(source, 0x5000)], ErrorCode::BadOffset),
+            (CreateSpec { source, ..spec }, vec![range(source, 0x5000)], ErrorCode::BadArgument),
+            (CreateSpec { bytes: MAX_SIZE + 1, ..spec }, vec![], ErrorCode::BadArgument),
+            (CreateSpec { bytes: MAX_SIZE, ..spec }, vec![range(source, 0x5000)], ErrorCode::PoolFull),
+        ] {
+            assert_eq!(world.monitor.create(world.context, &spec, &ranges), Err(error), "{ranges:?}");
+        }
+        assert_eq!((world.pool.object_ids().len(), world.pool.usage().used), (objects, used));
+        let ranges = [range(source, 0x5000), range(source, 0x20_0000)];
+        let made = world.monitor.create(world.context, &spec, &ranges).expect("create");
+        assert_eq!((world.bytes(made, 0x5000), world.bytes(made, 0x20_0000)), ([7; 4], [7; 4]));
+        assert_eq!(world.bytes(made, 0x6000), [0; 4]);
+        let allocated = world.monitor.stat(world.context, made).expect("stat").allocated_bytes;
+        assert_eq!(allocated, 0x1_0000 + 0x1000, "16 pages of its size, one of them copied, and one behind");
+        // The source is write-protected wherever it is shown, as for any copy.
+        world.pool.open_object(made).expect("open").write(0x5000, &[1; 4]).expect("write");
+        assert_eq!(world.bytes(source, DATA_OFFSET), [7; 4]);
+    }
+
+    #[test]
+    fn reserved_pages_are_there() {
+        let Some(world) = world() else { return };
+        let (target, read_only) = (world.object(BOTH, 9), world.object(Rights::READ, 1));
+        let monitor = &world.monitor;
+        let reserve =
+            |object, first, bytes| monitor.resize(world.context, object, first, bytes, Resize::Reserve);
+        let allocated = |object| monitor.stat(world.context, object).expect("stat").allocated_bytes;
+        let before = allocated(target);
+        assert_eq!(reserve(read_only, 0x10_0000, 4096), Err(ErrorCode::NotPermitted));
+        assert_eq!(reserve(target, 0x10_0001, 4096), Err(ErrorCode::BadOffset));
+        assert_eq!(reserve(target, 0, MAX_SIZE), Err(ErrorCode::PoolFull));
+        assert_eq!(allocated(target), before);
+        reserve(target, 0x10_0000, 0x8000).expect("reserve");
+        assert_eq!(allocated(target), before + 0x8000);
+        assert_eq!(world.bytes(target, DATA_OFFSET), [9; 4]);
     }
 
     #[test]
@@ -212,7 +270,7 @@ mod tests {
         let filled = vec![7; usize::try_from(PAGES * 4096).unwrap()];
         world.pool.open_object(source).expect("open").write(DATA_OFFSET, &filled).expect("write");
         let spec = CreateSpec { source, default_rights: BOTH.bits(), ..CreateSpec::default() };
-        let copy = world.monitor.create(world.context, &spec).expect("create a copy");
+        let copy = world.monitor.create(world.context, &spec, &[]).expect("create a copy");
         let (binding, _) = world.monitor.bind(world.context, copy).expect("bind");
         for page in 0..PAGES {
             let offset = DATA_OFFSET + page * 4096;

@@ -549,7 +549,7 @@ mod tests {
         monitor.enter(world.context, alice).expect("its creator may");
         assert_eq!(monitor.enter(alice, bob).map(drop), Err(ErrorCode::NotPermitted));
         assert_eq!(monitor.gate(alice, bob, 0).map(drop), Err(ErrorCode::NotPermitted));
-        let plain = monitor.create(world.context, &Default::default()).expect("create");
+        let plain = monitor.create(world.context, &Default::default(), &[]).expect("create");
         assert_eq!(monitor.enter(world.context, plain).map(drop), Err(ErrorCode::BadContext));
     }
 }

@@ -5,7 +5,6 @@ use pool::{Durability, Error as PoolError, Pool};
 use std::sync::PoisonError;
 use twz_abi::object::DATA_OFFSET;
 use twz_abi::program::{BOOTS_RECORD, TRACED};
-use twz_abi::syscall::create_flags;
 use twz_abi::{ErrorCode, ObjectId, Rights};
 
 /// One run of the machine, as its programs know it.
@@ -30,7 +29,7 @@ impl Monitor {
             return Ok(life);
         }
         let nobody = ObjectId::NULL;
-        let shared = self.make(nobody, ObjectId::NULL, Rights::READ, create_flags::VOLATILE, None)?;
+        let shared = self.make_volatile(nobody, Rights::READ)?;
         // Stored before anybody maps it, so that the page is the object's own when it is first shown.
         self.pool.open_object(shared)?.write(DATA_OFFSET, &1_u64.to_le_bytes())?;
         let begun = Life { durability: durability(&self.pool), boot: count_boot(&self.pool)?, shared };

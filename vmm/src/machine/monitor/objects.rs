@@ -3,51 +3,66 @@
 use super::{Monitor, code, lock, random};
 use pool::{Error as PoolError, ObjectSpec};
 use sec::creation_nonce;
-use twz_abi::object::DATA_OFFSET;
+use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
 use twz_abi::sec::PublicKeyObject;
-use twz_abi::syscall::{CreateSpec, ObjectStat, create_flags};
+use twz_abi::syscall::{CopyRange, CreateSpec, ObjectStat, create_flags};
 use twz_abi::{ErrorCode, ObjectId, Rights};
 use zerocopy::IntoBytes;
 
 impl Monitor {
-    /// Creates an object for a program.
+    /// Creates an object for a program, with all that it is to begin with, or none.
+    ///
+    /// # Errors
+    /// [`ErrorCode::BadArgument`], [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`]; [`ErrorCode::BadOffset`] for
+    /// ranges that are not whole granules, lie outside of an object or overlap in the new one.
     pub(in crate::machine) fn create(
         &self,
         context: ObjectId,
         spec: &CreateSpec,
+        ranges: &[CopyRange],
     ) -> Result<ObjectId, ErrorCode> {
         let rights = spec.rights().ok_or(ErrorCode::BadArgument)?;
-        if spec.flags & !create_flags::ALL != 0 || spec.reserved != 0 {
+        let copy_of = (!spec.source.is_null()).then_some(spec.source);
+        let is_good = spec.flags & !create_flags::ALL == 0
+            && spec.bytes <= MAX_SIZE
+            && (copy_of.is_none() || ranges.is_empty());
+        if !is_good {
             return Err(ErrorCode::BadArgument);
         }
-        let copy_of = (!spec.source.is_null()).then_some(spec.source);
-        let needed = copy_of.map(|source| (source, Rights::READ));
-        let _held = self.permit(context, needed.as_slice())?;
-        self.make(context, spec.key, rights, spec.flags, copy_of).map_err(|error| code(&error))
+        let sources = copy_of.into_iter().chain(ranges.iter().map(|range| range.source));
+        let needed: Vec<_> = sources.map(|source| (source, Rights::READ)).collect();
+        let _held = self.permit(context, &needed)?;
+        let ranges: Vec<_> = ranges.iter().map(to_pool).collect();
+        let made = ObjectSpec {
+            key: spec.key,
+            rights,
+            size: spec.bytes,
+            copy_of,
+            ranges: &ranges,
+            ..ObjectSpec::default()
+        };
+        self.make(context, spec.flags, &made).map_err(|error| code(&error))
+    }
+
+    /// Creates a volatile object that belongs to nobody's key.
+    pub(in crate::machine) fn make_volatile(
+        &self,
+        context: ObjectId,
+        rights: Rights,
+    ) -> Result<ObjectId, PoolError> {
+        self.make(context, create_flags::VOLATILE, &ObjectSpec { rights, ..ObjectSpec::default() })
     }
 
     /// Creates an object, with `context` as its creator; a volatile one goes with the session.
-    pub(in crate::machine) fn make(
-        &self,
-        context: ObjectId,
-        key: ObjectId,
-        rights: Rights,
-        flags: u32,
-        copy_of: Option<ObjectId>,
-    ) -> Result<ObjectId, PoolError> {
-        let is_volatile = flags & create_flags::VOLATILE != 0;
+    fn make(&self, context: ObjectId, flags: u32, spec: &ObjectSpec<'_>) -> Result<ObjectId, PoolError> {
+        // Deleted from the start: only the tie keeps it.
+        let doomed = flags & create_flags::VOLATILE != 0;
         let session = [self.session];
-        let ties: &[ObjectId] = if is_volatile { &session } else { &[] };
+        let ties: &[ObjectId] = if doomed { &session } else { &[] };
         let mut lot = [0; 8];
         random(&mut lot)?;
         let nonce = Some(creation_nonce(context, u64::from_le_bytes(lot)));
-        let spec = ObjectSpec { nonce, key, rights, kind: flags, ties, copy_of, ..ObjectSpec::default() };
-        let id = self.pool.create_object(&spec)?;
-        if is_volatile {
-            // Deleted from the start: only the tie keeps it.
-            self.pool.delete_object(id)?;
-        }
-        Ok(id)
+        self.pool.create_object(&ObjectSpec { nonce, kind: flags, ties, doomed, ..spec.clone() })
     }
 
     /// Creates a key object with this public part, or finds the one that there is: a key has one object.
@@ -138,4 +153,9 @@ impl Monitor {
     pub(in crate::machine) fn name_remove(&self, name: &str) -> Result<(), ErrorCode> {
         self.pool.name_remove(name).map_err(|error| code(&error))
     }
+}
+
+fn to_pool(range: &CopyRange) -> pool::CopyRange {
+    let CopyRange { source, source_offset, target_offset, bytes } = *range;
+    pool::CopyRange { source, source_offset, target_offset, len: bytes }
 }

@@ -295,7 +295,7 @@ impl Monitor {
         let mut template = vec![0; usize::try_from(bytes).unwrap_or(0)];
         let program = self.pool.open_object(text).map_err(failed)?;
         program.read(header.data_offset, &mut template).map_err(failed)?;
-        let make = || self.make(context, ObjectId::NULL, Rights::empty(), create_flags::VOLATILE, None);
+        let make = || self.make_volatile(context, Rights::empty());
         let pairs =
             [(DATA_SLOT, FORMER_DATA_SLOT), (STACK_SLOT, FORMER_STACK_SLOT), (HEAP_SLOT, FORMER_HEAP_SLOT)];
         for (slot, former) in pairs {

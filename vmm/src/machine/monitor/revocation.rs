@@ -297,7 +297,7 @@ mod tests {
     fn what_nobody_granted_is_not_bound() {
         let Some(world) = world() else { return };
         let monitor = &world.monitor;
-        let mine = monitor.create(world.context, &CreateSpec::default()).expect("create");
+        let mine = monitor.create(world.context, &CreateSpec::default(), &[]).expect("create");
         assert_eq!(monitor.bind(world.context, mine).expect("the creator").1, Rights::all());
         let foreign = world.object(Rights::empty(), 7);
         assert_eq!(monitor.bind(world.context, foreign), Err(ErrorCode::NotPermitted));

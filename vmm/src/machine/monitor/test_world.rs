@@ -89,7 +89,7 @@ impl World {
 
     /// A further context, which the first one has created.
     pub(super) fn make_context(&self, shared: bool) -> ObjectId {
-        let id = self.monitor.create(self.context, &CreateSpec::default()).expect("create");
+        let id = self.monitor.create(self.context, &CreateSpec::default(), &[]).expect("create");
         let header = sec::Context::new_header(false, shared, Rights::all(), 16);
         let object = self.pool.open_object(id).expect("open");
         object.write(CONTEXT_OFFSET, header.as_bytes()).expect("write");
