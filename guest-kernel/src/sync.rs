@@ -133,12 +133,9 @@ impl Kernel {
                 continue;
             }
             let thread = wait.thread;
-            // Waking removes all waits of the thread; if it has others, `next` may be one of them.
-            if self.threads[thread].waits != Some(index) || wait.next_of_thread.is_some() {
-                next = self.wait_buckets[bucket(place)].head;
-                while next.is_some_and(|next| self.waits[next].thread == thread) {
-                    next = next.and_then(|next| self.waits[next].next_in_bucket);
-                }
+            // Waking removes all waits of the thread. Those before this one were passed already, so the way goes on, and ends.
+            while let Some(other) = next.filter(|&next| self.waits[next].thread == thread) {
+                next = self.waits[other].next_in_bucket;
             }
             self.wake_thread(mailbox, thread);
             woken += 1;
@@ -163,6 +160,10 @@ impl Kernel {
             return;
         }
         let Ok((now, _)) = mailbox.clock() else { return };
+        if now < self.alarm {
+            // Nobody's time is up; this may have been the alarm nevertheless.
+            return mailbox.set_alarm(self.alarm);
+        }
         let mut earliest = u64::MAX;
         let mut next = self.timed_sleepers;
         while let Some(thread) = next {
@@ -182,20 +183,15 @@ impl Kernel {
     }
 
     fn unlink_sleeper(&mut self, thread: u32) {
-        let after = self.threads[thread].next;
-        let (mut before, mut next) = (None, self.timed_sleepers);
-        while let Some(candidate) = next {
-            if candidate == thread {
-                match before {
-                    Some(before) => self.threads[before].next = after,
-                    None => self.timed_sleepers = after,
-                }
-                break;
-            }
-            before = Some(candidate);
-            next = self.threads[candidate].next;
+        let unlinked = &mut self.threads[thread];
+        let (before, after) = (unlinked.previous.take(), unlinked.next.take());
+        match before {
+            Some(before) => self.threads[before].next = after,
+            None => self.timed_sleepers = after,
         }
-        self.threads[thread].next = None;
+        if let Some(after) = after {
+            self.threads[after].previous = before;
+        }
     }
 
     /// The place of a word that the program can read.
@@ -280,7 +276,11 @@ fn parse(bytes: &[u8]) -> crate::Result<(SyncOp, SyncKind)> {
 
 /// Puts a sleeper on the list of those with a deadline, and sets the alarm if it is the first to wake.
 fn sleeper_deadline(kernel: &mut Kernel, mailbox: Mailbox, thread: u32, deadline: u64) {
-    kernel.threads[thread].next = kernel.timed_sleepers.replace(thread);
+    let after = kernel.timed_sleepers.replace(thread);
+    kernel.threads[thread].next = after;
+    if let Some(after) = after {
+        kernel.threads[after].previous = Some(thread);
+    }
     if deadline < kernel.alarm {
         kernel.alarm = deadline;
         mailbox.set_alarm(deadline);

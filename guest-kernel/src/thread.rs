@@ -82,6 +82,8 @@ pub(crate) struct Thread {
     pub(crate) calls: Option<u32>,
     /// Next thread in the queue that it is in.
     pub(crate) next: Option<u32>,
+    /// The one before it among those that sleep with a deadline.
+    pub(crate) previous: Option<u32>,
     /// Words that it sleeps on, as a list of waits.
     pub(crate) waits: Option<u32>,
     /// When it wakes at the latest, in nanoseconds since the start.
@@ -129,6 +131,7 @@ impl Thread {
             attached,
             calls: None,
             next: None,
+            previous: None,
             waits: None,
             deadline: None,
             segments: (spec.tls, 0),

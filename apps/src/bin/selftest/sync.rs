@@ -8,7 +8,8 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use twz_rt::abi::ErrorCode;
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::STACK_TOP;
-use twz_rt::abi::sync::{SyncKind, SyncOp};
+use twz_rt::abi::sync::{SYNC_OPS_MAX, SyncKind, SyncOp};
+use twz_rt::abi::syscall::Syscall;
 use twz_rt::abi::thread::{ThreadPhase, ThreadSpec};
 use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::sync::{FOREVER, sleep_op, wake_op};
@@ -23,6 +24,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("sync-many-words", many_words),
     ("sync-wake-and-sleep", wake_and_sleep),
     ("sync-ping-pong", ping_pong),
+    ("sync-operations-change", operations_change),
+    ("sync-one-word-many-times", one_word_many_times),
     ("sync-object-and-offset", object_and_offset),
     ("sync-between-views", between_views),
     ("sync-lock", lock),
@@ -199,6 +202,76 @@ fn wake_and_sleep() -> Outcome {
         Err(ErrorCode::TimedOut),
         "waking oneself before the sleep"
     );
+    Ok(())
+}
+
+/// Threads that sleep on one word with all of their operations, with and without a time, are woken once each, in the order in which they came.
+fn one_word_many_times() -> Outcome {
+    const COUNT: u64 = 6;
+    static WOKEN: AtomicU64 = AtomicU64::new(0);
+    GATE.store(0, Ordering::SeqCst);
+    WOKEN.store(0, Ordering::SeqCst);
+    let mut sleepers = Vec::new();
+    for number in 0..COUNT {
+        let before = sleeps()?;
+        let time = if number % 2 == 0 { FOREVER } else { 3_600_000 * MILLISECOND };
+        let sleeper = thread::spawn(move || {
+            let operations: Vec<SyncOp> = (0..SYNC_OPS_MAX).map(|_| sleep_op(&GATE, 0)).collect();
+            let result = syscall::thread_sync(&operations, time);
+            (result, WOKEN.fetch_add(1, Ordering::SeqCst))
+        });
+        sleepers.push(sleeper.map_err(failed("spawning"))?);
+        wait_for_sleepers(before, 1)?;
+    }
+    for limit in [1, 2, u64::MAX] {
+        let before = WOKEN.load(Ordering::SeqCst);
+        let count = sync::wake(&GATE, limit).map_err(failed("waking"))?;
+        same!(count, limit.min(COUNT - before), "woken by a wake of {limit}");
+        while WOKEN.load(Ordering::SeqCst) < before + count {
+            syscall::thread_yield();
+        }
+    }
+    for (number, sleeper) in (0..COUNT).zip(sleepers) {
+        let (result, place) = sleeper.join().map_err(|ended| format!("{ended}"))?;
+        same!(result, Ok(0), "sleeper {number}");
+        let wanted = match number {
+            0 => 0..1,
+            1 | 2 => 1..3,
+            _ => 3..COUNT,
+        };
+        check!(wanted.contains(&place), "sleeper {number} came as number {place}");
+    }
+    Ok(())
+}
+
+/// Another thread turns an operation from a sleep into a wake and back while calls read it. Whatever a call reads, it returns at once: the word
+/// never has the value to sleep on, and there is nobody to wake.
+fn operations_change() -> Outcome {
+    const CALLS: u32 = 400;
+    static STOP: AtomicU32 = AtomicU32::new(0);
+    STOP.store(0, Ordering::SeqCst);
+    let word = AtomicU32::new(1);
+    let operation = Mapped::new()?;
+    operation.set(0, word.as_ptr() as u64);
+    operation.set(1, 2);
+    operation.set(2, SyncKind::Sleep32 as u64);
+    let address = operation.address(2);
+    let changing = thread::spawn(move || {
+        while STOP.load(Ordering::SeqCst) == 0 {
+            for kind in [SyncKind::Wake, SyncKind::Sleep32] {
+                // SAFETY: the object is this test's, and stays mapped until the thread has ended.
+                unsafe { (address as *mut u64).write_volatile(kind as u64) };
+            }
+        }
+    });
+    let changing = changing.map_err(failed("spawning"))?;
+    let arguments = [operation.address(0), 1, 50 * MILLISECOND, 0, 0, 0];
+    // SAFETY: the operation stands in an object that is used by address only.
+    let calls = || unsafe { syscall::raw(Syscall::ThreadSync, arguments) };
+    let slept = (0..CALLS).map(|_| calls()).filter(|result| result.is_err()).count();
+    STOP.store(1, Ordering::SeqCst);
+    changing.join().map_err(|ended| format!("{ended}"))?;
+    same!(slept, 0, "calls that slept on no word");
     Ok(())
 }
 
