@@ -21,12 +21,14 @@ tests_on!(
     an_attack_harms_nobody,
     a_machine_tells_about_itself,
     programs_and_stats_count_the_same_exits,
+    the_kernel_refuses_when_its_memory_is_used_up,
 );
 tests_on!(
     testbed,
     super::SMALL,
     promises_hold_on_one_two_and_four_harts,
     an_attack_harms_nobody_on_hardware_paging,
+    the_kernel_refuses_when_its_memory_is_used_up,
 );
 
 fn twzvmm(pool: &str, harts: &str, words: &[&str], limit: Duration) -> Job {
@@ -170,6 +172,20 @@ fn a_machine_tells_about_itself(place: Place) {
     running.signal(rustix::process::Signal::TERM);
     running.wait(Duration::from_secs(30));
     assert!(!control.exists(), "the socket is left behind");
+}
+
+/// On the least memory that a machine can have, with as many harts as it may matter for.
+fn the_kernel_refuses_when_its_memory_is_used_up(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let jobs = ["1", "2", "4"].map(|harts| {
+        let options = ["--pmem", &machine.pool(), "--create", "64M", "--mem", "16M", "--harts", harts];
+        let limit = if place == Place::Local { LIMIT } else { TESTBED_SHARE };
+        Job { limit, ..Job::new(&[&["twzvmm"], &options[..], &["--", "starve"]].concat()) }
+    });
+    for output in machine.run_all(&jobs) {
+        output.expect_status(0);
+        assert!(output.stdout.starts_with("starve: room for "), "{}", output.stdout);
+    }
 }
 
 /// What the program `exits` has printed, line by line.
