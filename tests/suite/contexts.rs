@@ -44,7 +44,7 @@ fn nothing_is_got_that_nobody_granted(place: Place) {
 }
 
 /// Attempts of `takeover`, as [`ATTEMPTS`].
-const TAKEOVER_ATTEMPTS: usize = 62;
+const TAKEOVER_ATTEMPTS: usize = 68;
 
 fn a_kernel_that_was_taken_over_reaches_nothing_that_is_not_bound(place: Place) {
     let Some(mut machine) = Machine::new(place) else { return };
