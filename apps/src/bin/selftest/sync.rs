@@ -247,7 +247,7 @@ fn one_word_many_times() -> Outcome {
 /// Another thread turns an operation from a sleep into a wake and back while calls read it. Whatever a call reads, it returns at once: the word
 /// never has the value to sleep on, and there is nobody to wake.
 fn operations_change() -> Outcome {
-    const CALLS: u32 = 400;
+    const CALLS: u32 = 1000;
     static STOP: AtomicU32 = AtomicU32::new(0);
     STOP.store(0, Ordering::SeqCst);
     let word = AtomicU32::new(1);
