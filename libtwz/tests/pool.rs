@@ -64,6 +64,12 @@ fn everything_is_there_after_a_restart() {
     unsafe { gone.delete() }.unwrap();
     assert_eq!(Object::<PCell<u64>>::open(gone_id).map(drop), Err(Error::NoSuchObject(gone_id)));
 
+    // Room at once, or no object.
+    let roomy = ObjectBuilder::new().reserve(4 << 20).build(PCell::new(1_u64)).unwrap();
+    assert!(Platform::stat(roomy.id()).unwrap().allocated >= 4 << 20);
+    let refused = ObjectBuilder::new().reserve(1 << 30).build(PCell::new(1_u64)).map(drop);
+    assert!(matches!(refused, Err(Error::OutOfSpace(_))), "{refused:?}");
+
     // SAFETY: nothing above is used below.
     unsafe { shut_down() };
 
