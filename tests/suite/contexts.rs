@@ -1,7 +1,8 @@
 //! Security contexts: a program inside tries to get what nobody granted, with callees of both placements.
 
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 use std::time::Duration;
-use tests::{Job, Machine, Output, Place};
+use tests::{Job, Machine, Output, Place, start_typing};
 
 tests_on!(
     local,
@@ -12,6 +13,8 @@ tests_on!(
     a_switch_takes_no_exit_if_shared_and_one_if_not,
     no_access_succeeds_after_a_revocation,
     thousands_of_contexts_need_few_tables,
+    a_small_limit_of_descriptors_is_enough,
+    descriptors_that_run_out_are_taken_from_tables,
 );
 tests_on!(
     testbed,
@@ -33,7 +36,7 @@ const NPT: Place = Place::Testbed { align: "4K" };
 /// Some ten times what it takes on an idle host, where ring 0 is interpreted.
 const LIMIT: Duration = Duration::from_secs(300);
 /// Attempts of the program; a change of it changes this, so that none is lost unnoticed.
-const ATTEMPTS: usize = 137;
+const ATTEMPTS: usize = 276;
 
 fn nothing_is_got_that_nobody_granted(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
@@ -182,6 +185,82 @@ fn thousands_of_contexts_need_few_tables(place: Place) {
     // What a machine takes must not depend on how many contexts there are, but on how many have tables.
     assert!(vmm < tables * (1 << 20), "{vmm} bytes more in the VMM");
     assert!(kernel < tables * (64 << 10), "{kernel} bytes more in the kernel");
+}
+
+/// Contexts with a root to themselves each, called on four harts: more virtual machines, and vCPUs of these, than there are descriptors.
+const CROWD_OWN: u64 = 96;
+
+/// Makes [`CROWD_OWN`] contexts in a pool in the machine's scratch directory.
+fn make_own_roots(machine: &Machine) -> String {
+    let pool = machine.pool();
+    let words = format!("twzvmm --pmem {pool} --create 64M -- crowd --own make {CROWD_OWN}");
+    machine.run_all(&[Job { limit: LIMIT, ..Job::new(&["sh", "-c", &words]) }])[0].expect_status(0);
+    pool
+}
+
+fn expect_all_called(stdout: &str) {
+    let used = format!("crowd: {CROWD_OWN} of {CROWD_OWN} contexts have their right and no other; 4 of 4 ");
+    assert!(stdout.contains(&used), "{stdout}");
+}
+
+/// Most descriptors of the process in this test: `RLIMIT_NOFILE`, soft and hard.
+const DESCRIPTORS: u64 = 64;
+
+/// The number of tables follows from the limit; the soft one is raised.
+fn a_small_limit_of_descriptors_is_enough(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = make_own_roots(&machine);
+    let jobs = [format!("-n {DESCRIPTORS}"), format!("-S -n {DESCRIPTORS}")].map(|limit| {
+        let words = format!("--pmem {pool} --harts 4 --report r.json -- crowd --together use {CROWD_OWN}");
+        let script = format!("ulimit {limit} && twzvmm {words} && cat r.json");
+        Job { limit: LIMIT, ..Job::new(&["sh", "-c", &script]) }
+    });
+    let [few, raised] = &machine.run_all(&jobs)[..] else { panic!("as many outputs as jobs") };
+    for output in [few, raised] {
+        expect_all_called(&output.expect_status(0).stdout);
+    }
+    let of = |output: &Output, name: &str| reported(&output.stdout, name);
+    let evicted = of(few, "evicted_idle") + of(few, "evicted_in_use");
+    // A table is a descriptor for the root and one for each of four harts.
+    assert!(of(few, "tables") < DESCRIPTORS / 5 && evicted >= CROWD_OWN - DESCRIPTORS / 5, "{}", few.stdout);
+    // Chosen beforehand: none ran out.
+    assert_eq!(of(few, "evicted_for_descriptors"), 0);
+    assert!(of(raised, "tables") > DESCRIPTORS / 5, "the soft limit was not raised: {}", raised.stdout);
+}
+
+/// The machine has begun when the limit comes down to what it has open already.
+fn descriptors_that_run_out_are_taken_from_tables(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = make_own_roots(&machine);
+    let report = format!("{}/report.json", machine.scratch());
+    let count = CROWD_OWN.to_string();
+    let words = [
+        "twzvmm",
+        "--pmem",
+        &pool,
+        "--harts",
+        "4",
+        "--report",
+        &report,
+        "--",
+        "crowd",
+        "--together",
+        "--typed",
+        "use",
+        &count,
+    ];
+    let mut running = start_typing(machine.local_command(&words).expect("this host"));
+    running.wait_for("crowd: waits for a line\n");
+    let open = std::fs::read_dir(format!("/proc/{}/fd", running.id())).expect("it runs").count() as u64;
+    // Room for some tables, and for the files that the end of the machine opens.
+    let process = Pid::from_raw(running.id().try_into().expect("a process ID"));
+    let limit = Rlimit { current: Some(open + 16), ..getrlimit(Resource::Nofile) };
+    prlimit(process, Resource::Nofile, limit).expect("a lower limit");
+    running.type_in("\n");
+    let output = running.wait(LIMIT);
+    expect_all_called(&output.expect_status(0).stdout);
+    let report = std::fs::read_to_string(&report).expect("a report");
+    assert!(reported(&report, "evicted_for_descriptors") > 0, "{report}");
 }
 
 /// The first number called `name` in the text of a report, behind its list of contexts.
