@@ -301,9 +301,10 @@ fn full_window(world: &World, shared: bool) -> Result<(), ErrorCode> {
     let address = FREE_SLOT * SLOT_SIZE + DATA_OFFSET;
     let first = gate_call(callee.id, 0, [LOAD, address, 0]).map(|(value, _)| value);
     expect("its first page is there", first == Ok(1));
-    // A chunk that was touched twice was taken away in between, and its tables with it: their frames must not be used for anything else
-    // before every hart has dropped what it knew of them. No memory that a program sees can show that they were dropped; this counts.
-    let again = after.touches - before.touches > 2 * CHUNKS;
+    // Chunks that were touched twice, half of them at least, were taken away in between, and their tables with them: their frames must not
+    // be used for anything else before every hart has dropped what it knew of them. No memory that a program sees can show that this
+    // happened; the kernel's counters do.
+    let again = after.touches - before.touches > 3 * CHUNKS;
     expect("emptying a window reaches every hart", !again || after.shootdowns > before.shootdowns);
     Ok(())
 }

@@ -33,7 +33,6 @@ pub(crate) static RESOURCES: &[Resource] = &[
     Resource { name: "objects", round: objects },
     Resource { name: "pool", round: pool },
     Resource { name: "slots", round: view_slots },
-    Resource { name: "memory", round: memory },
     Resource { name: "threads", round: threads },
 ];
 
@@ -42,10 +41,6 @@ const SLACK: u64 = 20;
 const ROUNDS: usize = 2;
 /// Most objects, or threads, that a round takes note of.
 const LIST: usize = 1 << 16;
-/// Bytes that one table of the first stage maps.
-const CHUNK: u64 = 2 << 20;
-/// Chunks of an object that are used.
-const CHUNKS: u64 = SLOT_SIZE / CHUNK;
 /// Lower than the priority of who takes threads: they do not run before it waits, where there is one hart.
 const PRIORITY: u32 = 4;
 
@@ -207,36 +202,6 @@ fn view_slots(_: &mut Room) -> Result<Refused, String> {
     Ok(Refused { count, why: Why::NoSlot })
 }
 
-/// Tables of the kernel's, one for each chunk that is touched, until it has no frame left, or, where the pool is what ends first, until that
-/// is full.
-fn memory(room: &mut Room) -> Result<Refused, String> {
-    let (mut count, mut taken) = (0, 0);
-    let why = 'full: loop {
-        if taken >= LIST / 2 {
-            return Err("never refused".into());
-        }
-        let (object, slot) = match volatile(BOTH | Rights::DELETE) {
-            Ok(object) => (object, slots::allocate().ok_or("no slot")?),
-            Err(error) => break Why::Call(error),
-        };
-        let _ = view::map(slot, object, BOTH);
-        (room.objects[2 * taken], room.objects[2 * taken + 1].lo) = (object, slot);
-        taken += 1;
-        for chunk in 0..CHUNKS {
-            let offset = (chunk * CHUNK).max(0x1000);
-            // Nothing is there: reading needs a table, and no page.
-            match probe::load(slot * SLOT_SIZE + offset) {
-                Ok(_) => count += 1,
-                Err(fault) => break 'full Why::Fault(fault.cause),
-            }
-        }
-    };
-    for pair in room.objects[..2 * taken].chunks_exact(2) {
-        drop_mapped(pair[0], pair[1].lo)?;
-    }
-    Ok(Refused { count, why })
-}
-
 /// What the threads of [`crowd`] share.
 #[repr(C)]
 struct Gathering {
@@ -253,7 +218,9 @@ struct Gathering {
 extern "C" fn member(_: u64) -> ! {
     core::arch::naked_asm!(
         "mov rbx, rdi",
-        "2: mov rdi, rbx",
+        "2: cmp dword ptr [rbx + {go_on}], 0",
+        "jne 3f",
+        "mov rdi, rbx",
         "mov esi, 1",
         "mov rdx, -1",
         "mov eax, {sleeps}",
@@ -276,7 +243,7 @@ extern "C" fn member(_: u64) -> ! {
     )
 }
 
-/// Threads, all alive, until the kernel has no memory for another.
+/// Threads, all alive, until the kernel has no memory for another: its frames are used up, to the last one that a thread could have.
 fn threads(_: &mut Room) -> Result<Refused, String> {
     let (count, why) = crowd(u64::MAX)?;
     match why {
