@@ -5,6 +5,7 @@ extern crate alloc;
 
 pub mod compartment;
 pub mod context_object;
+pub mod guard;
 pub mod keys;
 pub mod launch;
 pub mod line;

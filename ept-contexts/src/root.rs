@@ -29,6 +29,14 @@ pub struct RootError {
     pub source: kvm_ioctls::Error,
 }
 
+impl RootError {
+    /// Whether the process, or the host, has no descriptor left.
+    #[must_use]
+    pub fn is_out_of_descriptors(&self) -> bool {
+        matches!(self.source.errno(), libc::EMFILE | libc::ENFILE)
+    }
+}
+
 /// A memslot of a root that shows a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowSlot(usize);

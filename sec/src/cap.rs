@@ -222,8 +222,9 @@ impl KeyPair {
         Ok(raw)
     }
 
-    /// Signs whatever `grant` says as a part of `parent`.
-    pub(crate) fn sign_cap(&self, grant: &Grant, parent: Digest) -> RawCap {
+    /// Signs whatever `grant` says as a part of `parent`, by the rules of delegation or against them: for tests of who verifies.
+    #[must_use]
+    pub fn sign_cap(&self, grant: &Grant, parent: Digest) -> RawCap {
         let unsigned = RawCap {
             magic: CAP_MAGIC,
             version: SEC_VERSION,

@@ -17,6 +17,8 @@ mod mapping;
 mod memslot;
 pub mod quick;
 pub mod report;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod usable;
 mod watchdog;
 

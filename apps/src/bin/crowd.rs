@@ -1,17 +1,20 @@
 //! Thousands of persistent security contexts, of which only a few can have tables at a time.
 //!
-//! `crowd make COUNT` makes them, each with an object that it alone may read; `crowd use COUNT`, on another day, calls each of the first COUNT
+//! `crowd [--own] make COUNT` makes them, with `--own` each with a root of its own, each with an object that it alone may read; `crowd use COUNT`, on another day and with [`GROUPS`] threads if `--together` is there and behind a line of input if `--typed` is, calls each of the first COUNT
 //! and sees that it reads its own object, that it has no right to its neighbour's, and, for every [`SAMPLE`]th, that it can neither load from
-//! that nor store to its own. They share a view, stacks and code, so that a context is two objects. Exit status 1 if one got more or less.
+//! that nor store to its own. They share a view, the stacks of their group and code, so that a context is two objects. Exit status 1 if one got more or less.
 #![no_std]
 #![no_main]
 
 extern crate alloc;
 
+use alloc::sync::Arc;
+use alloc::vec::Vec;
 use apps::context_object::{ContextObject, NewContext};
 use apps::keys;
 use apps::mapped::{BOTH, Mapped};
 use apps::options::Options;
+use core::sync::atomic::{AtomicU64, Ordering};
 use libtwz::gate::gate;
 use sec::{Grant, KeyPair};
 use twz_rt::abi::object::DATA_OFFSET;
@@ -21,6 +24,7 @@ use twz_rt::abi::syscall::CreateSpec;
 use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::abi::{ErrorCode, ObjectId, Rights};
 use twz_rt::context::{GateFn, entry_offset};
+use twz_rt::thread::{self, JoinHandle};
 use twz_rt::view::{self, View};
 use twz_rt::{Args, println, syscall};
 
@@ -30,7 +34,9 @@ twz_rt::entry!(main);
 const LIST: &str = "crowd";
 const ENTRIES: u64 = DATA_OFFSET + 64;
 const ENTRY_BYTES: u64 = 32;
-/// Slot of the stacks in the common view, a low one because the kernel looks for it from 0 on; each context's object has a slot of its own
+/// Contexts that share stacks: those with the same remainder. A thread calls those of one group only, so that a stack has one user at a time.
+const GROUPS: u64 = 4;
+/// Slot of the first group's stacks in the common view, a low one because the kernel looks for it from 0 on; each context's object has a slot of its own
 /// from [`FREE_SLOT`] on.
 const STACKS_SLOT: u64 = DATA_SLOT + 1;
 const STACK_BYTES: u32 = 0x8000;
@@ -43,12 +49,13 @@ const FIRST_WORD: u64 = 0xc0de_0000_0000;
 
 fn main(args: Args) -> Result<u8, ErrorCode> {
     let mut options = Options::new(args);
+    let (own, together, typed) = (options.flag("--own"), options.flag("--together"), options.flag("--typed"));
     let (verb, count) = (options.word(), options.word().and_then(|word| word.parse().ok()));
     match (verb, count) {
-        (Some("make"), Some(count)) => make(count).map(|()| 0),
-        (Some("use"), Some(count)) => use_all(count),
+        (Some("make"), Some(count)) => make(count, own).map(|()| 0),
+        (Some("use"), Some(count)) => use_all(count, if together { GROUPS } else { 1 }, typed),
         _ => {
-            println!("crowd make COUNT | use COUNT");
+            println!("crowd [--own] make COUNT | [--together] [--typed] use COUNT");
             Ok(2)
         }
     }
@@ -71,11 +78,14 @@ fn spoil(slot: u64) {
 struct Common {
     key: KeyPair,
     view: View,
-    gates: [GateEntry; 2],
+    /// Of each group.
+    gates: Vec<[GateEntry; 2]>,
+    /// Every context has a root of its own.
+    own: bool,
 }
 
 impl Common {
-    fn new() -> Result<Self, ErrorCode> {
+    fn new(own_roots: bool) -> Result<Self, ErrorCode> {
         let key = keys::pair("owner")?;
         let own = View::current();
         let of = |slot| own.get(slot).map(|(id, _)| id).ok_or(ErrorCode::NoObject);
@@ -88,7 +98,7 @@ impl Common {
                 ..CreateSpec::default()
             })
         };
-        let (view_id, stacks) = (create(ObjectId::NULL, Rights::READ)?, create(ObjectId::NULL, BOTH)?);
+        let view_id = create(ObjectId::NULL, Rights::READ)?;
         let data = create(of(DATA_SLOT)?, Rights::READ)?;
         // SAFETY: the slot maps a new object, which becomes a view.
         let view = unsafe { View::at(Mapped::of(view_id)?.0) };
@@ -96,8 +106,7 @@ impl Common {
         let code = of(TEXT_SLOT)?;
         let _ = view.map(TEXT_SLOT, code, Rights::READ | Rights::EXEC);
         let _ = view.map(DATA_SLOT, data, Rights::READ);
-        let _ = view.map(STACKS_SLOT, stacks, BOTH);
-        let gate = |entry: GateFn| -> Result<GateEntry, ErrorCode> {
+        let gate = |entry: GateFn, stacks| -> Result<GateEntry, ErrorCode> {
             Ok(GateEntry {
                 flags: gate_flags::VALID,
                 entry: entry_offset(entry).ok_or(ErrorCode::BadOffset)?,
@@ -108,8 +117,13 @@ impl Common {
                 stack_count: 1,
             })
         };
-        let gates = [gate(look::ENTRY)?, gate(spoil::ENTRY)?];
-        Ok(Self { key, view, gates })
+        let mut gates = Vec::new();
+        for group in 0..GROUPS {
+            let stacks = create(ObjectId::NULL, BOTH)?;
+            let _ = view.map(STACKS_SLOT + group, stacks, BOTH);
+            gates.push([gate(look::ENTRY, stacks)?, gate(spoil::ENTRY, stacks)?]);
+        }
+        Ok(Self { key, view, gates, own: own_roots })
     }
 
     /// Context `number` and its object.
@@ -118,11 +132,12 @@ impl Common {
         let object = syscall::object_create(&CreateSpec { key, ..CreateSpec::default() })?;
         let bytes = Mapped::of(object)?;
         bytes.write_durably(DATA_OFFSET, &(FIRST_WORD + number).to_le_bytes());
-        let new =
-            NewContext { key, flags: 0, undetachable: false, shared: !number.is_multiple_of(OWN), slots: 16 };
+        let shared = !self.own && !number.is_multiple_of(OWN);
+        let new = NewContext { key, flags: 0, undetachable: false, shared, slots: 16 };
         let context = ContextObject::create(&new)?;
-        for (number, entry) in (0..).zip(&self.gates) {
-            context.set_gate(number, entry)?;
+        let group = usize::try_from(number % GROUPS).unwrap_or(0);
+        for (gate, entry) in (0..).zip(&self.gates[group]) {
+            context.set_gate(gate, entry)?;
         }
         context.add(&self.key.grant(&Grant::new(object, context.id, Rights::READ)))?;
         let _ = self.view.map(FREE_SLOT + number, object, Rights::all());
@@ -134,8 +149,8 @@ impl Common {
     }
 }
 
-fn make(count: u64) -> Result<(), ErrorCode> {
-    let common = Common::new()?;
+fn make(count: u64, own: bool) -> Result<(), ErrorCode> {
+    let common = Common::new(own)?;
     let list_id = syscall::object_create(&CreateSpec { key: common.key.id(), ..CreateSpec::default() })?;
     let list = Mapped::of(list_id)?;
     let mut bytes = 0;
@@ -152,34 +167,66 @@ fn make(count: u64) -> Result<(), ErrorCode> {
     Ok(())
 }
 
-fn use_all(count: u64) -> Result<u8, ErrorCode> {
+/// What came of the calls.
+#[derive(Default)]
+struct Outcome {
+    /// Contexts that had their right and no other.
+    good: AtomicU64,
+    /// Attempts at more.
+    tried: AtomicU64,
+    /// Of these, those that were refused.
+    refused: AtomicU64,
+}
+
+fn use_all(count: u64, threads: u64, typed: bool) -> Result<u8, ErrorCode> {
     let list = Mapped::of(syscall::name_get(LIST)?)?;
+    let made = list.word(DATA_OFFSET);
+    let count = count.min(made);
+    if typed {
+        println!("crowd: waits for a line");
+        let mut line = [0; 16];
+        syscall::console_read(&mut line)?;
+    }
+    let all = Arc::new(Outcome::default());
+    let mut running = Vec::new();
+    for thread in 1..threads {
+        let all = Arc::clone(&all);
+        running.push(thread::spawn(move || {
+            (0..count)
+                .filter(|number| number % threads == thread)
+                .for_each(|number| call(list, number, &all));
+        })?);
+    }
+    (0..count).filter(|number| number.is_multiple_of(threads)).for_each(|number| call(list, number, &all));
+    let ended = running.into_iter().map(JoinHandle::join).filter(Result::is_err).count();
+    let sum = |count: &AtomicU64| count.load(Ordering::Acquire);
+    let (good, tried, refused) = (sum(&all.good), sum(&all.tried), sum(&all.refused));
+    println!(
+        "crowd: {good} of {count} contexts have their right and no other; {refused} of {tried} attempts refused"
+    );
+    Ok(u8::from(good != count || refused != tried || ended > 0))
+}
+
+/// Calls context `number` of the list.
+fn call(list: Mapped, number: u64, all: &Outcome) {
     let made = list.word(DATA_OFFSET);
     let id = |number: u64, which: u64| {
         let at = ENTRIES + (number % made) * ENTRY_BYTES + which * 16;
         ObjectId { lo: list.word(at), hi: list.word(at + 8) }
     };
-    let (mut good, mut tried, mut refused) = (0, 0, 0);
-    for number in 0..count.min(made) {
-        let (context, own) = (id(number, 0), FREE_SLOT + number);
-        let neighbour = FREE_SLOT + (number + 1) % made;
-        let found = look::call(context, own, id(number + 1, 1));
-        if found == Ok([FIRST_WORD + number, 0]) {
-            good += 1;
-        } else {
-            println!("crowd: context {number} should find {:x}, found {found:x?}", FIRST_WORD + number);
-        }
-        if number.is_multiple_of(SAMPLE) {
-            tried += 2;
-            let load = look::call(context, neighbour, id(number, 1)).map(drop);
-            for attempt in [load, spoil::call(context, own)] {
-                refused += u64::from(attempt == Err(ErrorCode::CalleeFailed));
-            }
+    let (context, own) = (id(number, 0), FREE_SLOT + number);
+    let neighbour = FREE_SLOT + (number + 1) % made;
+    let found = look::call(context, own, id(number + 1, 1));
+    if found == Ok([FIRST_WORD + number, 0]) {
+        all.good.fetch_add(1, Ordering::AcqRel);
+    } else {
+        println!("crowd: context {number} should find {:x}, found {found:x?}", FIRST_WORD + number);
+    }
+    if number.is_multiple_of(SAMPLE) {
+        let load = look::call(context, neighbour, id(number, 1)).map(drop);
+        for attempt in [load, spoil::call(context, own)] {
+            all.tried.fetch_add(1, Ordering::AcqRel);
+            all.refused.fetch_add(u64::from(attempt == Err(ErrorCode::CalleeFailed)), Ordering::AcqRel);
         }
     }
-    println!(
-        "crowd: {good} of {} contexts have their right and no other; {refused} of {tried} attempts refused",
-        count.min(made)
-    );
-    Ok(u8::from(good != count.min(made) || refused != tried))
 }

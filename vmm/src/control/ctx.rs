@@ -17,6 +17,9 @@ pub struct ContextList {
     pub evicted_idle: u64,
     /// Tables taken away from contexts in use, to be made again when needed.
     pub evicted_in_use: u64,
+    /// Of both, those that went because the process had no file descriptor left.
+    #[serde(default)]
+    pub evicted_for_descriptors: u64,
     /// Windows emptied because they were full.
     pub windows_emptied: u64,
     /// Contexts with placement `shared` that got a root to themselves, because the shared one was full.
@@ -113,11 +116,12 @@ impl fmt::Display for ContextList {
         }
         writeln!(
             f,
-            "{} tables; {} roots made; evicted: {} idle, {} in use; windows emptied: {}; moved out of the shared root: {}",
+            "{} tables; {} roots made; evicted: {} idle, {} in use, {} of these for descriptors; windows emptied: {}; moved out of the shared root: {}",
             self.tables,
             self.roots_made,
             self.evicted_idle,
             self.evicted_in_use,
+            self.evicted_for_descriptors,
             self.windows_emptied,
             self.moved_out
         )

@@ -14,6 +14,7 @@ use super::roots::RootCell;
 use super::stats::{Exit, HartStats};
 use super::wake::{self, Doorbell};
 use super::{Ending, Shared, vcpu};
+use ept_contexts::RootError;
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -119,8 +120,6 @@ pub(super) struct Hart {
     number: u32,
     /// The root that it is in.
     inside: Inside,
-    /// The others that it has been in: their vCPUs wait behind their last exit.
-    others: Vec<Inside>,
     shared: Arc<Shared>,
     /// Vectors to inject, highest first when several wait.
     waiting: Vec<u8>,
@@ -131,7 +130,7 @@ pub(super) struct Hart {
 impl Hart {
     /// A hart in its first root, with a vCPU that is ready to run.
     pub(super) fn new(number: u32, inside: Inside, shared: Arc<Shared>) -> Self {
-        Self { number, inside, others: Vec::new(), shared, waiting: Vec::new(), kernel_events: 0 }
+        Self { number, inside, shared, waiting: Vec::new(), kernel_events: 0 }
     }
 
     /// Runs until the machine stops.
@@ -214,27 +213,16 @@ impl Hart {
         if root.number() == self.inside.root.number() {
             return;
         }
-        let known = self.others.iter().position(|other| other.root.number() == root.number());
-        let next = match known {
-            Some(index) => self.others.swap_remove(index),
-            None => {
-                let stats = &self.shared.kvm_stats;
-                self.others.retain(|other| {
-                    let is_retired = other.root.is_retired();
-                    if is_retired {
-                        stats.end(other.root.number(), self.number);
-                    }
-                    !is_retired
-                });
-                match self.first_entry(root) {
-                    Ok(inside) => inside,
-                    Err((what, error)) => return self.broken(&format!("entering a root: {what}: {error}")),
-                }
-            }
+        let next = match root.enter(self.number) {
+            Some(vcpu) => Inside { vcpu, root },
+            None => match self.first_entry(root) {
+                Ok(inside) => inside,
+                Err((what, error)) => return self.broken(&format!("entering a root: {what}: {error}")),
+            },
         };
         bell.leave();
         let left = std::mem::replace(&mut self.inside, next);
-        self.others.push(left);
+        left.root.leave(self.number, left.vcpu);
         self.attend(bell);
         // What was rung between leaving and attending has set no flag.
         let reasons = bell.take();
@@ -244,7 +232,7 @@ impl Hart {
     fn first_entry(&mut self, root: Arc<RootCell>) -> Result<Inside, (&'static str, String)> {
         let text = |what| move |error: &dyn std::fmt::Display| (what, error.to_string());
         self.count_register_ioctl();
-        let vcpu = root.create_vcpu(self.number).map_err(|error| text("creating a vCPU")(&error))?;
+        let vcpu = self.new_vcpu(&root).map_err(|error| text("creating a vCPU")(&error))?;
         vcpu::set_cpuid(&vcpu, self.number, &self.shared.cpuid)
             .map_err(|error| text("KVM_SET_CPUID2")(&error))?;
         let entry = self.shared.vcpu_entry.get().copied();
@@ -252,6 +240,16 @@ impl Hart {
         vcpu::imitate(&vcpu, &self.inside.vcpu, entry).map_err(|(what, error)| text(what)(&error))?;
         self.shared.kvm_stats.add(root.number(), self.number, &vcpu);
         Ok(Inside { vcpu, root })
+    }
+
+    /// Makes the hart's vCPU of a root. Where descriptors run out, tables that no hart is in go for it.
+    fn new_vcpu(&self, root: &RootCell) -> Result<VcpuFd, RootError> {
+        loop {
+            match root.create_vcpu(self.number) {
+                Err(error) if error.is_out_of_descriptors() && self.shared.monitor().spare_descriptors() => {}
+                made => return made,
+            }
+        }
     }
 
     /// What the kernel has recorded comes into the trace before the exit that ended it.

@@ -57,8 +57,8 @@ impl KvmStats {
     }
 }
 
-/// vCPUs whose statistics are kept open at a time, a descriptor each: more than a measurement uses, fewer than descriptors run out at.
-const OPEN_MAX: usize = 64;
+/// vCPUs whose statistics are kept open at a time, a descriptor each: more than a measurement uses.
+pub(super) const OPEN_MAX: usize = 64;
 
 /// The statistics of all vCPUs of a machine, whatever root they are in, those that are gone included.
 #[derive(Debug, Default)]
@@ -68,14 +68,21 @@ pub(super) struct KvmTotals(Mutex<Totals>);
 struct Totals {
     /// Root and hart of each.
     open: Vec<(u64, u32, KvmStats)>,
+    /// Most of them.
+    open_max: usize,
     ended: BTreeMap<String, u64>,
 }
 
 impl KvmTotals {
-    /// Counts a new vCPU in; those beyond [`OPEN_MAX`] are left out.
+    /// At most so many statistics are open at a time; none before.
+    pub(super) fn allow(&self, open_max: usize) {
+        self.lock().open_max = open_max;
+    }
+
+    /// Counts a new vCPU in; those beyond what is allowed are left out.
     pub(super) fn add(&self, root: u64, hart: u32, vcpu: &impl AsRawFd) {
         let mut totals = self.lock();
-        if totals.open.len() < OPEN_MAX
+        if totals.open.len() < totals.open_max
             && let Some(stats) = KvmStats::of(vcpu)
         {
             totals.open.push((root, hart, stats));

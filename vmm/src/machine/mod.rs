@@ -6,6 +6,7 @@
 
 mod console;
 mod coverage;
+mod descriptors;
 mod events;
 mod hart;
 mod hypercall;
@@ -63,7 +64,7 @@ const WINDOW_BYTES_SHADOW: u64 = 4 << 30;
 const SHARED_WINDOW_BYTES: u64 = 8 << 30;
 const SHARED_WINDOW_BYTES_SHADOW: u64 = 1 << 30;
 const SHARED_WINDOWS_MAX: u32 = 64;
-/// Contexts that have tables at a time; more take turns.
+/// Contexts that have tables at a time if the host allows so many descriptors; more take turns.
 const TABLES_MAX: usize = 128;
 /// Mappings of a process if Linux does not say (`vm.max_map_count`).
 const MAPPINGS_USUAL: usize = 65_530;
@@ -187,7 +188,7 @@ struct Shared {
     programs: Programs,
     pool: Arc<Pool>,
     harts: Vec<HartShared>,
-    kvm_stats: KvmTotals,
+    kvm_stats: Arc<KvmTotals>,
     alarm: Timer,
     started: Instant,
     first_user: OnceLock<Duration>,
@@ -309,6 +310,7 @@ impl Machine {
         wake::install_handler().map_err(|error| host("installing a signal handler")(&error))?;
 
         // 1. RAM and the root with its first vCPU, on which ring 0 is tried out.
+        let descriptors_max = descriptors::raise_limit();
         let kvm = open_kvm()?;
         let memory = guest_memory(config.memory)?;
         let ram_host =
@@ -335,7 +337,16 @@ impl Machine {
         let session = begin_session(&pool, &resume)?;
         let context = init_context(&pool)?;
         let window_base = WINDOW_BASE.max(config.memory.next_multiple_of(1 << 30));
-        let limits = limits(ring0_native, window_base, vcpu::address_bits(&cpuid));
+        let allowed = descriptors::share_out(
+            descriptors_max,
+            descriptors::open_now(),
+            config.harts,
+            TABLES_MAX,
+            kvm_stats::OPEN_MAX,
+        );
+        let limits = limits(ring0_native, window_base, vcpu::address_bits(&cpuid), allowed.tables);
+        let kvm_stats = maker.stats();
+        kvm_stats.allow(allowed.statistics);
         let mailboxes = memory.clone();
         let on_revision = Box::new(move |revision| hypercall::tell_revision(&mailboxes, revision));
         let expiry_timer = Timer::new().map_err(|error| host("making a timer")(&error))?;
@@ -382,7 +393,6 @@ impl Machine {
                 .and_then(|()| components.map_or(Ok(()), |wanted| vcpu::enable_components(vcpu, wanted)))
                 .map_err(|(what, error)| host(what)(&error))?;
         }
-        let kvm_stats = KvmTotals::default();
         (0..).zip(&vcpus).for_each(|(hart, vcpu)| kvm_stats.add(first_root.number(), hart, vcpu));
         let harts = (0..config.harts).map(|_| HartShared::new(started)).collect::<Result<Vec<_>, _>>();
         let shared = Arc::new(Shared {
@@ -546,7 +556,7 @@ fn protect(memory: &GuestMemoryMmap, start: u64, bytes: u64) -> Result<(), Build
 }
 
 /// How much object space contexts get on this host.
-fn limits(ring0_native: bool, window_base: u64, address_bits: u32) -> Limits {
+fn limits(ring0_native: bool, window_base: u64, address_bits: u32, tables: usize) -> Limits {
     let own_bytes = if ring0_native { WINDOW_BYTES } else { WINDOW_BYTES_SHADOW };
     let shared_bytes = if ring0_native { SHARED_WINDOW_BYTES } else { SHARED_WINDOW_BYTES_SHADOW };
     let end = 1_u64 << address_bits.clamp(36, 47);
@@ -556,7 +566,7 @@ fn limits(ring0_native: bool, window_base: u64, address_bits: u32) -> Limits {
     let mappings = std::fs::read_to_string("/proc/sys/vm/max_map_count").ok();
     let mappings = mappings.and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS_USUAL);
     let stretches = (mappings.saturating_sub(MAPPINGS_OWN) / 2).max(STRETCHES_MIN);
-    Limits { window_base, own_bytes, shared_bytes, shared_count, tables: TABLES_MAX, stretches }
+    Limits { window_base, own_bytes, shared_bytes, shared_count, tables, stretches }
 }
 
 /// Checks what a command line may ask for.

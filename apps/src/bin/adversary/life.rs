@@ -2,7 +2,8 @@
 
 use crate::callee::{self, LOAD, STORE};
 use crate::{SECRET, expect, intrude, intruder, is_refused, load, secret};
-use apps::compartment::{Compartment, World};
+use alloc::vec::Vec;
+use apps::compartment::{Compartment, STACKS, World};
 use apps::mapped::{BOTH, Mapped, volatile_object};
 use sec::{GateSet, Grant, Validity};
 use twz_rt::abi::object::DATA_OFFSET;
@@ -10,7 +11,7 @@ use twz_rt::abi::program::FREE_SLOT;
 use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::abi::{ErrorCode, ObjectId, Rights};
 use twz_rt::context::{self, gate_call, gate_return};
-use twz_rt::{println, syscall};
+use twz_rt::{println, syscall, thread};
 
 /// Words of the board that a thread in another context shares with us.
 const WHO: u64 = DATA_OFFSET;
@@ -19,6 +20,8 @@ const GO_ON: u64 = DATA_OFFSET + 24;
 const INSIDE: u64 = DATA_OFFSET + 32;
 const RESULT: u64 = DATA_OFFSET + 40;
 const SEEN: u64 = DATA_OFFSET + 48;
+/// A word for each call that is in the gate of [`busy`].
+const ROOM: u64 = DATA_OFFSET + 64;
 /// [`RESULT`] of a call that came back; others are error codes.
 const RETURNED: u64 = 1000;
 /// How often a right is taken and given again.
@@ -35,6 +38,7 @@ pub(crate) fn life(world: &World, shared: bool) -> Result<(), ErrorCode> {
     expired_gate(world, shared)?;
     deleted(world, shared)?;
     endless(world, shared)?;
+    busy(world, shared)?;
     recycled(world, shared)?;
     // A window of its own is larger than what a test should fill.
     if shared { full_window(world, shared) } else { Ok(()) }
@@ -225,6 +229,42 @@ fn endless(world: &World, shared: bool) -> Result<(), ErrorCode> {
     Ok(())
 }
 
+/// A callee that comes back at once if its third argument is 1, else when the board says so; it tells the board that it is in.
+extern "C" fn stay(argument: u64, place: u64, at_once: u64, _: u64, _: u64, _: u64) -> ! {
+    let board = Mapped(argument as *mut u8);
+    board.set_word(ROOM + place * 8, 1);
+    while at_once != 1 && board.word(GO_ON) == 0 {
+        syscall::thread_yield();
+    }
+    gate_return(place, 0)
+}
+
+/// More calls of a gate at a time than it has stacks: the one too many is refused, and gets nobody's stack.
+fn busy(world: &World, shared: bool) -> Result<(), ErrorCode> {
+    let callee = world.compartment(shared, &[stay])?;
+    let (board, address) = board(world, &callee)?;
+    let id = callee.id;
+    let calls: Result<Vec<_>, _> = (0..u64::from(STACKS))
+        .map(|place| thread::spawn(move || gate_call(id, 0, [address, place, 0])))
+        .collect();
+    let calls = calls?;
+    let is_in = |place| board.word(ROOM + place * 8) == 1;
+    while !(0..u64::from(STACKS)).all(is_in) {
+        syscall::thread_yield();
+    }
+    let late = u64::from(STACKS);
+    expect(
+        "a gate whose stacks are all in use",
+        gate_call(id, 0, [address, late, 1]) == Err(ErrorCode::Busy),
+    );
+    expect("nobody comes in then", !is_in(late));
+    board.set_word(GO_ON, 1);
+    let came_back = (0..).zip(calls).filter_map(|(place, call)| Some(call.join().ok()? == Ok((place, 0))));
+    expect("those that were in come back", came_back.filter(|back| *back).count() == STACKS as usize);
+    expect("and there is room again", gate_call(id, 0, [address, late, 1]) == Ok((late, 0)));
+    Ok(())
+}
+
 /// Contexts that come and go: none finds what its predecessor in the same place could reach.
 fn recycled(world: &World, shared: bool) -> Result<(), ErrorCode> {
     let (mut reached, mut leaked) = (0, 0);
@@ -254,11 +294,18 @@ fn full_window(world: &World, shared: bool) -> Result<(), ErrorCode> {
         callee.hand_over(&world.owner.grant(&Grant::new(id, callee.id, BOTH)))?;
         callee.map(FREE_SLOT + slot, id);
     }
+    let before = syscall::counters()?;
     let wrong = gate_call(callee.id, 1, [FREE_SLOT * SLOT_SIZE, 2, 0]).map(|(wrong, _)| wrong);
+    let after = syscall::counters()?;
     expect("a window is emptied when it is full, and nothing is lost", wrong == Ok(0));
     let address = FREE_SLOT * SLOT_SIZE + DATA_OFFSET;
     let first = gate_call(callee.id, 0, [LOAD, address, 0]).map(|(value, _)| value);
     expect("its first page is there", first == Ok(1));
+    // Chunks that were touched twice, half of them at least, were taken away in between, and their tables with them: their frames must not
+    // be used for anything else before every hart has dropped what it knew of them. No memory that a program sees can show that this
+    // happened; the kernel's counters do.
+    let again = after.touches - before.touches > 3 * CHUNKS;
+    expect("emptying a window reaches every hart", !again || after.shootdowns > before.shootdowns);
     Ok(())
 }
 

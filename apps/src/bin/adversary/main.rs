@@ -8,8 +8,11 @@ extern crate alloc;
 
 mod callee;
 mod life;
+mod order;
+mod part;
 
 use apps::compartment::{Compartment, World};
+use apps::context_object::{ContextObject, NewContext};
 use apps::mapped::{BOTH, Mapped, volatile_object as object};
 use callee::{CALL, EXIT, LOAD, STORE};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -17,6 +20,7 @@ use sec::{GateSet, Grant, KeyPair, Validity};
 use twz_rt::abi::object::DATA_OFFSET;
 use twz_rt::abi::program::FREE_SLOT;
 use twz_rt::abi::sec::RawCap;
+use twz_rt::abi::syscall::create_flags;
 use twz_rt::abi::thread::ThreadSpec;
 use twz_rt::abi::view::SLOT_SIZE;
 use twz_rt::abi::{ErrorCode, ObjectId, Rights};
@@ -46,6 +50,8 @@ fn main(mut args: Args) -> Result<u8, ErrorCode> {
     for shared in [false, true] {
         println!("-- callees with placement {}", if shared { "shared" } else { "own" });
         capabilities(&world, shared)?;
+        part::delegation(&world, shared)?;
+        order::orders(&world, shared)?;
         gates(&world, shared)?;
         entering(&world, shared)?;
         revoking(&world, shared)?;
@@ -303,6 +309,16 @@ fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
     expect("calling it once the capability was revoked", said[2] == refused);
     expect("switching to a context that is in use, but not attached", said[1] == refused);
 
+    // Starting a thread in it is entering it.
+    let from_spawner = |slot, into: &Compartment| intrude(world, &from, slot, into.id, spawner);
+    let said = from_spawner(FREE_SLOT + 4, &into)?;
+    expect("starting a thread in a context without the right", said[0] == refused);
+    let open = world.compartment(shared, &[])?;
+    from.hand_over(&world.owner.grant(&Grant::new(open.id, from.id, Rights::USE)))?;
+    open.hand_over(&world.owner.grant(&Grant::new(from.view_id, open.id, Rights::READ)))?;
+    let said = from_spawner(FREE_SLOT + 5, &open)?;
+    expect("starting one with the right works", said[0] == 0);
+
     for (what, context) in
         [("that does not exist", ObjectId { lo: 3, hi: 4 }), ("that is no context", from.view_id)]
     {
@@ -312,6 +328,7 @@ fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
         println!("   a thread in a context {what}: {spawned:?}");
         expect("no thread without a context", spawned.is_err());
     }
+    undetachable(world, shared)?;
     context::attach(into.id)?;
     expect("attaching with the right works, and detaching", context::detach(into.id).is_ok());
     expect(
@@ -319,6 +336,36 @@ fn entering(world: &World, shared: bool) -> Result<(), ErrorCode> {
         context::activate(into.id) == Err(ErrorCode::NotPermitted),
     );
     Ok(())
+}
+
+/// A context that a thread keeps once it has attached it.
+fn undetachable(world: &World, shared: bool) -> Result<(), ErrorCode> {
+    let new = NewContext {
+        key: world.owner.id(),
+        flags: create_flags::VOLATILE,
+        undetachable: true,
+        shared,
+        slots: 16,
+    };
+    let id = ContextObject::create(&new)?.id;
+    context::attach(id)?;
+    expect("detaching an undetachable context", context::detach(id) == Err(ErrorCode::NotPermitted));
+    let other = ContextObject::create(&NewContext { undetachable: false, ..new })?.id;
+    context::attach(other)?;
+    expect("detaching another one works", context::detach(other).is_ok());
+    Ok(())
+}
+
+/// First code of a thread in another context: starts a thread in `target`, which ends with its first instruction.
+extern "C" fn spawner(argument: u64) -> ! {
+    let board = Mapped(argument as *mut u8);
+    let target = ObjectId { lo: board.word(DATA_OFFSET), hi: board.word(DATA_OFFSET + 8) };
+    let spec = ThreadSpec { context: target, entry: 0x1000, stack: 0x1000, ..ThreadSpec::default() };
+    // SAFETY: it faults with its first instruction.
+    let spawned = unsafe { syscall::thread_spawn(&spec) };
+    board.set_word(SAID, spawned.map_or_else(|error| error as u64, |_| 0));
+    board.set_word(SAID + 24, 1);
+    syscall::thread_exit(0)
 }
 
 /// A thread that reads a word for ever and says what it saw last.

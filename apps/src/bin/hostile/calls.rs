@@ -1,15 +1,17 @@
 //! Attacks by calls: arguments that are wrong in every way.
 
-use crate::{Random, Sandbox};
+use crate::{Random, Sandbox, ward};
+use apps::probe;
 use core::arch::asm;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use twz_rt::abi::program::{ARGS_SLOT, TEXT_SLOT, VIEW_SLOT};
 use twz_rt::abi::sync::SyncOp;
-use twz_rt::abi::syscall::Syscall;
+use twz_rt::abi::syscall::{CopySpec, CreateSpec, Syscall};
+use twz_rt::abi::thread::ThreadSpec;
 use twz_rt::abi::view::{SLOT_COUNT, SLOT_SIZE, SlotRange, entry_flags};
 use twz_rt::abi::{ObjectId, Rights};
 use twz_rt::view::{self, View};
-use twz_rt::{sync, syscall};
+use twz_rt::{context, sync, syscall};
 
 /// Makes any call.
 fn raw(number: u64, a: [u64; 6]) {
@@ -281,5 +283,45 @@ pub(crate) fn sync_storm(random: &mut Random, sandbox: &Sandbox) {
     }
     if let Ok(other) = other {
         let _ = other.join();
+    }
+}
+
+/// Everything that can be done to an object of another context's whose ID is known.
+pub(crate) fn foreign_objects(random: &mut Random, sandbox: &Sandbox) {
+    let (foreign, own) = (ward::object(), sandbox.object);
+    for _ in 0..4 {
+        for (source, target) in [(foreign, own), (own, foreign), (foreign, foreign)] {
+            let offset = random.pick(&[0x1000, 0x2000, 0x20_0000]);
+            let spec =
+                CopySpec { source, target, source_offset: offset, target_offset: 0x1000, bytes: 0x1000 };
+            // SAFETY: the sandbox is there to be ruined; the other object must not be reached.
+            ward::note(unsafe { syscall::object_copy(&spec) });
+        }
+        // SAFETY: as above.
+        ward::note(unsafe { syscall::object_trim(foreign, 0x1000, random.pick(&[0x1000, 1 << 21])) });
+        ward::note(syscall::object_tie(foreign, own));
+        ward::note(syscall::object_delete(foreign));
+        ward::note(syscall::name_set(foreign, "stolen"));
+        ward::note(syscall::object_create(&CreateSpec { source: foreign, ..CreateSpec::default() }));
+        // A thread whose view it is, and one whose context.
+        for spec in [
+            ThreadSpec { view: foreign, entry: 0x1000, ..ThreadSpec::default() },
+            ThreadSpec { context: foreign, entry: 0x1000, ..ThreadSpec::default() },
+        ] {
+            // SAFETY: it faults with its first instruction.
+            ward::note(unsafe { syscall::thread_spawn(&spec) });
+        }
+        ward::note(context::attach(foreign));
+        ward::note(context::gate_call(foreign, 0, [0; 3]));
+        let view = View::current();
+        let _ = view.map(sandbox.wild, foreign, Rights::all());
+        let at = sandbox.wild * SLOT_SIZE + 0x1000 + random.below(8) * 8;
+        ward::note(probe::load(at));
+        // SAFETY: it must not be reached.
+        ward::note(unsafe { probe::store(at, random.next()) });
+        // SAFETY: as above.
+        ward::note(unsafe { probe::add(at, 1) });
+        view.clear(sandbox.wild);
+        let _ = view::invalidate(&[SlotRange { first: sandbox.wild, count: 1 }]);
     }
 }

@@ -1,8 +1,11 @@
 //! Attacks by instructions: what ring 3 must not be able to do, and states that entries and exits must survive.
 
 use crate::{NEST, Random, Sandbox};
+use alloc::format;
+use alloc::string::String;
 use apps::probe;
 use core::arch::asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 use twz_rt::abi::Rights;
 use twz_rt::abi::syscall::Syscall;
 use twz_rt::abi::thread::ThreadProperty;
@@ -98,60 +101,76 @@ pub(crate) fn flags(random: &mut Random, _: &Sandbox) {
     unsafe { asm!("push 0x102", "popfq", "nop", "nop", "push 2", "popfq") };
 }
 
-/// What an instruction is in bytes, to be run in the sandbox; `None` where a random byte goes.
-const PRIVILEGED: &[&[u8]] = &[
-    &[0x0f, 0x20, 0xc0],             // mov rax, cr0
-    &[0x0f, 0x22, 0xd8],             // mov cr3, rax
-    &[0x0f, 0x21, 0xf8],             // mov rax, dr7
-    &[0x0f, 0x23, 0xc0],             // mov dr0, rax
-    &[0x0f, 0x30],                   // wrmsr
-    &[0x0f, 0x32],                   // rdmsr
-    &[0x0f, 0x33],                   // rdpmc
-    &[0xe6, 0x54],                   // out 0x54, al: the hypercall port
-    &[0xee],                         // out dx, al
-    &[0x6e],                         // outsb
-    &[0xec],                         // in al, dx
-    &[0xf4],                         // hlt
-    &[0xfa],                         // cli
-    &[0xfb],                         // sti
-    &[0x0f, 0x01, 0xf8],             // swapgs
-    &[0x0f, 0x01, 0x10],             // lgdt [rax]
-    &[0x0f, 0x01, 0x18],             // lidt [rax]
-    &[0x0f, 0x00, 0xd8],             // ltr ax
-    &[0x0f, 0x01, 0xf0],             // lmsw ax
-    &[0x0f, 0x06],                   // clts
-    &[0x0f, 0x08],                   // invd
-    &[0x0f, 0x09],                   // wbinvd
-    &[0x0f, 0x01, 0x38],             // invlpg [rax]
-    &[0x0f, 0x01, 0xd1],             // xsetbv
-    &[0x0f, 0x01, 0xc1],             // vmcall
-    &[0x0f, 0x01, 0xd9],             // vmmcall
-    &[0x0f, 0x01, 0xd8],             // vmrun
-    &[0x48, 0x0f, 0x07],             // sysretq
-    &[0x0f, 0x35],                   // sysexit
-    &[0x0f, 0x34],                   // sysenter
-    &[0x48, 0xcf],                   // iretq
-    &[0x48, 0xcb],                   // retfq
-    &[0x0f, 0xa9],                   // pop gs
-    &[0x8e, 0xd0],                   // mov ss, ax
-    &[0x8e, 0xe8],                   // mov gs, ax
-    &[0xcc],                         // int3
-    &[0xf1],                         // int1
-    &[0xcd, 0x00],                   // int 0
-    &[0xcd, 0x02],                   // int 2
-    &[0xcd, 0x08],                   // int 8
-    &[0xcd, 0x0e],                   // int 14
-    &[0xcd, 0x20],                   // int 0x20: the timer's vector
-    &[0xcd, 0x21],                   // int 0x21
-    &[0xcd, 0x22],                   // int 0x22
-    &[0xcd, 0x80],                   // int 0x80
-    &[0xf0, 0x0f, 0xc7, 0xc8],       // lock cmpxchg8b eax
-    &[0x0f, 0x01, 0xca],             // clac
-    &[0x0f, 0x01, 0xcb],             // stac
-    &[0x66, 0x0f, 0x38, 0x82, 0x00], // invpcid rax, [rax]
-    &[0x0f, 0xae, 0x08],             // fxrstor [rax]
-    &[0x0f, 0xae, 0x28],             // xrstor [rax]
+/// Instructions that ring 3 may not execute, or that go wrong with registers of zero: name and bytes.
+const PRIVILEGED: &[(&str, &[u8])] = &[
+    ("mov-rax-cr0", &[0x0f, 0x20, 0xc0]),
+    ("mov-cr3-rax", &[0x0f, 0x22, 0xd8]),
+    ("mov-rax-dr7", &[0x0f, 0x21, 0xf8]),
+    ("mov-dr0-rax", &[0x0f, 0x23, 0xc0]),
+    ("wrmsr", &[0x0f, 0x30]),
+    ("rdmsr", &[0x0f, 0x32]),
+    ("rdpmc", &[0x0f, 0x33]),
+    ("out-0x54-al", &[0xe6, 0x54]),
+    ("out-dx-al", &[0xee]),
+    ("outsb", &[0x6e]),
+    ("in-al-dx", &[0xec]),
+    ("hlt", &[0xf4]),
+    ("cli", &[0xfa]),
+    ("sti", &[0xfb]),
+    ("swapgs", &[0x0f, 0x01, 0xf8]),
+    ("lgdt-rax", &[0x0f, 0x01, 0x10]),
+    ("lidt-rax", &[0x0f, 0x01, 0x18]),
+    ("ltr-ax", &[0x0f, 0x00, 0xd8]),
+    ("lmsw-ax", &[0x0f, 0x01, 0xf0]),
+    ("clts", &[0x0f, 0x06]),
+    ("invd", &[0x0f, 0x08]),
+    ("wbinvd", &[0x0f, 0x09]),
+    ("invlpg-rax", &[0x0f, 0x01, 0x38]),
+    ("xsetbv", &[0x0f, 0x01, 0xd1]),
+    ("vmcall", &[0x0f, 0x01, 0xc1]),
+    ("vmmcall", &[0x0f, 0x01, 0xd9]),
+    ("vmrun", &[0x0f, 0x01, 0xd8]),
+    ("sysretq", &[0x48, 0x0f, 0x07]),
+    ("sysexit", &[0x0f, 0x35]),
+    ("sysenter", &[0x0f, 0x34]),
+    ("iretq", &[0x48, 0xcf]),
+    ("retfq", &[0x48, 0xcb]),
+    ("pop-gs", &[0x0f, 0xa9]),
+    ("mov-ss-ax", &[0x8e, 0xd0]),
+    ("mov-gs-ax", &[0x8e, 0xe8]),
+    ("int3", &[0xcc]),
+    ("int1", &[0xf1]),
+    ("int-0", &[0xcd, 0x00]),
+    ("int-2", &[0xcd, 0x02]),
+    ("int-8", &[0xcd, 0x08]),
+    ("int-14", &[0xcd, 0x0e]),
+    ("int-0x20", &[0xcd, 0x20]),
+    ("int-0x21", &[0xcd, 0x21]),
+    ("int-0x22", &[0xcd, 0x22]),
+    ("int-0x80", &[0xcd, 0x80]),
+    ("lock-cmpxchg8b-eax", &[0xf0, 0x0f, 0xc7, 0xc8]),
+    ("clac", &[0x0f, 0x01, 0xca]),
+    ("stac", &[0x0f, 0x01, 0xcb]),
+    ("invpcid-rax-rax", &[0x66, 0x0f, 0x38, 0x82, 0x00]),
+    ("fxrstor-rax", &[0x0f, 0xae, 0x08]),
+    ("xrstor-rax", &[0x0f, 0xae, 0x28]),
 ];
+
+/// Those of [`PRIVILEGED`] that are left out, a bit each.
+static LEFT_OUT: AtomicU64 = AtomicU64::new(0);
+const _: () = assert!(PRIVILEGED.len() <= 64);
+
+/// Leaves one of the instructions of [`privileged`] out; `all but NAME` is `!NAME`.
+///
+/// # Errors
+/// If there is none of that name.
+pub(crate) fn leave_out(name: &str) -> Result<(), String> {
+    let (but, name) = name.strip_prefix('!').map_or((false, name), |name| (true, name));
+    let at = PRIVILEGED.iter().position(|(other, _)| *other == name);
+    let bit = 1_u64 << at.ok_or_else(|| format!("no instruction {name}"))?;
+    LEFT_OUT.fetch_or(if but { !bit } else { bit }, Ordering::Relaxed);
+    Ok(())
+}
 
 /// Where code goes in the sandbox.
 const CODE: u64 = 0x6000;
@@ -193,11 +212,15 @@ fn run_code(sandbox: &Sandbox) {
     apart(move || unsafe { go_to(code, data) });
 }
 
-/// Instructions of ring 0, and vectors that only hardware may raise.
+/// Instructions of ring 0, and vectors that only hardware may raise: each that is not left out, from any of them on.
 pub(crate) fn privileged(random: &mut Random, sandbox: &Sandbox) {
-    for _ in 0..8 {
-        put(sandbox, random.pick(PRIVILEGED));
-        run_code(sandbox);
+    let left_out = LEFT_OUT.load(Ordering::Relaxed);
+    let first = usize::try_from(random.next() % PRIVILEGED.len() as u64).unwrap_or(0);
+    for index in (0..PRIVILEGED.len()).map(|step| (first + step) % PRIVILEGED.len()) {
+        if left_out >> index & 1 == 0 {
+            put(sandbox, PRIVILEGED[index].1);
+            run_code(sandbox);
+        }
     }
 }
 

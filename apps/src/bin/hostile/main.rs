@@ -1,10 +1,13 @@
-//! An attack on the kernel and the VMM, for a bounded time: `hostile [SECONDS [SEED [ATTACK…]]]`; `hostile --list` names the attacks.
+//! An attack on the kernel and the VMM, for a bounded time: `hostile [SECONDS [SEED [ATTACK…]]]`; `hostile --list` names the attacks, and
+//! `--without INSTRUCTION` leaves one of `privileged` out. `hostile --use-up [RESOURCE…]` uses resources up (see `exhaust`), and
+//! `hostile --threads COUNT` has so many threads alive at once.
 //!
 //! # Contract
 //! - Workers run attacks, several at once, chosen by a generator that begins at SEED. A worker may end as it likes: by a fault, by running
 //!   into garbage, or well.
-//! - A guard runs beside them: it checks an object that no attack knows, and measures how long it waits for its turns. **The attack fails**
-//!   (status 1) if the guard's data changed, if the guard did not get its time, or if a worker that must come back does not.
+//! - Two guards run beside them ([`apps::guard`]): one in this program, whose object no attack knows, and the program `guard` in a context
+//!   of its own, whose object the attacks know and must not reach. **The attack fails** (status 1) if a guard's data changed, if a guard did
+//!   not get its time, if an attack reached the other program's object, or if a worker that must come back does not.
 //! - Kernel memory comes back: a second round of all attacks needs hardly more frames than the first. **The attack fails** if it does.
 //! - The totals are the kernel's own counts. Attacks leave alone what a program may rightly do to itself: its heap, its data, the machine's
 //!   end.
@@ -15,13 +18,18 @@ extern crate alloc;
 
 mod calls;
 mod cpu;
+mod exhaust;
 mod memory;
+mod ward;
 
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
+use apps::guard::{Guard, Watch};
+use apps::mapped::{BOTH, Mapped};
+use apps::options::Options;
 use apps::probe;
-use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 use twz_rt::abi::ErrorCode;
 use twz_rt::abi::counters::Counters;
 use twz_rt::abi::fault::{FaultCause, FaultFrame};
@@ -33,6 +41,7 @@ use twz_rt::abi::{ObjectId, Rights};
 use twz_rt::fault::register;
 use twz_rt::thread::{Builder, JoinHandle};
 use twz_rt::{Args, fault, println, slots, sync, syscall, view};
+use ward::Ward;
 
 twz_rt::entry!(main);
 
@@ -65,6 +74,7 @@ static ATTACKS: &[Kind] = &[
     kind("thread-exhaustion", memory::thread_exhaustion),
     kind("stack-overflow", memory::stack_overflow),
     kind("copies-under-fire", memory::copies_under_fire),
+    kind("foreign-objects", calls::foreign_objects),
     kind("handler-faults", cpu::handler_faults),
     kind("non-canonical", cpu::non_canonical),
     kind("flags", cpu::flags),
@@ -88,10 +98,8 @@ const GAP_MAX: u64 = 30_000_000_000;
 const SETTLING: u64 = 20_000_000_000;
 /// Frames that the second round may need beyond the first: tables of parts of the sandboxes that it touches first, threads left looping.
 const FRAMES_LEFT: u64 = 96;
-/// How long the guard sleeps between two checks.
-const GUARD_PAUSE: u64 = 2_000_000;
-/// Words of the guard's object.
-const GUARD_WORDS: u64 = 64 * 512;
+/// How long `settle` sleeps between two looks.
+const PAUSE: u64 = 50_000_000;
 /// In R14: the fault handler is to fault itself.
 const NEST: u64 = 0x6e65_7374_6e65_7374;
 
@@ -115,6 +123,8 @@ impl Random {
         from[index]
     }
 }
+
+static STOP_GUARD: AtomicBool = AtomicBool::new(false);
 
 /// What a worker may ruin.
 #[derive(Clone, Copy)]
@@ -168,37 +178,15 @@ fn on_fault(frame: &mut FaultFrame) {
     }
 }
 
-/// What the guard found.
-struct Watch {
-    checks: u64,
-    longest_gap: u64,
-    changed_words: u64,
-}
-
-static STOP_GUARD: AtomicBool = AtomicBool::new(false);
-
-fn guard(base: u64) -> Watch {
-    let word = |index: u64| {
-        // SAFETY: the guard's object, which no attack knows.
-        unsafe { &*((base + index * 8) as *const AtomicU64) }
-    };
-    let pattern = |index: u64| index.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5ca1_ab1e;
-    (0..GUARD_WORDS).for_each(|index| word(index).store(pattern(index), Ordering::Relaxed));
-    let mut watch = Watch { checks: 0, longest_gap: 0, changed_words: 0 };
-    let mut last = now();
-    while !STOP_GUARD.load(Ordering::Relaxed) {
-        let wrong =
-            (0..GUARD_WORDS).filter(|&index| word(index).load(Ordering::Relaxed) != pattern(index)).count();
-        watch.changed_words += wrong as u64;
-        watch.checks += 1;
-        let word = core::sync::atomic::AtomicU32::new(0);
-        // Times out; what comes on top of the pause is the wait for its turn.
-        let _ = sync::wait(&word, 0, GUARD_PAUSE);
-        let here = now();
-        watch.longest_gap = watch.longest_gap.max((here - last).saturating_sub(GUARD_PAUSE));
-        last = here;
+/// A guard in this program, in a thread that attacks could hit.
+fn guard(object: Mapped) -> Watch {
+    let mut guard = Guard::new(object);
+    loop {
+        let watch = guard.look();
+        if STOP_GUARD.load(Ordering::Relaxed) {
+            return watch;
+        }
     }
-    watch
 }
 
 fn now() -> u64 {
@@ -206,25 +194,20 @@ fn now() -> u64 {
 }
 
 fn main(args: Args) -> u8 {
-    let mut words = args.skip(1);
-    let first = words.next().unwrap_or("5");
-    if first == "--list" {
+    let mut options = Options::new(args);
+    if options.flag("--list") {
         ATTACKS.iter().for_each(|attack| println!("{}", attack.name));
         return 0;
     }
-    let seed = words.next().unwrap_or("1");
-    let (Ok(seconds), Ok(seed)) = (first.parse::<u64>(), seed.parse::<u64>()) else {
-        println!("usage: hostile [SECONDS [SEED [ATTACK...]]]");
-        return 2;
+    let plan = match plan(&mut options) {
+        Ok(plan) => plan,
+        Err(reason) => {
+            println!("hostile: {reason}\nhostile [--without INSTRUCTION]... [SECONDS [SEED [ATTACK...]]]");
+            println!("hostile --use-up [RESOURCE...] | --threads COUNT | --list");
+            return 2;
+        }
     };
-    let wanted: Vec<&str> = words.collect();
-    let chosen: Vec<&Kind> =
-        ATTACKS.iter().filter(|a| wanted.is_empty() || wanted.contains(&a.name)).collect();
-    if chosen.is_empty() {
-        println!("hostile: no such attack; `hostile --list` names them");
-        return 2;
-    }
-    match attack(seconds, seed, &chosen) {
+    match beside_guards(args, plan) {
         Ok(()) => 0,
         Err(reason) => {
             println!("hostile: FAILED: {reason}");
@@ -233,16 +216,98 @@ fn main(args: Args) -> u8 {
     }
 }
 
-fn attack(seconds: u64, seed: u64, attacks: &[&'static Kind]) -> Result<(), String> {
+/// What is to be done.
+enum Plan {
+    /// Attacks, for so many seconds, from this seed on.
+    Attack { seconds: u64, seed: u64, attacks: Vec<&'static Kind> },
+    /// These resources are used up; all, if none is named.
+    UseUp(Vec<&'static str>),
+    /// So many threads live at once.
+    Threads(u64),
+}
+
+fn plan(options: &mut Options) -> Result<Plan, String> {
+    let missing = |name| format!("{name} needs a value");
+    let number = |word: &str| word.parse::<u64>().map_err(|_| format!("{word} is no number"));
+    let mut plan = None;
+    if options.flag("--use-up") {
+        let names: Vec<_> = core::iter::from_fn(|| options.word()).collect();
+        if let Some(name) = names.iter().find(|name| !exhaust::RESOURCES.iter().any(|r| r.name == **name)) {
+            return Err(format!("no resource {name}"));
+        }
+        plan = Some(Plan::UseUp(names));
+    } else if let Some(count) = options.value("--threads").map_err(missing)? {
+        plan = Some(Plan::Threads(number(count)?));
+    }
+    while let Some(name) = options.value("--without").map_err(missing)? {
+        cpu::leave_out(name)?;
+    }
+    if let Some(plan) = plan {
+        return options.rest().map_or(Ok(plan), |word| Err(format!("what is {word}?")));
+    }
+    let (seconds, seed) = (number(options.word().unwrap_or("5"))?, number(options.word().unwrap_or("1"))?);
+    let names: Vec<_> = core::iter::from_fn(|| options.word()).collect();
+    if let Some(name) = names.iter().find(|name| !ATTACKS.iter().any(|attack| attack.name == **name)) {
+        return Err(format!("no attack {name}"));
+    }
+    let attacks = ATTACKS.iter().filter(|attack| names.is_empty() || names.contains(&attack.name)).collect();
+    options.rest().map_or(Ok(Plan::Attack { seconds, seed, attacks }), |word| Err(format!("what is {word}?")))
+}
+
+/// Does what is planned beside two guards: one in this program, one that is another program in another context.
+fn beside_guards(ours: Args, plan: Plan) -> Result<(), String> {
     let failed = |what: &'static str| move |error: ErrorCode| format!("{what}: {error}");
     // Above the workers, so that what ends the run does not wait for those that loop.
     syscall::thread_set(0, twz_rt::abi::thread::ThreadProperty::Priority, 20).map_err(failed("priority"))?;
     // SAFETY: the handler takes no lock.
     unsafe { fault::set_handler(on_fault) };
-    let guarded = volatile(Rights::READ | Rights::WRITE).map_err(failed("the guard's object"))?;
-    let guarded = view::map_anywhere(guarded, Rights::READ | Rights::WRITE).ok_or("no slot for the guard")?;
-    let base = guarded as u64 + DATA_OFFSET;
-    let watch = Builder::new().name("guard").spawn(move || guard(base)).map_err(failed("the guard"))?;
+    let ward = Ward::start(ours).map_err(failed("the other program"))?;
+    let guarded = volatile(BOTH).map_err(failed("the guard's object"))?;
+    let guarded = Mapped::of(guarded).map_err(failed("the guard's object"))?;
+    let watch = Builder::new().name("guard").spawn(move || guard(guarded)).map_err(failed("the guard"))?;
+
+    let looks = ward.checks();
+    let done = match plan {
+        Plan::Attack { seconds, seed, attacks } => attack(seconds, seed, &attacks),
+        Plan::UseUp(names) => exhaust::run(&names),
+        Plan::Threads(count) => threads(count),
+    };
+    let turns = ward.checks() - looks;
+    STOP_GUARD.store(true, Ordering::Relaxed);
+    let watch = watch.join().map_err(|ended| format!("the guard was hit: {ended}"))?;
+    let other = ward.end()?;
+    for (who, watch) in [("guard", watch), ("other program", other)] {
+        println!(
+            "hostile: {who} checked {} times, {} words changed, longest wait for a turn {} ms",
+            watch.checks,
+            watch.changed_words,
+            watch.longest_gap / 1_000_000,
+        );
+        if watch.changed_words > 0 {
+            return Err(format!("the {who}'s data changed"));
+        }
+        if watch.checks == 0 || watch.longest_gap > GAP_MAX {
+            return Err(format!("the {who} did not get its time"));
+        }
+    }
+    if turns == 0 {
+        return Err("the other program had no turn during the attack".into());
+    }
+    done
+}
+
+/// So many threads alive at once.
+fn threads(count: u64) -> Result<(), String> {
+    let (alive, refused) = exhaust::crowd(count)?;
+    if let Some(error) = refused {
+        return Err(format!("{alive} threads, then: {error}"));
+    }
+    println!("hostile: {alive} threads alive at once, each ran to its end");
+    Ok(())
+}
+
+fn attack(seconds: u64, seed: u64, attacks: &[&'static Kind]) -> Result<(), String> {
+    let failed = |what: &'static str| move |error: ErrorCode| format!("{what}: {error}");
     let boxes: Result<Vec<Sandbox>, ErrorCode> = (0..WORKERS).map(|_| Sandbox::new()).collect();
     let boxes = boxes.map_err(failed("sandboxes"))?;
 
@@ -261,8 +326,6 @@ fn attack(seconds: u64, seed: u64, attacks: &[&'static Kind]) -> Result<(), Stri
     siege.rage(attacks, now() + seconds * 1_000_000_000)?;
     let after = siege.settle(before.threads_started - before.threads_ended)?;
     let Siege { runs, refused, loops, .. } = siege;
-    STOP_GUARD.store(true, Ordering::Relaxed);
-    let watch = watch.join().map_err(|ended| format!("the guard was hit: {ended}"))?;
 
     for (kind, count) in attacks.iter().zip(&runs) {
         println!("hostile: {:<20} {count} runs", kind.name);
@@ -277,22 +340,11 @@ fn attack(seconds: u64, seed: u64, attacks: &[&'static Kind]) -> Result<(), Stri
         after.refusals - before.refusals,
     );
     println!(
-        "hostile: guard checked {} times, {} words changed, longest wait for a turn {} ms; {} frames used before, {} after the first round, {} after the second",
-        watch.checks,
-        watch.changed_words,
-        watch.longest_gap / 1_000_000,
-        before.frames_used,
-        settled.frames_used,
-        after.frames_used,
+        "hostile: {} frames used before, {} after the first round, {} after the second",
+        before.frames_used, settled.frames_used, after.frames_used,
     );
-    if watch.changed_words > 0 {
-        return Err("the guard's data changed".into());
-    }
     if after.frames_used > settled.frames_used + FRAMES_LEFT {
         return Err("the kernel's memory does not come back".into());
-    }
-    if watch.checks == 0 || watch.longest_gap > GAP_MAX {
-        return Err("the guard did not get its time".into());
     }
     Ok(())
 }
@@ -361,7 +413,7 @@ impl Siege {
             }
             let word = core::sync::atomic::AtomicU32::new(0);
             // Times out.
-            let _ = sync::wait(&word, 0, GUARD_PAUSE);
+            let _ = sync::wait(&word, 0, PAUSE);
         }
     }
 }

@@ -115,6 +115,8 @@ pub(super) struct ContextCounters {
     pub evicted_idle: u64,
     /// Tables taken away from contexts in use.
     pub evicted_in_use: u64,
+    /// Of both, those that went because the process had no descriptor left.
+    pub evicted_for_descriptors: u64,
     /// Windows emptied because they were full, or because all together had as many mappings as the host allows.
     pub hidden: u64,
     /// Contexts with placement `shared` that got a root to themselves, because the shared one was full.
@@ -245,7 +247,8 @@ impl Contexts {
             return Ok(());
         };
         if self.tables() >= self.limits.tables {
-            self.evict_one(number);
+            // If there is none to take away, there is one table more than wanted.
+            self.evict_least_used(number, |_| true);
         }
         let Limits { window_base, own_bytes, shared_bytes, .. } = self.limits;
         let shared = if shared { self.shared_place(number)? } else { None };
@@ -253,14 +256,14 @@ impl Contexts {
             let root = match &self.shared_root {
                 Some(root) => Arc::clone(root),
                 None => {
-                    let root = self.new_root()?;
+                    let root = self.new_root(number)?;
                     Arc::clone(self.shared_root.insert(root))
                 }
             };
             let base = window_base + u64::from(index) * shared_bytes;
             (root, Window::new(base, shared_bytes)?, Some(index))
         } else {
-            (self.new_root()?, Window::new(window_base, own_bytes)?, None)
+            (self.new_root(number)?, Window::new(window_base, own_bytes)?, None)
         };
         let slot = root.add_window(&window)?;
         if let Some(index) = shared_index {
@@ -273,11 +276,24 @@ impl Contexts {
         Ok(())
     }
 
-    fn new_root(&mut self) -> Result<Arc<RootCell>, RootError> {
-        match self.spare.take() {
-            Some(root) => Ok(root),
-            None => self.maker.make().map(Arc::new),
+    /// A root for the context of that number. Where descriptors run out, tables that no hart is in go for it.
+    fn new_root(&mut self, for_whom: u32) -> Result<Arc<RootCell>, RootError> {
+        if let Some(root) = self.spare.take() {
+            return Ok(root);
         }
+        loop {
+            match self.maker.make() {
+                Err(error) if error.is_out_of_descriptors() && self.spare_descriptors(Some(for_whom)) => {}
+                made => return made.map(Arc::new),
+            }
+        }
+    }
+
+    /// Takes a table with a root of its own away, for its descriptors: not that of `for_whom`. `false` if there is none that no hart is in.
+    pub(super) fn spare_descriptors(&mut self, for_whom: Option<u32>) -> bool {
+        let found = self.evict_least_used(for_whom.unwrap_or(u32::MAX), |live| !live.shared);
+        self.counters.evicted_for_descriptors += u64::from(found);
+        found
     }
 
     /// A window of the shared root. When all are in use, the context's kernel is told, and gives back what it only keeps; if it then asks for
@@ -319,23 +335,18 @@ impl Contexts {
         self.live.iter().flatten().filter(|live| live.place.is_some()).count()
     }
 
-    /// Makes room for the table of `for_whom`: the idle context that was used least recently, else one with a root of its own that no hart
-    /// is in. If there is none, there is one table more than wanted.
-    fn evict_one(&mut self, for_whom: u32) {
-        let idle = self.idle(for_whom).map(|(number, live)| (live.used, number)).min();
+    /// Takes the table of one of the contexts that `may_go` away, but not of `except`: the idle one that was used least recently, else one
+    /// with a root of its own that no hart is in. `false` if there is none.
+    fn evict_least_used(&mut self, except: u32, may_go: impl Fn(&Live) -> bool) -> bool {
         let current = self.current.clone();
-        let in_use = || {
-            let others = self.all().filter(|(number, live)| {
-                *number != for_whom
-                    && live.place.is_some()
-                    && !live.shared
-                    && !current.contains(&live.root_number())
-            });
-            others.map(|(number, live)| (live.used, number)).min()
-        };
-        if let Some((_, victim)) = idle.or_else(in_use) {
-            self.evict(victim);
-        }
+        let is_left = |live: &Live| !live.shared && !current.contains(&live.root_number());
+        let others =
+            self.all().filter(|(number, live)| *number != except && live.place.is_some() && may_go(live));
+        let victim = others
+            .filter(|(_, live)| live.is_idle() || is_left(live))
+            .map(|(number, live)| (!live.is_idle(), live.used, number))
+            .min();
+        victim.inspect(|&(_, _, number)| self.evict(number)).is_some()
     }
 
     /// Takes a context's table away (E1 is the caller's to keep); an idle one is forgotten.

@@ -99,6 +99,11 @@ impl Monitor {
         lock(&self.contexts).switch(hart, small(number)?)
     }
 
+    /// Takes a table away, for its descriptors; `false` if a hart is in every one.
+    pub(in crate::machine) fn spare_descriptors(&self) -> bool {
+        lock(&self.contexts).spare_descriptors(None)
+    }
+
     /// Empties a context's window for the kernel, which has forgotten what it showed.
     pub(in crate::machine) fn hide(&self, root: u64, number: u64) -> Result<(), ErrorCode> {
         let mut contexts = lock(&self.contexts);
@@ -121,6 +126,7 @@ impl Monitor {
             evicted_in_use: counted.evicted_in_use,
             windows_emptied: counted.hidden,
             moved_out: counted.moved_out,
+            evicted_for_descriptors: counted.evicted_for_descriptors,
             tables: counted.tables,
             roots_made: counted.roots,
         }

@@ -28,10 +28,7 @@ pub(super) struct World {
 
 /// A monitor with one context; `None` where there is no KVM, since a context's table is one of KVM's.
 pub(super) fn world() -> Option<World> {
-    let Ok(kvm) = kvm_ioctls::Kvm::new() else {
-        eprintln!("skipped: this host has no KVM");
-        return None;
-    };
+    let kvm = vmm_probe::testing::kvm()?;
     let place = tempfile::tempdir().expect("a temporary directory");
     let pool = Pool::create(&place.path().join("pool"), 64 << 20, &CreateOptions::default()).expect("pool");
     let pool = Arc::new(pool);
