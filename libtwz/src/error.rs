@@ -109,7 +109,7 @@ impl fmt::Display for Error {
             ),
             Self::WrongType { object, expected, found } => write!(
                 f,
-                "object {object} holds type {found:016x}, not {expected:016x}: open it as what it was built for"
+                "object {object} holds type {found:016x}, not {expected:016x}: open it as that, or use another name or object for the new type"
             ),
             Self::NotInObject { address } => write!(f, "address {address:#x} is in no mapped object"),
             Self::NoSuchObject(id) => write!(f, "there is no object {id}"),

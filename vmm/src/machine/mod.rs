@@ -124,7 +124,7 @@ pub enum BuildError {
     #[error("this host's KVM lacks {0}; `twzvmm doctor` says what to do")]
     Lacks(&'static str),
     /// No such program.
-    #[error("no program {name:?} in the image; it has: {known}")]
+    #[error("no program {name:?} in the image (--program FILE runs one of your own); it has: {known}")]
     NoProgram {
         /// The name asked for.
         name: String,

@@ -50,16 +50,19 @@ pub(crate) fn show() -> Said<()> {
             "     there and back from this one's root took {} switches of the root.",
             after.root_switches - before.root_switches
         );
+        println!(
+            "     Now it tries to read this program's stack; the kernel reports the fault of whoever may not:"
+        );
         let stolen = gate_call(callee.id, 1, [(&raw const secret) as u64, 0, 0]);
         match stolen {
             Err(ErrorCode::CalleeFailed) => {
-                println!("     It tried to read this program's stack: a fault ended its call, not us.")
+                println!("     a fault ended its call, not us.")
             }
             Err(error) => return Err(text(error)),
             Ok((value, _)) if value == secret.load(Ordering::Relaxed) => {
                 return Err("it read our stack".into());
             }
-            Ok(_) => println!("     It tried to read this program's stack, and found its own there."),
+            Ok(_) => println!("     it found its own there."),
         }
         if (lo, hi) != (world.me.lo, world.me.hi) {
             return Err("the callee was told another caller".into());

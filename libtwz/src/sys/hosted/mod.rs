@@ -168,10 +168,34 @@ pub(crate) fn finish() {
 
 /// The pool that `TWZ_POOL` names, made if it is not there (of [`POOL_BYTES`]); without it memory of this process.
 fn default_store() -> Result<Arc<dyn Store>> {
-    let Some(path) = std::env::var_os("TWZ_POOL") else { return Ok(Arc::new(MemoryStore::new()?)) };
+    let Some(path) = std::env::var_os("TWZ_POOL") else {
+        tell_people("TWZ_POOL names no pool: what is stored is gone when this program ends");
+        return Ok(Arc::new(MemoryStore::new()?));
+    };
     let path = std::path::Path::new(&path);
-    let store = if path.exists() { PoolStore::open(path)? } else { PoolStore::create(path, POOL_BYTES)? };
+    let store = if path.exists() {
+        PoolStore::open(path)?
+    } else {
+        let store = PoolStore::create(path, POOL_BYTES)?;
+        tell_people(&std::format!("made the pool {}, of {} MiB", path.display(), POOL_BYTES >> 20));
+        store
+    };
+    if !store.has_begun() {
+        let pool = path.display();
+        tell_people(&std::format!(
+            "no machine has begun in {pool}, so machines will refuse what is stored now: first run `twzvmm --pmem {pool} -- hello`"
+        ));
+    }
     Ok(Arc::new(store))
+}
+
+/// A line for whoever sits before a terminal.
+fn tell_people(line: &str) {
+    let mut to = std::io::stderr();
+    if std::io::IsTerminal::is_terminal(&to) {
+        // Nothing can be done when it is gone.
+        let _ = writeln!(to, "note: {line}");
+    }
 }
 
 /// What a medium that is no persistent memory counts as: with `TWZ_PMEM_FORCE=1` as if it were, as PMDK's `PMEM_IS_PMEM_FORCE` does,

@@ -90,6 +90,11 @@ impl PoolStore {
         self.pool.sync().map_err(|e| explain("sync the pool", &e))
     }
 
+    /// Whether a machine has begun in the pool: whom its objects belong to is known from then on.
+    pub(super) fn has_begun(&self) -> bool {
+        self.pool.root_get(INIT_CONTEXT_RECORD).is_some()
+    }
+
     /// What makes the pool's first context the creator of a new object; `None` where there is none yet.
     fn nonce(&self) -> Option<[u8; 16]> {
         let owner = self.pool.root_get(INIT_CONTEXT_RECORD).map(ObjectId::from_u128)?;
