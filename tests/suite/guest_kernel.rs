@@ -18,7 +18,6 @@ tests_on!(
     promises_hold_on_two_harts,
     promises_hold_on_four_harts,
     an_attack_harms_nobody,
-    what_is_used_up_comes_back,
     thousands_of_threads_live_at_once,
     a_machine_tells_about_itself,
 );
@@ -27,7 +26,6 @@ tests_on!(
     super::SMALL,
     promises_hold_on_one_two_and_four_harts,
     an_attack_harms_nobody_on_hardware_paging,
-    what_is_used_up_comes_back,
     thousands_of_threads_live_at_once,
 );
 
@@ -112,29 +110,6 @@ fn an_attack_harms_nobody(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     let words = ["hostile", "1", "1"];
     expect_unharmed(&machine.run_all(&[twzvmm(&machine.pool(), "2", &words, LIMIT)]).remove(0));
-}
-
-/// Each in a machine as small as there are, with a pool as small.
-fn what_is_used_up_comes_back(place: Place) {
-    // As many threads as the kernel's memory holds, twice, take minutes where ring 0 is interpreted; thousands are alive there in another test.
-    // The testbed's device is too large to be filled in that time.
-    let resources: &[&str] = if place == SMALL { &["threads"] } else { &["objects", "pool", "slots"] };
-    let Some(machine) = Machine::new(place) else { return };
-    // In memory, since making thousands of objects waits for a disk thousands of times.
-    let place_here = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let local = place_here.path().display().to_string();
-    let limit = if place == SMALL { TESTBED_SHARE } else { LIMIT };
-    let job = |resource: &&str| {
-        let pool = if place == SMALL { machine.pool() } else { format!("{local}/{resource}.img") };
-        let options = ["twzvmm", "--pmem", &pool, "--create", "16M", "--mem", "16M", "--harts", "2", "--"];
-        Job { limit, ..Job::new(&[&options[..], &["hostile", "--use-up", resource]].concat()) }
-    };
-    let jobs: Vec<Job> = resources.iter().map(job).collect();
-    for (output, resource) in machine.run_all(&jobs).iter().zip(resources) {
-        expect_guarded(output);
-        let used_up = format!("hostile: used up {resource} ");
-        assert!(output.stdout.lines().any(|line| line.starts_with(&used_up)), "{}", output.stdout);
-    }
 }
 
 /// Threads that live at once.
