@@ -19,7 +19,6 @@ tests_on!(
     promises_hold_on_two_harts,
     promises_hold_on_four_harts,
     an_attack_harms_nobody,
-    what_is_used_up_comes_back,
     thousands_of_threads_live_at_once,
     a_machine_tells_about_itself,
     programs_and_stats_count_the_same_exits,
@@ -31,7 +30,6 @@ tests_on!(
     promises_hold_on_one_two_and_four_harts,
     an_attack_harms_nobody_on_hardware_paging,
     the_kernel_refuses_when_its_memory_is_used_up,
-    what_is_used_up_comes_back,
     thousands_of_threads_live_at_once,
 );
 
@@ -118,33 +116,6 @@ fn an_attack_harms_nobody(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     let words = ["hostile", "1", "1"];
     expect_unharmed(&machine.run_all(&[twzvmm(&machine.pool(), "2", &words, LIMIT)]).remove(0));
-}
-
-/// Each in a machine as small as there are, with a pool as small.
-fn what_is_used_up_comes_back(place: Place) {
-    // As many threads as the kernel's memory holds, twice, take minutes where ring 0 is interpreted; thousands are alive there in another test.
-    let resources: &[&str] = if place == Place::Local {
-        &["objects", "pool", "slots"]
-    } else {
-        &["objects", "pool", "slots", "threads"]
-    };
-    let Some(machine) = Machine::new(place) else { return };
-    // A file, since the testbed's device is large; and in memory, since making thousands of objects waits for a disk thousands of times.
-    let place_here = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
-    let local = place_here.path().display().to_string();
-    let (limit, directory) =
-        if place == SMALL { (TESTBED_SHARE, "/dev/shm".to_owned()) } else { (LIMIT, local) };
-    let job = |resource: &&str| {
-        let pool = format!("{directory}/{resource}.img");
-        let options = ["twzvmm", "--pmem", &pool, "--create", "16M", "--mem", "16M", "--harts", "2", "--"];
-        Job { limit, ..Job::new(&[&options[..], &["hostile", "--use-up", resource]].concat()) }
-    };
-    let jobs: Vec<Job> = resources.iter().map(job).collect();
-    for (output, resource) in machine.run_all(&jobs).iter().zip(resources) {
-        expect_guarded(output);
-        let used_up = format!("hostile: used up {resource} ");
-        assert!(output.stdout.lines().any(|line| line.starts_with(&used_up)), "{}", output.stdout);
-    }
 }
 
 /// Threads that live at once.
