@@ -19,6 +19,7 @@ tests_on!(
     promises_hold_on_two_harts,
     promises_hold_on_four_harts,
     an_attack_harms_nobody,
+    what_is_used_up_comes_back,
     thousands_of_threads_live_at_once,
     a_machine_tells_about_itself,
     programs_and_stats_count_the_same_exits,
@@ -116,6 +117,23 @@ fn an_attack_harms_nobody(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
     let words = ["hostile", "1", "1"];
     expect_unharmed(&machine.run_all(&[twzvmm(&machine.pool(), "2", &words, LIMIT)]).remove(0));
+}
+
+/// Objects, the pool's pages and a view's slots, each to the last one, in a machine and a pool as small as there are; of threads and the kernel's
+/// memory there are other tests. Not in the testbed: its device is too large to be filled, and its root file system reserves no space for a pool.
+fn what_is_used_up_comes_back(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    // In memory, since making thousands of objects waits for a disk thousands of times.
+    let folder = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    for resource in ["objects", "pool", "slots"] {
+        let pool = folder.path().join(resource).display().to_string();
+        let options = ["twzvmm", "--pmem", &pool, "--create", "16M", "--mem", "16M", "--harts", "2", "--"];
+        let words = [&options[..], &["hostile", "--use-up", resource]].concat();
+        let output = machine.run_all(&[Job { limit: LIMIT, ..Job::new(&words) }]).remove(0);
+        expect_guarded(&output);
+        let used_up = format!("hostile: used up {resource} ");
+        assert!(output.stdout.lines().any(|line| line.starts_with(&used_up)), "{}", output.stdout);
+    }
 }
 
 /// Threads that live at once.
