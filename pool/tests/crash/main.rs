@@ -22,9 +22,9 @@ use pool::Pool;
 use std::collections::BTreeMap;
 use workload::{Recorded, record};
 
-/// Random sequences that are explored: enough for ten million memories, in about a minute. `POOL_CRASH_SEQUENCES` sets
+/// Random sequences that are explored: enough for ten million memories, in a few minutes. `POOL_CRASH_SEQUENCES` sets
 /// another number, for a quick look or a long night.
-const SEQUENCES: u64 = 1200;
+const SEQUENCES: u64 = 600;
 
 /// Opens what the power failure left, and says what is wrong with it.
 fn check(recorded: &Recorded, sim: &Sim, crash: Crash) -> Result<(), String> {
