@@ -5,8 +5,8 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -95,6 +95,9 @@ fn remove_stale(path: &Path) -> Result<(), ControlError> {
 
 /// Binds a socket that only this user can connect to, from its first moment on.
 fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    // The mask is the process's: of two that bind at a time, one would put the other's back too early.
+    static MASK: Mutex<()> = Mutex::new(());
+    let _held = MASK.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: changes the process's file mode mask, which no memory depends on; put back below. No other thread makes files meanwhile:
     // the machine's threads have not started.
     let before = unsafe { libc::umask(0o177) };
