@@ -1,11 +1,18 @@
 //! What can go wrong, said with object, offset and what was expected.
 
-use crate::window::SLOT_MASK;
+use crate::window::{SLOT_MASK, Window};
 use core::fmt;
 use twz_abi::{ObjectId, PersistentPtr};
 
 /// The crate's result.
 pub type Result<T> = core::result::Result<T, Error>;
+
+/// What is at `offset` in the object at `window` is not what was expected.
+#[cold]
+pub(crate) fn damaged_at(window: Window, offset: usize, expected: &'static str) -> Error {
+    #[allow(clippy::cast_possible_truncation, reason = "for a message")]
+    Error::Damaged { object: crate::view::id_at(window.base()), offset: offset as u32, expected }
+}
 
 /// The error for contents at `place` that cannot be.
 #[cold]

@@ -230,18 +230,23 @@ pub(crate) fn create_overflow(full: ObjectId, data_bytes: usize) -> Result<Objec
     builder.volatile().build(Overflow { of: PCell::new(full) }).map(|object| object.id())
 }
 
+/// Whether the object `next` at `window` says that it is for what does not fit into `full`.
+pub(crate) fn continues(full: ObjectId, next: ObjectId, window: Window) -> bool {
+    root_at::<Overflow>(next, window).is_ok_and(|root| root.of.get() == full)
+}
+
 /// The objects chained to the one at `window`, nearest first; those before the first that is not what it should be.
 fn chained(id: ObjectId, window: Window) -> Vec<ObjectId> {
     let mut found = pieces_of(window);
     let (mut full, mut at) = (id, window);
     while let Ok(next) = overflow_of(at) {
-        let Ok(object) = Object::<Overflow>::open_with(next, Rights::READ) else { break };
-        if object.of.get() != full || found.contains(&next) {
+        let Ok(window) = view::map(next, Rights::READ) else { break };
+        if !continues(full, next, window) || found.contains(&next) {
             break;
         }
         found.push(next);
-        found.extend(pieces_of(object.window));
-        (full, at) = (next, object.window);
+        found.extend(pieces_of(window));
+        (full, at) = (next, window);
     }
     found
 }

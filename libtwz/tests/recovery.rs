@@ -12,6 +12,7 @@ use libtwz::sys::{CreateSpec, Durability, Stat};
 use libtwz::{Window, view};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -34,6 +35,8 @@ fn cells() -> Object<Cells> {
 struct Gate {
     memory: MemoryStore,
     refused: RwLock<HashMap<ObjectId, Error>>,
+    /// No object can be made.
+    full: AtomicBool,
 }
 
 impl Gate {
@@ -44,6 +47,9 @@ impl Gate {
 
 impl Store for Gate {
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
+        if self.full.load(Ordering::Acquire) {
+            return Err(Error::OutOfSpace(ObjectId::NULL));
+        }
         self.memory.create(spec)
     }
     fn delete(&self, id: ObjectId) -> Result<()> {
@@ -94,7 +100,7 @@ fn begin() -> (MutexGuard<'static, ()>, Arc<Gate>) {
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let gate = GATE.get_or_init(|| {
         let memory = MemoryStore::with_durability(Durability::Power).unwrap();
-        let gate = Arc::new(Gate { memory, refused: RwLock::default() });
+        let gate = Arc::new(Gate { memory, refused: RwLock::default(), full: AtomicBool::new(false) });
         use_store(Arc::clone(&gate) as Arc<dyn Store>).unwrap();
         assert!(simulate::record_with(|event, _| {
             if event == Event::Fence {
@@ -403,4 +409,25 @@ fn damaged_pieces_of_a_log_are_survived() {
         assert!(Object::<Cells>::open(canary.id()).is_ok());
     }
     assert!(refused > 5 && changed > 5, "damage that nobody notices is no damage: {refused}, {changed}");
+}
+
+#[test]
+fn a_commit_that_did_not_fit_stays_undone_in_the_next_boot() {
+    let (_one, gate) = begin();
+    let cells = [const { PCell::new(1_u64) }; 600];
+    let o = ObjectBuilder::new().uncoloured().log_bytes(4096).log_most(1).build(cells).unwrap();
+    gate.full.store(true, Ordering::Release);
+    let by_puts = |value: u64| o.tx(|tx| o.iter().try_for_each(|cell| tx.put(cell, value)));
+    let by_notes = |bytes: usize| o.tx(|tx| tx.wrote(o[0].as_ptr().addr(), bytes));
+    for refused in [by_puts(900), by_notes(4800), by_puts(900)] {
+        assert!(matches!(refused, Err(Error::OutOfSpace(_))), "{refused:?}");
+        o.tx(|tx| tx.put(&o[599], o[599].get() + 1)).unwrap(); // its commit must not be theirs
+    }
+    gate.full.store(false, Ordering::Release);
+    for _ in 0..2 {
+        simulate::reboot();
+        let o = Object::<[PCell<u64>; 600]>::open(o.id()).unwrap();
+        assert_eq!(o.iter().position(|cell| cell.get() != 1), Some(599));
+        assert_eq!(o[599].get(), 4);
+    }
 }

@@ -296,3 +296,18 @@ fn what_does_not_fit_has_the_rights_and_the_key_of_the_full_object() {
     assert_eq!((full.default_rights, full.key), (Rights::READ, key));
     assert_eq!((more.default_rights, more.key), (full.default_rights, full.key));
 }
+
+#[test]
+fn a_chain_that_leads_to_a_stranger_or_round_in_a_circle_is_damage() {
+    let _turn = start();
+    LEFT.store(1000, Ordering::Release);
+    let [a, b] = [(); 2].map(|()| ObjectBuilder::new().data_bytes(8192).build(PVec::<u64>::new()).unwrap());
+    let link = word(a.window(), META + 32) + 32;
+    for target in [b.id(), a.id()] {
+        a.window().store(link, target.lo);
+        a.window().store(link + 8, target.hi);
+        let result = a.tx(|tx| (0..30).try_for_each(|_| tx.alloc([0_u64; 64]).map(drop)));
+        assert!(matches!(result, Err(Error::Damaged { object, .. }) if object == a.id()), "{result:?}");
+        assert_eq!(b.census().unwrap().bytes, 0, "nothing is taken from a stranger");
+    }
+}

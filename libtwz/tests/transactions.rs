@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use libtwz::collections::Vec as PVec;
+use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Vec as PVec};
 use libtwz::prelude::*;
 
 #[derive(Invariant)]
@@ -12,6 +12,24 @@ struct Root {
     b: PCell<u64>,
     many: [PCell<u64>; 4096],
     next: InvPtr<Root>,
+}
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Empties {
+    before: PCell<u64>,
+    nothing: PCell<()>,
+    after: PCell<u64>,
+}
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Sets {
+    tree: BTreeMap<u64, ()>,
+    hash: HashMap<u64, ()>,
+    rb: RbTree<u64, ()>,
+    vec: PVec<()>,
+    list: List<()>,
 }
 
 fn root() -> Object<Root> {
@@ -291,4 +309,69 @@ fn what_is_mapped_for_reading_is_not_changed() {
     assert_eq!(reader.iter().collect::<Result<Vec<_>>>(), Ok(vec![1]));
     o.push(2).unwrap();
     assert_eq!(reader.get(1), Ok(Some(2)));
+}
+
+#[test]
+fn a_nested_failure_keeps_the_puts_from_before_it() {
+    let o = root();
+    o.tx(|tx| {
+        tx.put(&o.a, 5)?;
+        let inner = tx.nested(|tx| {
+            tx.apply()?;
+            assert_eq!(o.a.get(), 5);
+            tx.put(&o.b, 6)?;
+            tx.put(&o.many[0], 7)?;
+            tx.put(&o.many[1], 7)?;
+            Err::<(), _>(Error::Aborted)
+        });
+        assert_eq!((inner, o.a.get()), (Err(Error::Aborted), 1));
+        tx.put(&o.many[2], 8)
+    })
+    .unwrap();
+    assert_eq!((o.a.get(), o.b.get()), (5, 2), "what came before the failed part is committed");
+    assert_eq!([0, 1, 2].map(|i| o.many[i].get()), [0, 0, 8]);
+}
+
+#[test]
+fn values_without_bytes_are_stored_as_any_others() {
+    let o = ObjectBuilder::new().build(Empties {
+        before: PCell::new(0),
+        nothing: PCell::new(()),
+        after: PCell::new(0),
+    });
+    let o = o.unwrap();
+    o.tx(|tx| {
+        tx.put(&o.before, 1)?;
+        tx.put(&o.nothing, ())?;
+        tx.put(&o.after, 2)?;
+        tx.set(&o.nothing, ())
+    })
+    .unwrap();
+    assert_eq!((o.before.get(), o.after.get()), (1, 2));
+    let sets = ObjectBuilder::new()
+        .build(Sets {
+            tree: BTreeMap::new(),
+            hash: HashMap::new(),
+            rb: RbTree::new(),
+            vec: PVec::new(),
+            list: List::new(),
+        })
+        .unwrap();
+    for key in 0..100 {
+        assert_eq!(sets.tree.insert(key, ()), Ok(None));
+        assert_eq!(sets.hash.insert(key, ()), Ok(None));
+        assert_eq!(sets.rb.insert(key, ()), Ok(None));
+        sets.vec.push(()).unwrap();
+        sets.list.push_back(()).unwrap();
+    }
+    for key in 0..100 {
+        let found = [sets.tree.get(&key), sets.hash.get(&key), sets.rb.get(&key)];
+        assert_eq!(found, [Ok(Some(())); 3], "key {key}");
+    }
+    assert_eq!(
+        (sets.tree.len(), sets.hash.len(), sets.rb.len(), sets.vec.len(), sets.list.len()),
+        (100, 100, 100, 100, 100)
+    );
+    assert_eq!(sets.tree.remove(&5), Ok(Some(())));
+    assert_eq!((sets.tree.get(&5), sets.tree.iter().count()), (Ok(None), 99));
 }

@@ -36,7 +36,7 @@ use super::check::Check;
 use super::entry::{ENTRY_MAX, split_head, whole_entries, write_words};
 use super::link::Link;
 use super::piece::{self, Place};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_at};
 use crate::persist::{self, LINE};
 use crate::simulate;
 use crate::view;
@@ -142,6 +142,12 @@ impl Position {
         Self { window, chunk: 0, at: 0, end: 0, sequence: 0 }
     }
 
+    /// Number of the next batch in the epoch.
+    #[inline(always)]
+    pub(crate) const fn sequence(&self) -> u32 {
+        self.sequence
+    }
+
     /// Whether the log has become longer than it is to stay.
     #[inline(always)]
     pub(crate) const fn is_far(&self) -> bool {
@@ -190,18 +196,22 @@ impl Log {
     pub(crate) fn open(window: Window, at: u64) -> Result<Self> {
         let header = usize::try_from(at).unwrap_or(0);
         if !(START..END - HEADER_BYTES).contains(&header) || !header.is_multiple_of(LINE) {
-            return Err(bad(window, header, "a log inside the object's data"));
+            return Err(damaged_at(window, header, "a log inside the object's data"));
         }
         if window.load(header) != MAGIC {
-            return Err(bad(window, header, "the magic number of a log"));
+            return Err(damaged_at(window, header, "the magic number of a log"));
         }
         let first_bytes = window.half(header + FIRST_BYTES).load(Ordering::Relaxed) as usize;
         if first_bytes < LINE || first_bytes > END - header - HEADER_BYTES {
-            return Err(bad(window, header + FIRST_BYTES, "a first log chunk inside the object's data"));
+            return Err(damaged_at(
+                window,
+                header + FIRST_BYTES,
+                "a first log chunk inside the object's data",
+            ));
         }
         let floor = usize::try_from(window.load(header + FLOOR)).unwrap_or(0);
         if floor > END || floor < header + HEADER_BYTES + first_bytes {
-            return Err(bad(window, header + FLOOR, "log chunks above the data"));
+            return Err(damaged_at(window, header + FLOOR, "log chunks above the data"));
         }
         Ok(Self { window, at: header, first_bytes })
     }
@@ -275,7 +285,7 @@ impl Log {
             Some(place) if (place.at..=place.end).contains(&at) && at.is_multiple_of(LINE) => {
                 Ok(Position { at, sequence, ..place })
             }
-            _ => Err(bad(self.window, self.at + TAIL, "the log's tail in one of its chunks")),
+            _ => Err(damaged_at(self.window, self.at + TAIL, "the log's tail in one of its chunks")),
         }
     }
 
@@ -708,10 +718,4 @@ fn put_line<const BY_CACHE: bool>(window: Window, at: usize, line: &[u64; 8]) {
     }
     #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
     persist::store_line(window, at as u32, line);
-}
-
-#[cold]
-fn bad(window: Window, offset: usize, expected: &'static str) -> Error {
-    #[allow(clippy::cast_possible_truncation, reason = "for a message")]
-    Error::Damaged { object: view::id_at(window.base()), offset: offset as u32, expected }
 }

@@ -38,7 +38,7 @@ pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
 pub(crate) use recover::{recover_before_delete, recover_if_first};
 
 use crate::cell::PCell;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_at};
 use crate::invariant::Invariant;
 use crate::persist;
 use crate::ptr::InvPtr;
@@ -604,7 +604,14 @@ impl Inner {
             match view::map(next, READ_WRITE) {
                 // The power failed after it was linked, and before it was tied: nothing of a transaction was in it (X3).
                 Err(Error::NoSuchObject(_)) => {}
-                found => return found,
+                found => {
+                    let at = found?;
+                    let full_at = self.part_mut(index).window();
+                    let is_its = crate::object::continues(full, next, at);
+                    return is_its
+                        .then_some(at)
+                        .ok_or_else(|| damaged_at(full_at, next_at, "an object that goes on from this one"));
+                }
             }
         }
         let made = crate::object::create_overflow(full, capacity).map_err(|error| match error {

@@ -26,7 +26,8 @@ type Ranges = Spill<(u32, u32), 4>;
 #[derive(Debug)]
 pub(super) struct Mark {
     undo: usize,
-    puts: usize,
+    /// All puts that were pending: the nested one may apply them, and undoing it takes that back.
+    puts: Vec<u64>,
     fresh: usize,
     shadow: Shadow,
     frees: usize,
@@ -39,6 +40,8 @@ pub(super) struct Part {
     arena_at: u64,
     arena: Option<Arena>,
     at: Position,
+    /// Number of the transaction's first batch.
+    first_batch: u32,
     /// Entries of what recorded ranges held before.
     undo: Words,
     /// Words of `undo` that are in the log.
@@ -78,6 +81,7 @@ impl Part {
             arena_at: 0,
             arena: None,
             at: Position::unopened(window),
+            first_batch: 0,
             undo: Words::new(),
             settled: 0,
             puts: Words::new(),
@@ -113,6 +117,7 @@ impl Part {
         part.begin(log, arena_at, first.0)?;
         if !log.is_empty(part.at) {
             part.at = log.checkpoint();
+            part.first_batch = part.at.sequence();
         }
         Ok(part)
     }
@@ -128,6 +133,7 @@ impl Part {
         if log.is_nearly_full(at) {
             self.make_room();
         }
+        self.first_batch = self.at.sequence();
         log.expect_batch(self.at);
         Ok(())
     }
@@ -219,6 +225,9 @@ impl Part {
     #[inline]
     pub(super) fn put(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
         let offset = Self::offset_of(address, bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(()); // an entry of no bytes would be a participant's
+        }
         persist::expect_store(address);
         let (words, rest) = bytes.as_chunks::<8>();
         if bytes.len() <= entry::ENTRY_MAX && rest.is_empty() {
@@ -470,7 +479,7 @@ impl Part {
     pub(super) fn mark(&self) -> Mark {
         Mark {
             undo: self.undo.len(),
-            puts: self.puts.len(),
+            puts: self.puts.as_slice().to_vec(),
             fresh: self.fresh.len(),
             shadow: self.shadow.clone(),
             frees: self.frees.len(),
@@ -487,15 +496,19 @@ impl Part {
             // What was undone may have reached memory: the next checkpoint must flush what stands there now.
             self.log.mark_dirty(range.0, range.1);
         }
-        self.puts.truncate(mark.map_or(0, |mark| mark.puts));
+        self.puts.truncate(0);
+        if let Some(mark) = mark {
+            self.puts.extend_with(mark.puts.len(), |i| mark.puts[i]);
+        }
         self.fresh.truncate(mark.map_or(0, |mark| mark.fresh));
         self.frees.truncate(mark.map_or(0, |mark| mark.frees));
         self.shadow = mark.map_or_else(Shadow::default, |mark| mark.shadow.clone());
     }
 
-    /// Ends an undone transaction in the log; a fence must follow before the lock is freed.
+    /// Ends an undone transaction in the log; a fence must follow before the lock is freed. Also one whose commit did not fit: what is there of
+    /// it must not count for the next.
     pub(super) fn write_abort(&mut self) {
-        if self.settled == 0 {
+        if self.at.sequence() == self.first_batch {
             return; // nothing of it is in the log
         }
         let Self { log, at, arena_at, shadow, .. } = self;
