@@ -41,6 +41,9 @@ impl Word for LoomWord {
     fn swap(&self, new: u64) -> u64 {
         self.word.swap(new, Ordering::AcqRel)
     }
+    fn store(&self, new: u64) {
+        self.word.store(new, Ordering::Release);
+    }
     fn wait(&self, expected: u32, _limit: Option<Duration>) -> Woken {
         let guard = self.sleepers.lock().unwrap();
         if self.word.load(Ordering::SeqCst) & 0xffff_ffff == u64::from(expected) {
@@ -113,6 +116,34 @@ fn a_mutex_excludes_and_never_loses_a_wake_up() {
         thread.join().unwrap();
         // SAFETY: the other thread has ended.
         shared.1.with(|value| assert_eq!(unsafe { *value }, 2));
+    });
+}
+
+/// That whoever sleeps is not forgotten is the nap's affair (`tests/sync.rs`): here nobody sleeps.
+#[test]
+fn a_mutex_that_is_freed_ahead_excludes() {
+    model(|| {
+        let shared = Arc::new((RawMutex::on(LoomWord::new(3 << 32 | 5)), UnsafeCell::new(0_u32)));
+        let add = |shared: &Arc<(RawMutex<LoomWord>, UnsafeCell<u32>)>| {
+            let mut added = 0;
+            for _ in 0..3 {
+                if shared.0.try_lock() {
+                    // SAFETY: loom checks that nobody else is here.
+                    shared.1.with_mut(|value| unsafe { *value += 1 });
+                    shared.0.unlock_ahead();
+                    added += 1;
+                }
+            }
+            added
+        };
+        let (other, theirs) = (Arc::clone(&shared), Arc::new(LoomMutex::new(0)));
+        let said = Arc::clone(&theirs);
+        let thread = spawn(2, move || *said.lock().unwrap() = add(&other));
+        let mine = add(&shared);
+        thread.join().unwrap();
+        let all = mine + *theirs.lock().unwrap();
+        // SAFETY: the other thread has ended.
+        shared.1.with(|value| assert_eq!(unsafe { *value }, all));
     });
 }
 

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use libtwz::prelude::*;
-use libtwz::sync::{Barrier, Channel, Condvar, Mutex, Once, RwLock, Version};
+use libtwz::sync::{Barrier, Channel, Condvar, Mutex, Once, RawMutex, RwLock, Version, Word};
+use libtwz::sys::Woken;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[derive(Invariant)]
@@ -128,4 +130,55 @@ fn readers_of_a_version_see_no_half() {
             assert_eq!(a, b);
         }
     });
+}
+
+/// A word of which a thread does not see that others wait: it looked before they did.
+struct Forgetful(AtomicU64);
+
+impl Word for Forgetful {
+    fn load(&self) -> u64 {
+        let word = Word::load(&self.0);
+        if word & 0x3fff_ffff == self.me() { word & !(1 << 31) } else { word }
+    }
+    fn replace(&self, current: u64, new: u64) -> bool {
+        self.0.replace(current, new)
+    }
+    fn swap(&self, new: u64) -> u64 {
+        Word::swap(&self.0, new)
+    }
+    fn store(&self, new: u64) {
+        Word::store(&self.0, new);
+    }
+    fn wait(&self, expected: u32, limit: Option<Duration>) -> Woken {
+        self.0.wait(expected, limit)
+    }
+    fn wake(&self, count: u32) {
+        self.0.wake(count);
+    }
+    fn generation(&self) -> u64 {
+        self.0.generation()
+    }
+    fn me(&self) -> u64 {
+        self.0.me()
+    }
+}
+
+#[test]
+fn who_is_missed_when_a_lock_is_freed_ahead_looks_again() {
+    let lock = RawMutex::on(Forgetful(AtomicU64::new(0)));
+    let count = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..20 {
+            lock.lock().unwrap();
+            let waiter = scope.spawn(|| {
+                lock.lock().unwrap();
+                count.fetch_add(1, Ordering::Relaxed);
+                lock.unlock();
+            });
+            std::thread::sleep(Duration::from_millis(2)); // it sleeps by now, as a rule
+            lock.unlock_ahead();
+            waiter.join().unwrap();
+        }
+    });
+    assert_eq!(count.into_inner(), 20);
 }

@@ -15,12 +15,13 @@
 //!   lose it when they are freed.
 //! - W says that somebody may sleep; whoever frees the word then wakes one. Those who only wait for the end of U sleep on the same word:
 //!   who ends it wakes all.
+//! - Who waits looks again after each [`NAP`]: [`RawMutex::unlock_ahead`] may take W away with the lock. All others wake whom they leave.
 //! - A program that ends while it holds a lock leaves it held until the next boot.
 
 use super::word::{LOW, Word, low};
 use crate::error::{Error, Result};
 use crate::invariant::{Invariant, SEED, mix_text};
-use crate::sys::{Platform, Seam, Woken};
+use crate::sys::{Platform, Seam};
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 
@@ -41,6 +42,8 @@ const UNRECOVERED: u64 = 1 << 30;
 const HOLDER: u64 = UNRECOVERED - 1;
 /// Tries before sleeping: a holder's critical section is shorter than a sleep.
 const SPINS: u32 = 64;
+/// Longest sleep before looking again: [`RawMutex::unlock_ahead`] may miss somebody.
+const NAP: Duration = Duration::from_millis(10);
 
 /// Whether a lock was taken for the first time in this boot: time to recover what it guards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,9 +158,19 @@ impl<W: Word> RawMutex<W> {
             if word != waiting && !self.word.replace(word, waiting) {
                 continue;
             }
-            if self.word.wait(low(waiting), left(until)?) == Woken::TimedOut {
-                return Err(Error::TimedOut);
-            }
+            let nap = left(until)?.map_or(NAP, |left| left.min(NAP));
+            self.word.wait(low(waiting), Some(nap));
+        }
+    }
+
+    /// Frees the lock as [`RawMutex::unlock`] does, without waiting for the stores before, of which a fence may be waiting for memory: what
+    /// the thread does next overlaps with that. The price: somebody who falls asleep in that moment looks again only after [`NAP`].
+    #[inline]
+    pub fn unlock_ahead(&self) {
+        if self.word.load() & WAITERS == 0 {
+            self.word.store(self.word.generation());
+        } else {
+            self.unlock();
         }
     }
 

@@ -16,6 +16,8 @@ pub trait Word {
     fn replace(&self, current: u64, new: u64) -> bool;
     /// Stores `new` and returns what was there (acquire and release).
     fn swap(&self, new: u64) -> u64;
+    /// Stores `new` (release), without waiting for it to be seen.
+    fn store(&self, new: u64);
     /// Sleeps while the low half is `expected`.
     fn wait(&self, expected: u32, limit: Option<Duration>) -> Woken;
     /// Wakes up to `count` sleepers.
@@ -44,6 +46,12 @@ impl Word for AtomicU64 {
         let before = self.swap(new, Ordering::AcqRel);
         simulate::stored(self.as_ptr().addr(), 8);
         before
+    }
+
+    #[inline]
+    fn store(&self, new: u64) {
+        self.store(new, Ordering::Release);
+        simulate::stored(self.as_ptr().addr(), 8);
     }
 
     fn wait(&self, expected: u32, limit: Option<Duration>) -> Woken {

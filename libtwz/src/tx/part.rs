@@ -157,7 +157,7 @@ impl Part {
     #[inline]
     pub(super) fn unlock(&self) {
         self.leave_tail();
-        lock_of(&self.log).unlock();
+        lock_of(&self.log).unlock_ahead();
     }
 
     #[inline]
