@@ -94,7 +94,7 @@ pub(crate) struct Appending {
 impl Drop for Appending {
     #[inline]
     fn drop(&mut self) {
-        self.stripe.lock.unlock();
+        self.stripe.lock.unlock_ahead();
     }
 }
 

@@ -287,7 +287,7 @@ impl Index {
             let current = self.segment(self.word_for(hash)).map(|now| core::ptr::eq(now, segment));
             if current == Ok(true) {
                 let result = change(segment);
-                segment.lock.unlock();
+                segment.lock.unlock_ahead();
                 return result;
             }
             segment.lock.unlock(); // it was split meanwhile
