@@ -4,14 +4,15 @@
 //! program order, with the place in the crate that did it; the test copies it into `pmem`'s simulator.
 
 #[cfg(feature = "crash-sim")]
-pub use with_recorder::{Event, Site, reboot, record_with};
+pub use with_recorder::{Event, Site, reboot, record_with, repeat_random};
 
 #[cfg(feature = "crash-sim")]
-pub(crate) use with_recorder::tell;
+pub(crate) use with_recorder::{repeated, tell};
 
 #[cfg(feature = "crash-sim")]
 mod with_recorder {
     use std::boxed::Box;
+    use std::cell::Cell;
     use std::panic::Location;
     use std::sync::OnceLock;
 
@@ -49,6 +50,29 @@ mod with_recorder {
     type Recorder = Box<dyn Fn(Event, Site) + Send + Sync>;
 
     static RECORDER: OnceLock<Recorder> = OnceLock::new();
+
+    std::thread_local! {
+        static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+    }
+
+    /// What this thread draws from here on (a map's seed) is the same in each run.
+    pub fn repeat_random() {
+        STATE.set(Some(0x9e37_79b9_7f4a_7c15));
+    }
+
+    /// Fills `bytes`, if what this thread draws is to be the same in each run.
+    pub(crate) fn repeated(bytes: &mut [u8]) -> bool {
+        let Some(mut state) = STATE.get() else { return false };
+        for byte in bytes {
+            // Xorshift (Marsaglia, Journal of Statistical Software 8, 2003).
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            *byte = state.to_le_bytes()[5];
+        }
+        STATE.set(Some(state));
+        true
+    }
 
     /// Sets the process's recorder, once; false when there is one.
     pub fn record_with(recorder: impl Fn(Event, Site) + Send + Sync + 'static) -> bool {

@@ -380,6 +380,7 @@ pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
             });
         }));
     });
+    simulate::repeat_random(); // a mutant that is killed once is killed always
     let world = Rc::new(World {
         sim: Sim::new(WORDS + (OBJECTS * 64) as u64),
         objects: RefCell::default(),

@@ -389,6 +389,10 @@ unsafe impl Seam for Hosted {
     }
 
     fn random(bytes: &mut [u8]) {
+        #[cfg(feature = "crash-sim")]
+        if crate::simulate::repeated(bytes) {
+            return;
+        }
         memory::random(bytes);
     }
 
