@@ -34,17 +34,33 @@ impl Peer {
         arguments.extend(maps.iter().map(|map| format!("{EXAMPLES}/{map}")));
         arguments.extend(["hashmap", "tree_map"].map(|of| format!("-I{EXAMPLES}/{of}")));
         arguments.push("-lpmemobj".into());
-        Self::start("pmdk", "libpmemobj-dev", &arguments, folder, data)
+        // Its pools are present, as ours are made to be: what is compared is not who takes whose first touch of a page.
+        let present = [("PMEMOBJ_CONF", "prefault.at_create=1")];
+        Self::start("pmdk", "libpmemobj-dev", &arguments, &present, folder, data)
+    }
+
+    /// `source` on libpmemobj alone, whose pools are as it makes them. Built in `folder`, its pools in `data`.
+    #[must_use]
+    pub fn pmemobj(source: &str, folder: &Path, data: &Path) -> Self {
+        let arguments = [source.to_owned(), "-lpmemobj".into()];
+        Self::start("pmemobj", "libpmemobj-dev", &arguments, &[], folder, data)
     }
 
     /// `source` on LMDB. Built in `folder`, its store in `data`.
     #[must_use]
     pub fn lmdb(source: &str, folder: &Path, data: &Path) -> Self {
-        Self::start("lmdb", "liblmdb-dev", &[source.to_owned(), "-llmdb".into()], folder, data)
+        Self::start("lmdb", "liblmdb-dev", &[source.to_owned(), "-llmdb".into()], &[], folder, data)
     }
 
-    fn start(name: &str, package: &str, arguments: &[String], folder: &Path, data: &Path) -> Self {
-        Self(Running::start(name, arguments, folder, data).map_err(|error| {
+    fn start(
+        name: &str,
+        package: &str,
+        arguments: &[String],
+        environment: &[(&str, &str)],
+        folder: &Path,
+        data: &Path,
+    ) -> Self {
+        Self(Running::start(name, arguments, environment, folder, data).map_err(|error| {
             let reason = format!("{package} is not usable here: {error:#}");
             eprintln!("bench: rows without their peer: {reason}");
             reason.lines().next().unwrap_or_default().to_owned()
@@ -73,7 +89,13 @@ impl Peer {
 }
 
 impl Running {
-    fn start(name: &str, arguments: &[String], folder: &Path, data: &Path) -> Result<Self> {
+    fn start(
+        name: &str,
+        arguments: &[String],
+        environment: &[(&str, &str)],
+        folder: &Path,
+        data: &Path,
+    ) -> Result<Self> {
         let program = folder.join(name);
         let mut compiler = Command::new("cc");
         compiler.args(["-O2", "-I", HEADERS, "-o"]).arg(&program).args(arguments);
@@ -86,7 +108,7 @@ impl Running {
         let mut child = Command::new(&program)
             .arg(data)
             .env("PMEM_IS_PMEM_FORCE", "1")
-            .env("PMEMOBJ_CONF", "prefault.at_create=1")
+            .envs(environment.iter().copied())
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -119,7 +141,7 @@ mod tests {
     fn of(source: &str, folder: &Path) -> Peer {
         let path = folder.join("peer.c");
         std::fs::write(&path, source).unwrap();
-        Peer::start("peer", "no package", &[path.display().to_string()], folder, folder)
+        Peer::start("peer", "no package", &[path.display().to_string()], &[], folder, folder)
     }
 
     #[test]

@@ -159,20 +159,27 @@ pub fn lines(path: &Path, title: &str, x_name: &str, y_name: &str, lines: &[Line
     root.present().map_err(|error| anyhow!("cannot write {}: {error}", path.display()))
 }
 
-/// Three significant digits.
+/// Three significant digits, however small the value; a dash for what is no number.
 #[must_use]
 pub fn short(value: f64) -> String {
-    match value.abs() {
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 1.0 => format!("{value:.2}"),
-        _ => format!("{value:.3}"),
+    let size = value.abs();
+    if !value.is_finite() {
+        return "–".into();
     }
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 12")]
+    let decimals = if size > 0.0 { (2.0 - size.log10().floor()).clamp(0.0, 12.0) as usize } else { 0 };
+    format!("{value:.decimals$}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn three_digits_count() {
+        let said = [1234.5, 123.4, 12.34, 1.234, 0.5, 0.000_421_9, 0.0, f64::NAN].map(short);
+        assert_eq!(said, ["1234", "123", "12.3", "1.23", "0.500", "0.000422", "0", "–"]);
+    }
 
     #[test]
     fn plots_hold_what_they_are_given() {

@@ -95,7 +95,7 @@ fn line(text: &mut String, row: &Row) {
     let _ = writeln!(
         text,
         "| {} | {} | {} | {} | {} | {} | {} | {} |",
-        row.name,
+        row.full_name(),
         row.place.word(),
         number(row.ratio, None, ""),
         number(Some(row.ours), row.ours_spread, &unit),

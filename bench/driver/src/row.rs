@@ -1,8 +1,9 @@
 //! Rows: what a report is a list of.
 
+use crate::plot::short;
 use crate::sample::Samples;
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::path::Path;
 
@@ -42,7 +43,8 @@ pub struct Row {
     pub place: Where,
     /// Of `ours` and `peer`.
     pub unit: String,
-    /// Median.
+    /// Median; not a number (in JSON: null) where it could not be measured.
+    #[serde(deserialize_with = "number_or_null")]
     pub ours: f64,
     /// The peer's median; absent without a peer.
     pub peer: Option<f64>,
@@ -60,9 +62,59 @@ pub struct Row {
     /// Lower and upper quartile of `peer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_spread: Option<[f64; 2]>,
-    /// Why the peer is missing.
+    /// Why the peer is missing, or the whole figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
+    /// With how much it was measured, where that matters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<Size>,
+}
+
+/// With how much a figure was measured: `count` of the `full` number of `things` that its aim is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size {
+    /// This time.
+    pub count: u64,
+    /// In a full run.
+    pub full: u64,
+    /// What they are, in the plural.
+    pub things: String,
+}
+
+impl Size {
+    /// Whether this is less than the aims are for.
+    #[must_use]
+    pub const fn is_reduced(&self) -> bool {
+        self.count < self.full
+    }
+}
+
+/// "1,000 pairs", or "1,000 of 1,000,000 pairs".
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ", grouped(self.count))?;
+        if self.is_reduced() {
+            write!(f, "of {} ", grouped(self.full))?;
+        }
+        f.write_str(&self.things)
+    }
+}
+
+/// A number with a comma every three digits.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
 }
 
 impl Row {
@@ -84,7 +136,14 @@ impl Row {
             ours_spread: samples.spread(),
             peer_spread: None,
             skipped: None,
+            size: None,
         }
+    }
+
+    /// A row that could not be measured here, so that its aim is not forgotten.
+    #[must_use]
+    pub fn not_measured(group: &str, name: &str, place: Where, unit: &str, reason: &str) -> Self {
+        Self { skipped: Some(reason.into()), ..Self::count(group, name, place, unit, f64::NAN) }
     }
 
     /// A row of something that is counted, not timed: one number, no spread.
@@ -100,7 +159,7 @@ impl Row {
         self.peer = Some(samples.median());
         self.peer_name = Some(peer.into());
         self.peer_spread = samples.spread();
-        self.ratio = (samples.median() > 0.0).then(|| self.ours / samples.median());
+        self.ratio = (samples.median() > 0.0 && self.is_measured()).then(|| self.ours / samples.median());
         self
     }
 
@@ -111,10 +170,39 @@ impl Row {
         self
     }
 
+    /// Says with how many `things` it was measured, and with how many in a full run.
+    #[must_use]
+    pub fn sized(mut self, count: u64, full: u64, things: &str) -> Self {
+        self.size = Some(Size { count, full, things: things.into() });
+        self
+    }
+
+    /// Its name, with how much it was measured.
+    #[must_use]
+    pub fn full_name(&self) -> String {
+        match &self.size {
+            Some(size) => format!("{} ({size})", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// Whether it was measured with less than its aim is for.
+    #[must_use]
+    pub fn is_reduced(&self) -> bool {
+        self.size.as_ref().is_some_and(Size::is_reduced)
+    }
+
+    /// Whether there is a figure.
+    #[must_use]
+    pub const fn is_measured(&self) -> bool {
+        !self.ours.is_nan()
+    }
+
     /// Says what was promised: at most this, in the row's unit.
     #[must_use]
     pub fn at_most(mut self, limit: f64) -> Self {
-        (self.aim, self.holds) = (Some(format!("≤ {limit} {}", self.unit)), Some(self.ours <= limit));
+        let holds = self.is_measured().then_some(self.ours <= limit);
+        (self.aim, self.holds) = (Some(format!("≤ {limit} {}", self.unit)), holds);
         self
     }
 
@@ -130,10 +218,10 @@ impl Row {
 /// A line for people.
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} / {}: {:.2} {}", self.group, self.name, self.ours, self.unit)?;
-        let peer = self.peer_name.as_deref().unwrap_or("the peer");
+        write!(f, "{} / {}: {} {}", self.group, self.full_name(), short(self.ours), self.unit)?;
+        let peer = self.peer_name.as_deref().unwrap_or("the row");
         if let Some(ratio) = self.ratio {
-            write!(f, ", {ratio:.3} of {peer}")?;
+            write!(f, ", {} of {peer}", short(ratio))?;
         }
         if let Some(reason) = &self.skipped {
             write!(f, ", {peer} skipped: {reason}")?;
@@ -183,6 +271,29 @@ mod tests {
         assert_eq!(row.ratio_at_most(0.4).holds, Some(false));
         let alone = Row::new("g", "n", Where::Guest, "ns", &[1.0]).ratio_at_most(9.0);
         assert_eq!(alone.holds, Some(false), "without its peer an aim is not shown");
+    }
+
+    #[test]
+    fn what_was_not_measured_keeps_its_aim() {
+        let row = Row::not_measured("g", "n", Where::Guest, "ns", "no KVM").beside("p", &[4.0]);
+        let row = row.ratio_at_most(0.5);
+        assert_eq!((row.aim.as_deref(), row.holds, row.ratio), (Some("≤ 0.5×"), None, None));
+        let alone = Row::not_measured("g", "n", Where::Guest, "ns", "no KVM").at_most(3.0);
+        assert_eq!((alone.aim.as_deref(), alone.holds), (Some("≤ 3 ns"), None));
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.json");
+        write(&path, &[row]).unwrap();
+        let read = read(&path).unwrap();
+        assert!(!read[0].is_measured() && read[0].skipped.as_deref() == Some("no KVM"));
+    }
+
+    #[test]
+    fn sizes_are_told_as_they_are() {
+        let row = |count| Row::new("g", "n", Where::Hosted, "ns", &[1.0]).sized(count, 1_000_000, "pairs");
+        assert_eq!(row(1_000_000).full_name(), "n (1,000,000 pairs)");
+        assert_eq!(row(100_000).full_name(), "n (100,000 of 1,000,000 pairs)");
+        assert!(row(999).is_reduced() && !row(1_000_000).is_reduced());
+        assert_eq!(grouped(999), "999");
     }
 
     #[test]
