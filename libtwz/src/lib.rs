@@ -67,7 +67,7 @@ pub use cursor::Cursor;
 pub use error::{Error, Result};
 pub use invariant::Invariant;
 pub use libtwz_derive::{main, resume};
-pub use object::{Object, ObjectBuilder, TxObject};
+pub use object::{Object, ObjectBuilder, TxObject, discard};
 pub use ptr::{GlobalPtr, InvPtr, at, follow};
 /// Translation under the paper's name (§3.3); [`InvPtr::get`] does this with a type and checks.
 pub use translate::lea as ptr_lea;

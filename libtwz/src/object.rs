@@ -260,14 +260,15 @@ fn overflow_of(window: Window) -> Result<ObjectId> {
     Ok(Arena::open(window, log_of(window)?.1)?.next())
 }
 
-/// Deletes an object, and forgets what this program knew of it.
+/// Deletes an object by its ID, whatever its type, and forgets what this program knew of it. Unlike [`Object::delete`] it recovers nothing before:
+/// what was under way in others and is recorded in this object stays undecided. For whoever made all objects concerned and deletes them all.
 ///
 /// # Safety
 /// No reference into it may be used any more.
 ///
 /// # Errors
 /// [`Error::NoSuchObject`], [`Error::Platform`].
-pub(crate) unsafe fn discard(id: ObjectId) -> Result<()> {
+pub unsafe fn discard(id: ObjectId) -> Result<()> {
     let result = Platform::delete(id);
     if matches!(result, Ok(()) | Err(Error::NoSuchObject(_))) {
         // SAFETY: the caller's promise.
