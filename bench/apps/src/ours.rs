@@ -5,8 +5,8 @@ use crate::timed::timed;
 use alloc::vec::Vec;
 use core::fmt;
 use kv::{Options, Region, Store};
-use libtwz::Rights;
-use rbt::{Pointers, Tree};
+use libtwz::{ObjectId, Rights};
+use rbt::{Pointers, Tree, Twz};
 
 /// The group of Figure 6.
 pub(crate) const FIGURE_6: &str = "figure 6";
@@ -121,7 +121,23 @@ pub(crate) fn kv_round(count: u64, objects: u64, pages: Pages) -> Result<Pair> {
         }
         Ok(())
     })?;
-    Ok((insert, kv_lookup(&store, count)?))
+    let lookup = kv_lookup(&store, count)?;
+    let mut objects = Vec::from([store.id()]);
+    for region in regions {
+        objects.extend(store.objects(region)?);
+    }
+    drop(store);
+    give_back(&objects)?;
+    Ok((insert, lookup))
+}
+
+/// Deletes what a round has made, so that rounds do not add up to more than the pool holds. For objects whose handles are dropped.
+fn give_back(objects: &[ObjectId]) -> Result<()> {
+    objects.iter().try_for_each(|id| {
+        // SAFETY: the round made them for itself; the store or tree that led into them is dropped, and no value found in them was kept.
+        unsafe { libtwz::discard(*id) }
+    })?;
+    Ok(())
 }
 
 /// Looks all pairs up.
@@ -134,6 +150,19 @@ pub(crate) fn kv_lookup(store: &Store, count: u64) -> Result<f64> {
             if right { Ok(()) } else { Err(Failed::WrongValue(key)) }
         })
     })
+}
+
+/// Fills a tree in `objects` objects and looks everything up.
+pub(crate) fn twz_round(count: u64, objects: usize, pages: Pages) -> Result<Pair> {
+    let nodes = usize::try_from(count).unwrap_or(usize::MAX) / objects + 1;
+    let nodes = Twz::create(objects, nodes)?;
+    let ids = nodes.ids();
+    if pages == Pages::Present {
+        nodes.populate();
+    }
+    let pair = tree_round(nodes, count)?;
+    give_back(&ids)?;
+    Ok(pair)
 }
 
 /// Fills a tree of `pointers` and looks everything up.

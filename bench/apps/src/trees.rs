@@ -1,6 +1,6 @@
 //! §5.4 of the paper: one red-black tree with three kinds of pointers, and a tree on PMDK's 16-byte ones.
 
-use crate::ours::{Pages, TREE_OBJECTS, TREES as GROUP, key, tree_lookup, tree_round as round};
+use crate::ours::{Pages, TREE_OBJECTS, TREES as GROUP, key, tree_lookup, tree_round, twz_round};
 use crate::peers;
 use crate::timed::timed;
 use anyhow::Result;
@@ -38,13 +38,11 @@ pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Resu
             let unix = tempfile::tempdir_in(data)?;
             let bytes = (nodes * 48 / several + (1 << 20)).next_multiple_of(4096);
             let all = [
-                round(Twz::create(several, nodes / several + 1)?, count)?,
-                round(Unix::open(unix.path(), several, bytes)?, count)?,
-                round(Ram::default(), count)?,
+                twz_round(count, several, Pages::New)?,
+                tree_round(Unix::open(unix.path(), several, bytes)?, count)?,
+                tree_round(Ram::default(), count)?,
             ];
-            let present = Twz::create(several, nodes / several + 1)?;
-            present.populate();
-            let present = round(present, count)?.0;
+            let present = twz_round(count, several, Pages::Present)?.0;
             in_present.extend((run > 0).then_some(present));
             for (kind, (insert, lookup)) in all.into_iter().enumerate().filter(|_| run > 0) {
                 samples[0][kind].push(insert);

@@ -80,9 +80,9 @@ struct Line {
 }
 
 impl Guest {
-    /// A pool in memory, so that no disk is measured.
-    pub(crate) fn new(twzvmm: &Path) -> Result<Self> {
-        let folder = tempfile::tempdir_in("/dev/shm").context("cannot make a folder in /dev/shm")?;
+    /// A pool in `data`: in memory, so that no disk is measured.
+    pub(crate) fn new(twzvmm: &Path, data: &Path) -> Result<Self> {
+        let folder = tempfile::tempdir_in(data)?;
         Ok(Self { twzvmm: twzvmm.to_path_buf(), folder })
     }
 

@@ -54,6 +54,12 @@ struct Run {
     /// Rows that other benchmarks measured, as a JSON list or an object a line, to go into the same report.
     #[arg(long)]
     rows: Vec<PathBuf>,
+    /// A part that failed before, and why: named in the report, and a reason for status 1.
+    #[arg(long)]
+    failed: Vec<String>,
+    /// Where pools and files go; a tmpfs stands in for persistent memory.
+    #[arg(long, default_value = "/dev/shm")]
+    data: PathBuf,
     /// Interleaved rounds.
     #[arg(long, default_value_t = 7)]
     rounds: usize,
@@ -91,7 +97,7 @@ const PAIRS: [Pair; 6] = [
 
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
-        Command::Run(arguments) => run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Run(arguments) => run(&arguments),
         Command::Compare { before, after, tolerance } => {
             let (before, after) = (row::read(&before)?, row::read(&after)?);
             let changes = compare::compare(&before, &after, f64::from(tolerance) / 100.0);
@@ -102,10 +108,14 @@ fn main() -> Result<ExitCode> {
     }
 }
 
-fn run(arguments: &Run) -> Result<()> {
+/// A part of the run.
+type Measure<'a> = &'a dyn Fn() -> Result<Vec<Row>>;
+
+fn run(arguments: &Run) -> Result<ExitCode> {
     let mut rows = Vec::new();
+    let mut failed = arguments.failed.clone();
     for path in &arguments.rows {
-        rows.extend(row::read(path)?);
+        take(&mut rows, &mut failed, &path.display().to_string(), row::read(path));
     }
     // Table 1's other half was measured with libtwz.
     let translations = rows.iter().filter(|row| row.group == "libtwz" && is_translation(&row.name));
@@ -116,25 +126,36 @@ fn run(arguments: &Run) -> Result<()> {
     rows.extend(translations);
     rows.extend(both);
     if let Some(twzvmm) = &arguments.twzvmm {
-        let guest = Guest::new(twzvmm)?;
         let begun = Instant::now();
-        let part = |what: &str| eprintln!("bench:   {what} (after {} s)", begun.elapsed().as_secs());
-        part("start-up");
-        rows.extend(boot(&guest, arguments.rounds)?);
-        part("kernel");
-        rows.extend(kernel(&guest, arguments)?);
-        part("logboi");
-        rows.extend(logger::rows(&guest, arguments.rounds, arguments.percent)?);
-        part("rights");
-        rows.extend(contexts::rights(&guest, arguments.rounds)?);
-        part("resume");
-        rows.extend(resume::rows(twzvmm, arguments.rounds)?);
-        part("switches");
-        // Last: it keeps this process on one CPU.
-        rows.extend(contexts::switches(&guest, arguments.rounds, arguments.percent)?);
+        let (rounds, percent) = (arguments.rounds, arguments.percent);
+        let guest = || Guest::new(twzvmm, &arguments.data);
+        let parts: [(&str, Measure<'_>); 6] = [
+            ("start-up", &|| boot(&guest()?, rounds)),
+            ("kernel", &|| kernel(&guest()?, arguments)),
+            ("logboi", &|| logger::rows(&guest()?, rounds, percent)),
+            ("rights", &|| contexts::rights(&guest()?, rounds)),
+            ("resume", &|| resume::rows(twzvmm, &arguments.data, rounds)),
+            // Last: it keeps this process on one CPU.
+            ("switches", &|| contexts::switches(&guest()?, rounds, percent)),
+        ];
+        for (what, part) in parts {
+            eprintln!("bench:   {what} (after {} s)", begun.elapsed().as_secs());
+            take(&mut rows, &mut failed, what, part());
+        }
     }
-    print!("{}", report::write_all(&arguments.out, &Host::look(), &rows)?);
-    Ok(())
+    print!("{}", report::write_all(&arguments.out, &Host::look(), &rows, &failed)?);
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Adds what a part measured, or why it did not, so that one that fails does not take the others' rows along.
+fn take(rows: &mut Vec<Row>, failed: &mut Vec<String>, what: &str, measured: Result<Vec<Row>>) {
+    match measured {
+        Ok(measured) => rows.extend(measured),
+        Err(error) => {
+            eprintln!("bench: {what} failed: {error:#}");
+            failed.push(format!("{what}: {error:#}"));
+        }
+    }
 }
 
 /// What was measured in both places, under the same name: inside, beside the Linux process. Ring 3 is the CPU's in both, where it runs natively;
@@ -237,6 +258,30 @@ fn kernel(guest: &Guest, arguments: &Run) -> Result<Vec<Row>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_part_that_fails_is_named_and_the_report_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let good = folder.path().join("good.json");
+        row::write(&good, &[Row::new("g", "n", Where::Hosted, "ns", &[1.0])]).unwrap();
+        let out = folder.path().join("out");
+        let run = |rows: &[&std::path::Path], failed: &[&str]| {
+            let mut words = vec!["bench".into(), "run".into(), "--out".into(), out.display().to_string()];
+            words.extend(rows.iter().flat_map(|path| ["--rows".into(), path.display().to_string()]));
+            words.extend(failed.iter().flat_map(|what| ["--failed".into(), (*what).into()]));
+            let Command::Run(arguments) = Arguments::parse_from(words).command else { unreachable!() };
+            let status = super::run(&arguments).unwrap();
+            (status, std::fs::read_to_string(out.join("report.md")).unwrap())
+        };
+        let (status, text) = run(&[&good], &[]);
+        assert!(status == ExitCode::SUCCESS && !text.contains("failed"), "{text}");
+        let (status, text) = run(&[&folder.path().join("none.json"), &good], &["pool: status 2: no space"]);
+        assert!(status == ExitCode::FAILURE && text.contains("| n | hosted |"), "{text}");
+        assert!(
+            text.contains("none.json: cannot read") && text.contains("- pool: status 2: no space"),
+            "{text}"
+        );
+    }
 
     #[test]
     fn what_has_one_name_in_both_places_is_compared() {

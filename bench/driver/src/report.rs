@@ -7,11 +7,11 @@ use anyhow::{Context, Result};
 use std::fmt::Write;
 use std::path::Path;
 
-/// Writes everything into `folder` and returns the Markdown.
+/// Writes everything into `folder` and returns the Markdown. `failed` names the parts whose rows are missing, and why.
 ///
 /// # Errors
 /// When a file cannot be written.
-pub fn write_all(folder: &Path, host: &Host, rows: &[Row]) -> Result<String> {
+pub fn write_all(folder: &Path, host: &Host, rows: &[Row], failed: &[String]) -> Result<String> {
     std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     row::write(&folder.join("report.json"), rows)?;
     std::fs::write(folder.join("host.json"), serde_json::to_string_pretty(host)? + "\n")?;
@@ -23,7 +23,7 @@ pub fn write_all(folder: &Path, host: &Host, rows: &[Row]) -> Result<String> {
         }
     }
     let figures = crate::figures::write_all(folder, rows)?;
-    let text = markdown(host, rows, &plots, &figures);
+    let text = markdown(host, rows, failed, &plots, &figures);
     std::fs::write(folder.join("report.md"), &text)?;
     Ok(text)
 }
@@ -63,9 +63,16 @@ fn plot_ratios(path: &Path, group: &str, rows: &[Row]) -> Result<bool> {
 
 /// The report as Markdown, ratios first. Plots: (what, file).
 #[must_use]
-pub fn markdown(host: &Host, rows: &[Row], plots: &[(&str, String)], figures: &[(String, String)]) -> String {
+pub fn markdown(
+    host: &Host,
+    rows: &[Row],
+    failed: &[String],
+    plots: &[(&str, String)],
+    figures: &[(String, String)],
+) -> String {
     let mut text = format!("# Benchmarks\n\n{}", host.markdown());
     text.push_str("\nMedians; ± is half the distance between the quartiles. A ratio is ours by the peer's, of the same run.\n");
+    text.push_str(&failures(failed));
     for group in groups(rows) {
         let header = "| what | where | ratio | ours | peer | peer is | aim | holds |\n|---|---|---|---|---|---|---|---|";
         let _ = write!(text, "\n## {group}\n\n{header}\n");
@@ -83,7 +90,17 @@ pub fn markdown(host: &Host, rows: &[Row], plots: &[(&str, String)], figures: &[
         let _ = write!(text, "\n![{title}]({file})\n");
     }
     text.push_str(&missed(rows));
+    text.push_str(&failures(failed));
     text
+}
+
+/// The parts that failed, at the beginning and at the end of the report: nobody should take what is there for everything.
+fn failures(failed: &[String]) -> String {
+    if failed.is_empty() {
+        return String::new();
+    }
+    let list: String = failed.iter().map(|what| format!("- {what}\n")).collect();
+    format!("\n**{} parts failed; their rows are missing:**\n\n{list}", failed.len())
 }
 
 fn line(text: &mut String, row: &Row) {
@@ -159,7 +176,7 @@ mod tests {
             .beside("getppid", &[100.0])
             .at_most(9.0);
         let alone = Row::count("counts", "exits", Where::Host, "exits", 7.0).at_most(8.0);
-        let text = write_all(folder.path(), &Host::look(), &[syscall, alone]).unwrap();
+        let text = write_all(folder.path(), &Host::look(), &[syscall, alone], &[]).unwrap();
         assert!(text.contains("## kernel") && text.contains("![kernel](kernel.svg)"), "{text}");
         assert!(
             text.contains("| syscall | guest | 0.500 | 50.0 ns | 100 ns | getppid | ≤ 9 ns | no |"),
@@ -168,7 +185,7 @@ mod tests {
         assert!(text.ends_with("- kernel / syscall (guest): 50.0 ns, 0.500×; aim ≤ 9 ns\n"), "{text}");
         assert!(text.contains("2 rows, 2 with an aim, 1 miss it:"), "{text}");
         let lone = [Row::new("g", "n", Where::Host, "ns", &[1.0]).without("LMDB", "not here")];
-        let text_of_lone = markdown(&Host::look(), &lone, &[], &[]);
+        let text_of_lone = markdown(&Host::look(), &lone, &[], &[], &[]);
         assert!(text_of_lone.ends_with("- g / n: LMDB skipped: not here\n"), "{text_of_lone}");
         for file in ["report.json", "report.md", "host.json", "kernel.svg"] {
             assert!(folder.path().join(file).is_file(), "{file}");

@@ -11,10 +11,10 @@ use std::process::{Command, Stdio};
 const MAPPED: [(u32, usize); 3] = [(1, usize::MAX), (100, usize::MAX), (10_000, 3)];
 
 /// Kills a machine whose program is resumable and maps objects, starts it again and again, and reads what the resumed program says.
-pub(crate) fn rows(twzvmm: &Path, rounds: usize) -> Result<Vec<Row>> {
+pub(crate) fn rows(twzvmm: &Path, data: &Path, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (objects, touching_rounds) in MAPPED {
-        let folder = tempfile::tempdir_in("/dev/shm").context("cannot make a folder in /dev/shm")?;
+        let folder = tempfile::tempdir_in(data)?;
         let pool = folder.path().join("pool.img");
         let command = || {
             let mut command = Command::new(twzvmm);

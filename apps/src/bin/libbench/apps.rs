@@ -5,7 +5,7 @@ mod ours;
 
 use libtwz::prelude::*;
 use ours::{FIGURE_6, OBJECTS, Pages, Pair, TREE_OBJECTS, TREES};
-use rbt::{Ram, Twz};
+use rbt::Ram;
 
 /// Pairs and nodes of a whole run.
 const COUNT: u64 = 1_000_000;
@@ -21,14 +21,7 @@ pub(crate) fn measure(rounds: u64, divide: u64, part: &str) -> ours::Result<()> 
             rows(&names, rounds, part, || ours::kv_round(count, objects, pages))?;
         }
         for (objects, what) in TREE_OBJECTS {
-            let nodes = usize::try_from(count).unwrap_or(usize::MAX) / objects + 1;
-            let twz = || -> ours::Result<Pair> {
-                let nodes = Twz::create(objects, nodes)?;
-                if pages == Pages::Present {
-                    nodes.populate();
-                }
-                ours::tree_round(nodes, count)
-            };
+            let twz = || ours::twz_round(count, objects, pages);
             rows(&Names::new(TREES, what, "twzrbt", pages), rounds, part, twz)?;
         }
     }
