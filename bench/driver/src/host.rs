@@ -1,12 +1,31 @@
 //! What the numbers depend on: the machine and its kernel.
 
-use serde::Serialize;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::fs;
+use std::path::Path;
+
+/// What was asked for: reports of different ones are not quite comparable.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// Interleaved rounds of each row.
+    pub rounds: usize,
+    /// What the numbers of operations and objects were divided by; 1 in a full run.
+    pub divide: u64,
+    /// Operations of the rows of the guest, in percent.
+    pub percent: u32,
+    /// Of the project that was measured.
+    pub commit: String,
+}
 
 /// One machine as it was when it was measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Host {
+    /// What was asked for.
+    pub settings: Settings,
     /// Model name.
     pub cpu: String,
     /// How many CPUs this process may use.
@@ -37,9 +56,9 @@ fn names(path: &str) -> Vec<String> {
 }
 
 impl Host {
-    /// This host.
+    /// This host, measured so.
     #[must_use]
-    pub fn look() -> Self {
+    pub fn look(settings: Settings) -> Self {
         let cpu_info = read("/proc/cpuinfo");
         let field = |name: &str| {
             let line = cpu_info.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("");
@@ -49,6 +68,7 @@ impl Host {
             names("/sys/module").into_iter().filter(|name| name.starts_with("kvm")).collect();
         let vulnerabilities = "/sys/devices/system/cpu/vulnerabilities";
         Self {
+            settings,
             kvm_kind: kvm_kind(&kvm_modules).to_string(),
             cpu: field("model name"),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
@@ -63,6 +83,35 @@ impl Host {
         }
     }
 
+    /// Why figures of this one and of `other` are not quite comparable; nothing for the same host, measured in the same way.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> Vec<String> {
+        let (ours, theirs) = (&self.settings, &other.settings);
+        let differing = [
+            ("CPU", self.cpu.clone(), other.cpu.clone()),
+            ("CPUs", self.cpus.to_string(), other.cpus.to_string()),
+            ("kernel", self.kernel.clone(), other.kernel.clone()),
+            ("kernel's command line", self.command_line.clone(), other.command_line.clone()),
+            ("KVM", self.kvm_kind.clone(), other.kvm_kind.clone()),
+            ("mitigations", format!("{:?}", self.mitigations), format!("{:?}", other.mitigations)),
+            ("rounds", ours.rounds.to_string(), theirs.rounds.to_string()),
+            ("numbers divided by", ours.divide.to_string(), theirs.divide.to_string()),
+            ("percent of the guest's operations", ours.percent.to_string(), theirs.percent.to_string()),
+        ];
+        let differing = differing.into_iter().filter(|(_, ours, theirs)| ours != theirs);
+        differing.map(|(what, ours, theirs)| format!("{what}: {ours:?} and {theirs:?}")).collect()
+    }
+
+    /// The one that a report was measured on: `host.json` beside it.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds something else; names it.
+    pub fn beside(report: &Path) -> Result<Self> {
+        let path = report.with_file_name("host.json");
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| path.display().to_string())
+    }
+
     /// A few lines of Markdown.
     #[must_use]
     pub fn markdown(&self) -> String {
@@ -74,6 +123,12 @@ impl Host {
             self.kvm_kind,
             self.load,
         );
+        let Settings { rounds, divide, percent, commit } = &self.settings;
+        let _ = write!(text, "Commit {commit}; {rounds} rounds; ");
+        if *divide > 1 {
+            let _ = write!(text, "**a quick run**: numbers of operations and objects divided by {divide}, ");
+        }
+        let _ = write!(text, "{percent} % of the guest's usual operations.\n\n");
         text.push_str("Mitigations: ");
         let vulnerable: Vec<_> = self
             .mitigations
@@ -116,8 +171,29 @@ mod tests {
 
     #[test]
     fn this_host_is_described() {
-        let host = Host::look();
+        let host = Host::look(Settings { rounds: 7, divide: 10, percent: 5, commit: "abc".into() });
         assert!(host.cpus > 0 && host.kernel.starts_with("Linux"));
-        assert!(host.markdown().contains(&host.cpu));
+        let text = host.markdown();
+        assert!(text.contains(&host.cpu) && text.contains("Commit abc; 7 rounds; **a quick run**"), "{text}");
+    }
+
+    #[test]
+    fn what_makes_reports_incomparable_is_named() {
+        let host = |divide, cpu: &str| {
+            let settings = Settings { divide, commit: cpu.into(), ..Settings::default() };
+            Host { cpu: cpu.into(), settings, ..Host::default() }
+        };
+        assert!(host(1, "a").differences(&host(1, "a")).is_empty());
+        assert_eq!(host(1, "a").differences(&host(10, "a")), [r#"numbers divided by: "1" and "10""#]);
+        assert_eq!(host(1, "a").differences(&host(1, "b")), [r#"CPU: "a" and "b""#], "commits may differ");
+        let folder = tempfile::tempdir().unwrap();
+        let report = folder.path().join("report.json");
+        assert!(Host::beside(&report).is_err());
+        let text = serde_json::to_string(&host(10, "a")).unwrap();
+        fs::write(folder.path().join("host.json"), text).unwrap();
+        assert_eq!(Host::beside(&report).unwrap().settings.divide, 10);
+        // What was written before there were settings.
+        fs::write(folder.path().join("host.json"), "{\"cpu\":\"a\"}").unwrap();
+        assert_eq!(Host::beside(&report).unwrap().settings, Settings::default());
     }
 }

@@ -10,8 +10,8 @@ mod peers;
 mod resume;
 
 use anyhow::{Context, Result};
-use bench::compare::{self, Verdict};
-use bench::host::Host;
+use bench::compare;
+use bench::host::{Host, Settings};
 use bench::report;
 use bench::row::{self, Row, Where};
 use clap::{Parser, Subcommand};
@@ -31,7 +31,7 @@ struct Arguments {
 enum Command {
     /// Measure the guest and `twzvmm`, take in rows that others measured, and report.
     Run(Run),
-    /// Compare two `report.json`; ends with status 1 if something regressed.
+    /// Compare two `report.json`; ends with status 1 if something regressed, or a row with an aim is gone. Warns if `host.json` beside them differ.
     Compare {
         /// The earlier one.
         before: PathBuf,
@@ -66,6 +66,12 @@ struct Run {
     /// Operations in a round, in percent of the usual number.
     #[arg(long, default_value_t = 20)]
     percent: u32,
+    /// What the rows' sizes were divided by, for the record.
+    #[arg(long, default_value_t = 1)]
+    divide: u64,
+    /// What is measured, for the record.
+    #[arg(long, default_value = "unknown")]
+    commit: String,
 }
 
 /// Operations that the guest's `measure` does alone, and what they are: counted, because counts say on any host what a path costs.
@@ -99,11 +105,12 @@ fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
         Command::Compare { before, after, tolerance } => {
+            let hosts = [Host::beside(&before), Host::beside(&after)];
+            print!("{}", compare::warnings(&hosts));
             let (before, after) = (row::read(&before)?, row::read(&after)?);
-            let changes = compare::compare(&before, &after, f64::from(tolerance) / 100.0);
-            print!("{}", compare::markdown(&before, &after, &changes));
-            let regressed = changes.iter().any(|change| change.verdict == Verdict::Regressed);
-            Ok(if regressed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+            let comparison = compare::compare(&before, &after, f64::from(tolerance) / 100.0);
+            print!("{}", comparison.markdown());
+            Ok(if comparison.is_regression() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
         }
     }
 }
@@ -143,7 +150,9 @@ fn run(arguments: &Run) -> Result<ExitCode> {
             take(&mut rows, &mut failed, what, part());
         }
     }
-    print!("{}", report::write_all(&arguments.out, &Host::look(), &rows, &failed)?);
+    let Run { rounds, divide, percent, ref commit, .. } = *arguments;
+    let settings = Settings { rounds, divide, percent, commit: commit.clone() };
+    print!("{}", report::write_all(&arguments.out, &Host::look(settings), &rows, &failed)?);
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
