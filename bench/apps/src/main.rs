@@ -14,11 +14,20 @@ mod trees;
 mod ycsb;
 
 use anyhow::Result;
+use bench::row::Row;
 use clap::Parser;
 use libtwz::sys::Durability;
 use libtwz::sys::hosted::{MemoryStore, use_store};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Pairs of Figure 6, and nodes of §5.4, in a full run.
+const PAIRS: u64 = 1_000_000;
+/// Nodes of the trees beside PMDK's.
+const PMDK_NODES: u64 = 250_000;
+/// Keys that the mixes have, and operations of a round.
+const YCSB_KEYS: u64 = 200_000;
+const YCSB_OPERATIONS: u64 = 1_000_000;
 
 /// Measure kv and rbt beside unixkv, unixrbt, PMDK, LMDB and raw pointers.
 #[derive(Parser)]
@@ -48,17 +57,25 @@ fn main() -> Result<()> {
     let wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == part);
     let scaled = |count: u64| (count / divide).max(1000);
     let mut rows = Vec::new();
+    let mut add = |measured: Vec<Row>, full: u64, things: &str| {
+        rows.extend(measured.into_iter().map(|row| match row.size {
+            Some(_) => row,
+            None => row.sized(scaled(full), full, things),
+        }));
+    };
     if wanted("figure6") {
-        rows.extend(stores::figure_6(data, scaled(1_000_000), rounds)?);
+        add(stores::figure_6(data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
     }
     if wanted("kv") {
-        rows.extend(stores::beside_others(folder.path(), data, scaled(1_000_000), rounds)?);
+        add(stores::beside_others(folder.path(), data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
     }
     if wanted("ycsb") {
-        rows.extend(ycsb::all(scaled(200_000), scaled(1_000_000), rounds)?);
+        add(ycsb::all(scaled(YCSB_KEYS), scaled(YCSB_OPERATIONS), rounds)?, YCSB_KEYS, "keys");
     }
     if wanted("rbt") {
-        rows.extend(trees::all(folder.path(), data, scaled(1_000_000), rounds)?);
+        add(trees::all(data, scaled(PAIRS), rounds)?, PAIRS, "nodes");
+        add(trees::on_pmdk(folder.path(), data, scaled(PMDK_NODES), rounds)?, PMDK_NODES, "nodes");
+        add(trees::counted(data, scaled(PAIRS))?, PAIRS, "nodes");
     }
     rows.iter().for_each(|row| println!("{row}"));
     bench::row::write(&arguments.json, &rows)

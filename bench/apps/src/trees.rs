@@ -28,7 +28,7 @@ fn lines(source: &str) -> f64 {
 }
 
 /// All rows of the trees.
-pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+pub(crate) fn all(data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let nodes = usize::try_from(count)?;
     for (several, what) in TREE_OBJECTS {
@@ -61,7 +61,13 @@ pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Resu
             rows.push(row("ramrbt", ram));
         }
     }
-    rows.extend(on_pmdk(folder, data, count, rounds)?);
+    Ok(rows)
+}
+
+/// What is counted, not timed.
+pub(crate) fn counted(data: &Path, count: u64) -> Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    let nodes = usize::try_from(count)?;
     let unix = tempfile::tempdir_in(data)?;
     let counted = [
         ("twzrbt", conversions(Twz::create(1, nodes)?, count)?, include_str!("../../../apps/rbt/src/twz.rs")),
@@ -88,9 +94,8 @@ pub(crate) fn all(folder: &Path, data: &Path, count: u64, rounds: usize) -> Resu
 }
 
 /// Beside PMDK's tree: look-ups, and durable inserts of libtwz's tree.
-fn on_pmdk(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+pub(crate) fn on_pmdk(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
     let mut pmdk = peers::pmdk(folder, data);
-    let count = (count / 4).max(1000);
     let tree = Tree::new(Twz::create(1, usize::try_from(count)?)?);
     (0..count).try_for_each(|number| tree.insert(key(number).into(), number).map(drop))?;
     // What no kind of persistent pointer can beat with these nodes.

@@ -15,7 +15,7 @@ const BARS: [(&str, &str, &str); 3] = [
         "context-switches-bars.svg",
         "Security contexts beside processes: one way, and there and back",
     ),
-    ("figure 6", "figure6-bars.svg", "Figure 6: kv and unixkv, 1 M pairs of 32 bits"),
+    ("figure 6", "figure6-bars.svg", "Figure 6: kv and unixkv, pairs of 32 bits"),
     ("rbt (§5.4)", "rbt-bars.svg", "§5.4: one red-black tree three ways"),
 ];
 /// Groups that become lines over the number in the point's name.
@@ -32,6 +32,7 @@ pub fn write_all(folder: &Path, rows: &[Row]) -> Result<Vec<(String, String)>> {
         if parts.is_empty() {
             continue;
         }
+        let title = with_size(title, parts[0].2);
         let series = distinct(parts.iter().map(|(_, series, _)| *series));
         let clusters: Vec<Cluster> = distinct(parts.iter().map(|(cluster, _, _)| *cluster))
             .into_iter()
@@ -42,14 +43,15 @@ pub fn write_all(folder: &Path, rows: &[Row]) -> Result<Vec<(String, String)>> {
                 Cluster { label: label.into(), values: series.iter().map(|name| of(name)).collect() }
             })
             .collect();
-        plot::bars(&folder.join(file), title, &parts[0].2.unit, &series, &clusters, None)?;
-        written.push((title.into(), file.into()));
+        plot::bars(&folder.join(file), &title, &parts[0].2.unit, &series, &clusters, None)?;
+        written.push((title, file.into()));
     }
     for (group, file, title) in LINES {
         let parts = split(rows, group);
         if parts.is_empty() {
             continue;
         }
+        let title = with_size(title, parts[0].2);
         let names = distinct(parts.iter().map(|(line, _, _)| *line));
         let points: Vec<Vec<(f64, f64)>> = names
             .iter()
@@ -60,10 +62,15 @@ pub fn write_all(folder: &Path, rows: &[Row]) -> Result<Vec<(String, String)>> {
             .collect();
         let lines: Vec<plot::Line<'_>> =
             names.iter().copied().zip(points.iter().map(Vec::as_slice)).collect();
-        plot::lines(&folder.join(file), title, "threads", &parts[0].2.unit, &lines)?;
-        written.push((title.into(), file.into()));
+        plot::lines(&folder.join(file), &title, "threads", &parts[0].2.unit, &lines)?;
+        written.push((title, file.into()));
     }
     Ok(written)
+}
+
+/// The title, and with how much the group was measured.
+fn with_size(title: &str, row: &Row) -> String {
+    row.size.as_ref().map_or(title.into(), |size| format!("{title}, {size}"))
 }
 
 /// The rows of a group whose names have two parts: (before the colon, after it, the row).
@@ -98,7 +105,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let row = |group: &str, name: &str, ns: f64| Row::new(group, name, Where::Hosted, "ns", &[ns]);
         let rows = [
-            row("figure 6", "insert, 1 data object: kv", 200.0),
+            row("figure 6", "insert, 1 data object: kv", 200.0).sized(10, 1000, "pairs"),
             row("figure 6", "insert, 1 data object: unixkv", 210.0),
             row("ycsb", "YCSB-B: 1 thread", 5.0),
             row("ycsb", "YCSB-B: 2 threads", 9.0),
@@ -107,7 +114,10 @@ mod tests {
         let written = write_all(folder.path(), &rows).unwrap();
         assert_eq!(written.len(), 2);
         let figure = std::fs::read_to_string(folder.path().join("figure6-bars.svg")).unwrap();
-        assert!(figure.contains("unixkv") && figure.contains("210"), "{figure}");
+        assert!(
+            figure.contains("unixkv") && figure.contains("210") && figure.contains("10 of 1,000 pairs"),
+            "{figure}"
+        );
         let lines = std::fs::read_to_string(folder.path().join("ycsb-lines.svg")).unwrap();
         assert!(lines.contains("YCSB-B"), "{lines}");
         assert!(write_all(folder.path(), &rows[4..]).unwrap().is_empty());

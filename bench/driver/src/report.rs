@@ -28,6 +28,10 @@ pub fn write_all(folder: &Path, host: &Host, rows: &[Row], failed: &[String]) ->
     Ok(text)
 }
 
+/// Said where something was measured with less than in a full run.
+const REDUCED: &str = "\n**Rows that say “N of M” were measured with N, and their aims are for M**: what fits into a cache with N may not with M. \
+                       Whether such an aim holds is only known of a full run.\n";
+
 /// Groups in the order of their first rows.
 fn groups(rows: &[Row]) -> Vec<&str> {
     let mut groups: Vec<&str> = Vec::new();
@@ -72,6 +76,9 @@ pub fn markdown(
 ) -> String {
     let mut text = format!("# Benchmarks\n\n{}", host.markdown());
     text.push_str("\nMedians; ± is half the distance between the quartiles. A ratio is ours by the peer's, of the same run.\n");
+    if rows.iter().any(Row::is_reduced) {
+        text.push_str(REDUCED);
+    }
     text.push_str(&failures(failed));
     for group in groups(rows) {
         let header = "| what | where | ratio | ours | peer | peer is | aim | holds |\n|---|---|---|---|---|---|---|---|";
@@ -118,7 +125,7 @@ fn line(text: &mut String, row: &Row) {
         number(Some(row.ours), row.ours_spread, &unit),
         number(row.peer, row.peer_spread, &unit),
         row.peer_name.as_deref().unwrap_or("–"),
-        row.aim.as_deref().unwrap_or("–"),
+        aim(row),
         match (row.holds, &row.skipped) {
             (_, Some(_)) => "skipped",
             (Some(true), _) => "yes",
@@ -126,6 +133,15 @@ fn line(text: &mut String, row: &Row) {
             (None, _) => "–",
         },
     );
+}
+
+/// The aim, and what it is for where less was measured.
+fn aim(row: &Row) -> String {
+    let aim = row.aim.as_deref().unwrap_or("–").to_owned();
+    match &row.size {
+        Some(size) if size.is_reduced() && row.aim.is_some() => aim + ", for " + &size.full().to_string(),
+        _ => aim,
+    }
 }
 
 /// The end of the report: how many aims there are, which are missed, and which rows are without their peer.
@@ -145,11 +161,11 @@ pub fn missed(rows: &[Row]) -> String {
             text,
             "- {} / {} ({}): {} {}{ratio}; aim {}",
             row.group,
-            row.name,
+            row.full_name(),
             row.place.word(),
             short(row.ours),
             row.unit,
-            row.aim.as_deref().unwrap_or_default()
+            aim(row)
         );
     }
     let skipped: Vec<(&Row, &String)> =
@@ -187,6 +203,13 @@ mod tests {
         let lone = [Row::new("g", "n", Where::Host, "ns", &[1.0]).without("LMDB", "not here")];
         let text_of_lone = markdown(&Host::default(), &lone, &[], &[], &[]);
         assert!(text_of_lone.ends_with("- g / n: LMDB skipped: not here\n"), "{text_of_lone}");
+        let reduced = [Row::new("g", "n", Where::Host, "ns", &[9.0]).sized(10, 1000, "pairs").at_most(2.0)];
+        let text = markdown(&Host::default(), &reduced, &[], &[], &[]);
+        assert!(
+            text.contains("| n (10 of 1,000 pairs) |") && text.contains("| ≤ 2 ns, for 1,000 pairs | no |"),
+            "{text}"
+        );
+        assert!(text.contains("only known of a full run"), "{text}");
         for file in ["report.json", "report.md", "host.json", "kernel.svg"] {
             assert!(folder.path().join(file).is_file(), "{file}");
         }

@@ -87,6 +87,12 @@ impl Size {
     pub const fn is_reduced(&self) -> bool {
         self.count < self.full
     }
+
+    /// What a full run has.
+    #[must_use]
+    pub fn full(&self) -> Self {
+        Self { count: self.full, ..self.clone() }
+    }
 }
 
 /// "1,000 pairs", or "1,000 of 1,000,000 pairs".

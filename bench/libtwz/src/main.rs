@@ -104,6 +104,9 @@ fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Argument
         }
     }
     let row = Row::new("libtwz", plan.name, Where::Hosted, "ns", &us);
+    // Maps that are inserted into grow from round to round; the others are as large whatever the count.
+    let grows = plan.ours.0.ends_with("_insert");
+    let row = if grows { row.sized(count, plan.count, "inserts a round") } else { row };
     let row = match plan.peer {
         None => row,
         Some((STD, ..)) => row.beside(STD, &them),
