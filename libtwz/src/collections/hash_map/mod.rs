@@ -1,0 +1,256 @@
+//! A hash map by linear hashing: it grows a few buckets at a time, so that no insert is long.
+//!
+//! ```text
+//! table: segments of buckets, segment 0 has 4, segment k > 0 has 4 << (k-1); bucket i is in segment ilog2(i / 4) + 1
+//! bucket: used bits 0–6, fingerprints in bytes 1–7 | overflow | 7 entries
+//! ```
+//! With `count` entries, there are `buckets` buckets; a key's bucket is its hash modulo the next power of two, or the half of
+//! that where the bucket does not exist yet.
+
+mod bucket;
+mod iter;
+mod remove;
+mod split;
+
+use self::bucket::{Bucket, ENTRIES, candidates, for_words, same, with_entry};
+use super::{alone, damaged, expect_store, home_of, inside};
+use crate::cell::PCell;
+use crate::error::Result;
+use crate::invariant::Invariant;
+use crate::ptr::InvPtr;
+use crate::tx::Tx;
+
+/// Buckets in segment 0.
+const FIRST: u64 = 4;
+/// Segments: up to 2^34 buckets.
+const SEGMENTS: usize = 33;
+/// Entries per bucket, on average, at which another bucket is made.
+const FULL: u64 = 4;
+/// Most buckets that one insert makes.
+const BATCH: u64 = 8;
+/// Buckets chained to one before it is taken for a cycle.
+const CHAIN_MAX: usize = 10_000;
+
+/// A map from `K` to `V`; keys are equal when their bytes are.
+#[derive(Debug, Invariant)]
+#[repr(C)]
+pub struct HashMap<K: Invariant + Copy, V: Invariant + Copy> {
+    count: PCell<u64>,
+    buckets: PCell<u64>,
+    seed: PCell<u64>,
+    segments: [InvPtr<Bucket<K, V>>; SEGMENTS],
+}
+
+/// An entry's place.
+struct Found<'a, K: Invariant + Copy, V: Invariant + Copy> {
+    bucket: &'a Bucket<K, V>,
+    entry: usize,
+}
+
+impl<K: Invariant + Copy, V: Invariant + Copy> Default for HashMap<K, V> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
+    /// An empty map, with a seed of its own so that nobody can choose keys that collide.
+    #[must_use]
+    pub fn new() -> Self {
+        use crate::sys::{Platform, Seam};
+        let mut seed = [0; 8];
+        Platform::random(&mut seed);
+        Self {
+            count: PCell::new(0),
+            buckets: PCell::new(0),
+            seed: PCell::new(u64::from_le_bytes(seed)),
+            segments: [const { InvPtr::null() }; SEGMENTS],
+        }
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        self.count.get()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn hash(&self, key: &K) -> u64 {
+        let mut hash = self.seed.get() ^ 0x9e37_79b9_7f4a_7c15;
+        for_words(key, |word| {
+            let product = u128::from(hash ^ word).wrapping_mul(0xd6e8_feb8_6659_fd93_2545_f491_4f6c_dd1d);
+            #[allow(clippy::cast_possible_truncation, reason = "both halves are folded in")]
+            {
+                hash = (product >> 64) as u64 ^ product as u64;
+            }
+        });
+        hash
+    }
+
+    /// The number of the bucket for `hash` among `buckets`, at least 1.
+    fn bucket_number(hash: u64, buckets: u64) -> u64 {
+        let size = buckets.checked_next_power_of_two().unwrap_or(1 << 63); // damage may have made it anything
+        let number = hash & (size - 1);
+        if number < buckets { number } else { number & (size / 2 - 1) }
+    }
+
+    #[inline]
+    fn bucket(&self, number: u64) -> Result<&Bucket<K, V>> {
+        let (segment, index) = segment_of(number);
+        let first = self.segments.get(segment).ok_or_else(|| damaged(self, "fewer buckets"))?;
+        if first.is_null() {
+            return Err(damaged(first, "a segment for each bucket"));
+        }
+        let raw = first.raw();
+        let offset = u64::from(raw.offset()) + index * size_of::<Bucket<K, V>>() as u64;
+        let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        crate::ptr::at(home_of(first)?, twz_abi::PersistentPtr::new(raw.index(), offset))
+    }
+
+    /// The bucket where a key with this hash is looked for first; `None` while there is none at all.
+    #[inline]
+    fn first_bucket(&self, hash: u64) -> Result<Option<&Bucket<K, V>>> {
+        let buckets = self.buckets.get();
+        if buckets == 0 {
+            return Ok(None);
+        }
+        self.bucket(Self::bucket_number(hash, buckets)).map(Some)
+    }
+
+    #[inline]
+    fn find(&self, key: &K, hash: u64) -> Result<Option<Found<'_, K, V>>> {
+        let Some(first) = self.first_bucket(hash)? else { return Ok(None) };
+        Self::find_from(first, key, hash)
+    }
+
+    /// [`HashMap::find`] in a bucket and those chained to it.
+    #[inline]
+    fn find_from<'a>(first: &'a Bucket<K, V>, key: &K, hash: u64) -> Result<Option<Found<'a, K, V>>> {
+        let mut bucket = first;
+        for _ in 0..CHAIN_MAX {
+            let used = bucket.used.get();
+            let mut candidates = candidates(used, hash);
+            while candidates != 0 {
+                let entry = candidates.trailing_zeros() as usize;
+                if same(&bucket.entries[entry].key.get(), key) {
+                    return Ok(Some(Found { bucket, entry }));
+                }
+                candidates &= candidates - 1;
+            }
+            match bucket.overflow.get()? {
+                Some(next) => bucket = next,
+                None => return Ok(None),
+            }
+        }
+        Err(damaged(bucket, "a chain of buckets without a cycle"))
+    }
+
+    /// The value of `key`.
+    ///
+    /// # Errors
+    /// [`crate::Error::BadPointer`], [`crate::Error::Damaged`].
+    #[inline]
+    pub fn get(&self, key: &K) -> Result<Option<V>> {
+        let found = self.find(key, self.hash(key))?;
+        Ok(found.map(|found| found.bucket.entries[found.entry].value.get()))
+    }
+
+    /// Whether `key` has a value.
+    ///
+    /// # Errors
+    /// As [`HashMap::get`].
+    pub fn contains_key(&self, key: &K) -> Result<bool> {
+        Ok(self.get(key)?.is_some())
+    }
+
+    /// Gives `key` a value, durably; returns the one before.
+    ///
+    /// # Errors
+    /// As [`HashMap::get`]; [`crate::Error::OutOfSpace`], [`crate::Error::Busy`].
+    pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
+        let hash = self.hash(&key);
+        if self.is_full() {
+            alone(self, |tx| if self.is_full() { self.add_buckets(tx) } else { Ok(()) })?; // nothing is to see it before it ends
+        }
+        self.expect_change(hash); // before the lock: fetching the bucket takes as long as the last transaction's fence
+        alone(self, |tx| self.do_insert(tx, &key, value, hash))
+    }
+
+    /// Gives `key` a value as a part of `tx`.
+    ///
+    /// # Errors
+    /// As [`HashMap::insert`].
+    pub fn insert_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
+        inside(tx, |tx| self.do_insert(tx, &key, value, self.hash(&key)))
+    }
+
+    fn is_full(&self) -> bool {
+        self.count.get() >= self.buckets.get().saturating_mul(FULL)
+    }
+
+    /// Has the bucket for `hash` fetched. What is read may be changing: it is only a hint.
+    #[inline]
+    fn expect_change(&self, hash: u64) {
+        if let Ok(Some(bucket)) = self.first_bucket(hash) {
+            expect_store(bucket);
+        }
+    }
+
+    fn do_insert(&self, tx: &Tx, key: &K, value: V, hash: u64) -> Result<Option<V>> {
+        let mut first = self.first_bucket(hash)?;
+        if let Some(bucket) = first
+            && let Some(found) = Self::find_from(bucket, key, hash)?
+        {
+            let place = &found.bucket.entries[found.entry].value;
+            let before = place.get();
+            tx.put(place, value)?;
+            return Ok(Some(before));
+        }
+        if self.is_full() {
+            self.add_buckets(tx)?;
+            tx.apply()?; // what follows must see them
+            first = self.first_bucket(hash)?;
+        }
+        let first = first.ok_or_else(|| damaged(&self.buckets, "a bucket"))?;
+        self.put_entry(tx, first, key, value, hash)?;
+        tx.put(&self.count, self.count.get().wrapping_add(1))?;
+        Ok(None)
+    }
+
+    /// Puts an entry that is not there into a bucket or its chain.
+    fn put_entry(&self, tx: &Tx, first: &Bucket<K, V>, key: &K, value: V, hash: u64) -> Result<()> {
+        let mut bucket = first;
+        for _ in 0..CHAIN_MAX {
+            let used = bucket.used.get();
+            let entry = (!used).trailing_zeros() as usize;
+            if entry < ENTRIES {
+                bucket.put_entry(tx, entry, *key, value)?;
+                return tx.put(&bucket.used, with_entry(used, entry, hash));
+            }
+            match bucket.overflow.get()? {
+                Some(next) => bucket = next,
+                None => {
+                    let mut new = Bucket::blank(*key, value);
+                    new.used = PCell::new(with_entry(0, 0, hash));
+                    let new = tx.alloc_put(home_of(self)?, new)?;
+                    return tx.put_ptr(&bucket.overflow, Some(new));
+                }
+            }
+        }
+        Err(damaged(first, "a chain of buckets without a cycle"))
+    }
+}
+
+/// Segment and index in it of a bucket.
+fn segment_of(number: u64) -> (usize, u64) {
+    if number < FIRST {
+        return (0, number);
+    }
+    let level = (number / FIRST).ilog2();
+    (level as usize + 1, number - (FIRST << level))
+}
