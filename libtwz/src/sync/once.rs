@@ -79,7 +79,7 @@ impl<W: Word> Once<W> {
         }
         let run = Run { once: self, end: 0 };
         action()?;
-        run.is_done();
+        run.succeeded();
         Ok(())
     }
 }
@@ -92,7 +92,7 @@ struct Run<'a, W: Word> {
 
 impl<W: Word> Run<'_, W> {
     /// Makes the mark durable, and only then what others go by (**D1**).
-    fn is_done(mut self) {
+    fn succeeded(mut self) {
         let word = &self.once.word;
         loop {
             let now = word.load();
