@@ -229,7 +229,7 @@ impl Store {
     ///
     /// # Errors
     /// Damage; what mapping a data object says.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         let found = self.index.find(self.index.hash(key), key)?;
         Ok(found.map(Value::new))
