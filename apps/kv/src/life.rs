@@ -35,6 +35,9 @@ pub(crate) struct Life {
     reserved2: [u64; 5],
 }
 
+// docs/formats/kv.md
+const _: () = assert!(size_of::<Life>() == 128 && core::mem::offset_of!(Life, lock) == 64);
+
 /// The lock of a [`Life`], held.
 pub(crate) struct Held<'a>(&'a Life);
 

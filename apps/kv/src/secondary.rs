@@ -15,6 +15,7 @@ use crate::life::Life;
 use crate::store::{Refused, Scanned};
 use crate::value::Value;
 use alloc::vec::Vec;
+use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use libtwz::prelude::*;
 use libtwz::{PersistentPtr, Window, at, collections, persist, translate};
@@ -97,6 +98,9 @@ pub(crate) struct SecondaryRoot {
     entries: collections::BTreeMap<[u64; 2], u64>,
     reserved2: [u64; 4],
 }
+
+// docs/formats/kv.md
+const _: () = assert!(offset_of!(SecondaryRoot, life) == 64 && offset_of!(SecondaryRoot, entries) == 192);
 
 impl SecondaryRoot {
     pub(crate) const fn new(by: By) -> Self {

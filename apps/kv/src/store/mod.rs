@@ -17,6 +17,7 @@ use crate::life::Life;
 use crate::value::Value;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
@@ -135,6 +136,13 @@ pub(crate) struct StoreRoot {
     data: collections::Vec<DataEntry>,
     reserved5: [u64; (8 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
 }
+
+// docs/formats/kv.md
+const _: () = assert!(
+    offset_of!(StoreRoot, secondary_count) == 32
+        && offset_of!(StoreRoot, life) == 64
+        && offset_of!(StoreRoot, newest) == 192
+);
 
 /// An open store. Threads share it by reference.
 #[derive(Debug)]
