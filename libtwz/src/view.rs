@@ -17,7 +17,7 @@ use crate::window::Window;
 use core::sync::atomic::{AtomicU64, Ordering};
 use twz_abi::{ObjectId, Rights};
 
-/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`] and the rights.
+/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`], the rights, and those of them that [`bind`] found granted.
 #[repr(C, align(32))]
 struct SlotEntry {
     lo: AtomicU64,
@@ -42,6 +42,8 @@ const SLOT_BITS: u64 = (1 << 20) - 1;
 const RIGHTS_SHIFT: u32 = 20;
 const COUNT_SHIFT: u32 = 24;
 const COUNT_MASK: u64 = (1 << 38) - 1;
+/// Where a slot's state has the rights that were found granted.
+const GRANTED_SHIFT: u32 = 3;
 
 const INDEX_LEN: usize = (Platform::SLOT_COUNT * 2).next_power_of_two();
 const SLOTS_AT: usize = Platform::VOLATILE_AREA;
@@ -235,6 +237,35 @@ fn index_remove(id: ObjectId, rights: u64, changes: u64) {
             return;
         }
     }
+}
+
+/// Makes sure now that what is mapped at `window` may be accessed with `rights`: what the security context does not permit is an error here,
+/// and a fault at the first access otherwise. Asks the platform once; from then on a slot remembers what was granted, so what is revoked
+/// later is a fault all the same.
+///
+/// # Errors
+/// [`Error::NotPermitted`], also for rights that it is not mapped with; [`Error::NotInObject`] for an empty slot; [`Error::NoSuchObject`].
+#[inline]
+pub fn bind(window: Window, rights: Rights) -> Result<()> {
+    let wanted = key_rights(rights) << GRANTED_SHIFT;
+    let known =
+        slot_entry(window.slot()).is_some_and(|entry| entry.state.load(Ordering::Acquire) & wanted == wanted);
+    if known { Ok(()) } else { bind_slowly(window, rights) }
+}
+
+#[cold]
+fn bind_slowly(window: Window, rights: Rights) -> Result<()> {
+    let (id, mapped) = what_is_at(window)?;
+    let granted = Platform::stat(id)?.granted & mapped;
+    if let Some(entry) = slot_entry(window.slot()) {
+        let state = entry.state.load(Ordering::Acquire);
+        let known = state | key_rights(granted) << GRANTED_SHIFT;
+        if state & FILLED != 0 {
+            // Fails only where another thread was faster, or emptied the slot.
+            let _ = entry.state.compare_exchange(state, known, Ordering::AcqRel, Ordering::Relaxed);
+        }
+    }
+    if granted.contains(rights & Rights::ACCESS) { Ok(()) } else { Err(Error::NotPermitted(id)) }
 }
 
 /// Which object a window shows, and with what rights.

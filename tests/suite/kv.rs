@@ -13,8 +13,17 @@ tests_on!(
     a_killed_store_recovers,
     a_server_goes_on_after_failures,
     rights_on_values_are_the_machines_affair,
+    a_confined_writer_puts_where_it_may,
+    a_store_is_its_makers_to_write,
+    a_secondary_index_has_rights_of_its_own,
 );
-tests_on!(testbed, super::NPT, pairs_stay_over_boots, rights_on_values_are_the_machines_affair);
+tests_on!(
+    testbed,
+    super::NPT,
+    pairs_stay_over_boots,
+    rights_on_values_are_the_machines_affair,
+    a_secondary_index_has_rights_of_its_own,
+);
 
 const NPT: Place = Place::Testbed { align: "4K" };
 /// Some ten times what it takes on an idle host.
@@ -178,7 +187,7 @@ fn rights_on_values_are_the_machines_affair(place: Place) {
     let keys = machine.run_all(&[job(&pool, "256M", "key ls")]);
     let key = said(&keys[0]).split(' ').next().unwrap_or_default();
     let made = machine.run_all(&[
-        kv(&pool, "put open 1"),
+        kv(&pool, "--public put open 1"),
         kv(&pool, "region none"),
         kv(&pool, "region r"),
         kv(&pool, &format!("region none {key}")),
@@ -206,10 +215,6 @@ fn rights_on_values_are_the_machines_affair(place: Place) {
         shell(&pool, "run kv get readable"),
         shell(&pool, "run kv get hidden"),
     ]);
-    let refused = |output: &Output| {
-        let error = "kv: the security context does not permit object ";
-        assert!(output.status == 1 && output.stdout.starts_with(error), "{output:?}");
-    };
     assert_eq!((said(&outputs[0]), said(&outputs[1])), ("1", "3"));
     refused(&outputs[2]);
     refused(&outputs[3]);
@@ -221,7 +226,108 @@ fn rights_on_values_are_the_machines_affair(place: Place) {
     assert_eq!((said(&outputs[9]), said(&outputs[10])), ("3", "2"), "nothing has changed");
 }
 
+/// A context of its own that may write the index and region 0, and not the other regions: it writes there, sees what it may, and is refused the
+/// rest, also where the old value stands in a region that it may not write. Each command is the first one in its boot that writes.
+fn a_confined_writer_puts_where_it_may(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let outputs = machine.run_all(&[
+        kv(&pool, "--public put open 1"),
+        kv(&pool, "region none"),
+        kv(&pool, "region r"),
+        kv(&pool, "put hidden 2 1"),
+        kv(&pool, "put readable 3 2"),
+        shell(&pool, "run --own kv put confined 4"),
+        shell(&pool, "run --own kv scan"),
+        shell(&pool, "run --own kv stats"),
+        shell(&pool, "run --own kv put more 5 1"),
+        shell(&pool, "run --own kv put more 5 2"),
+        shell(&pool, "run --own kv put hidden 5"),
+        shell(&pool, "run --own kv put readable 5"),
+        shell(&pool, "run --own kv delete readable"),
+        // Refused, and again in the same boot: no lock is held, and nothing is left that a recovery would find.
+        shell(&pool, "run --own kv put readable 5\\nrun --own kv put open 6\\nrun --own kv get open"),
+        kv(&pool, "scan"),
+        kv(&pool, "stats"),
+        kv(&pool, "put readable 7 2"),
+    ]);
+    assert_eq!(said(&outputs[5]), "");
+    let mut lines: Vec<&str> = said(&outputs[6]).lines().collect();
+    lines.sort_unstable();
+    let hidden = "kv: 1 more are in objects that this security context may not read";
+    assert_eq!(lines, ["confined 4", hidden, "open 1", "readable 3"]);
+    assert!(said(&outputs[7]).contains("\nobjects that may not be read: 1\n"), "{:?}", outputs[7]);
+    outputs[8..13].iter().for_each(refused);
+    assert!(
+        outputs[13].stdout.starts_with(REFUSED) && outputs[13].stdout.ends_with("\n6\n"),
+        "{:?}",
+        outputs[13]
+    );
+    let mut lines: Vec<&str> = said(&outputs[14]).lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["confined 4", "hidden 2", "open 6", "readable 3"]);
+    assert!(said(&outputs[15]).ends_with("recoveries: 0"), "each left it in order: {:?}", outputs[15]);
+    said(&outputs[16]);
+}
+
+/// Without a word to the contrary others read a store and do not write it.
+fn a_store_is_its_makers_to_write(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let outputs = machine.run_all(&[
+        kv(&pool, "put colour blue"),
+        shell(&pool, "run --own kv get colour"),
+        shell(&pool, "run --own kv put colour red"),
+        shell(&pool, "run --own kv delete colour"),
+        kv(&pool, "get colour"),
+        kv(&pool, "--store secret --private put colour green"),
+        shell(&pool, "run --own kv --store secret get colour"),
+        kv(&pool, "--store secret get colour"),
+    ]);
+    assert_eq!(said(&outputs[1]), "blue");
+    outputs[2..4].iter().for_each(refused);
+    assert_eq!(said(&outputs[4]), "blue");
+    refused(&outputs[6]);
+    assert_eq!(said(&outputs[7]), "green");
+}
+
+/// A reader with rights on a secondary index and on some values, and none on the store.
+fn a_secondary_index_has_rights_of_its_own(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let made = machine.run_all(&[
+        kv(&pool, "--private put hidden 17"),
+        kv(&pool, "region r"),
+        kv(&pool, "put second 20 1"),
+        kv(&pool, "index make number r"),
+        kv(&pool, "index make number none"),
+        kv(&pool, "put first 9 1"),
+        kv(&pool, "index ls"),
+    ]);
+    let [index, secret] = [3, 4].map(|number: usize| said(&made[number]).to_owned());
+    assert_eq!(said(&made[6]), format!("{index} number\n{secret} number"));
+    let outputs = machine.run_all(&[
+        kv(&pool, &format!("index range {index} 9 20")),
+        shell(&pool, "run --own kv get first"),
+        shell(&pool, &format!("run --own kv index range {secret} 9 20")),
+        shell(&pool, &format!("run --own kv index range {index} 9 20")),
+        shell(&pool, &format!("run --own kv index range {index} 9 19")),
+    ]);
+    assert_eq!(said(&outputs[0]), "first 9\nhidden 17\nsecond 20");
+    refused(&outputs[1]);
+    refused(&outputs[2]);
+    let hidden = "kv: 1 more are in objects that this security context may not read";
+    assert_eq!(said(&outputs[3]), format!("first 9\nsecond 20\n{hidden}"));
+    assert_eq!(said(&outputs[4]), format!("first 9\n{hidden}"));
+}
+
+const REFUSED: &str = "kv: the security context does not permit object ";
+
+fn refused(output: &Output) {
+    assert!(output.status == 1 && output.stdout.starts_with(REFUSED), "{output:?}");
+}
+
 fn shell(pool: &str, line: &str) -> Job {
-    let command = format!("echo '{line}' | twzvmm --pmem {pool} --create 256M -- twsh");
+    let command = format!("printf '{line}\\n' | twzvmm --pmem {pool} --create 256M -- twsh");
     Job { limit: LIMIT, ..Job::new(&["sh", "-c", &command]) }
 }

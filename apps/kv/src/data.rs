@@ -13,12 +13,15 @@
 //! - **D3** a block keeps its size for ever. It is free when its `check` is 0 or wrong. Free lists are found again by walking, so they
 //!   are written without flushes, and are void after a start.
 //! - A freed block is used again for records of its size class only.
+//! - **D4** nothing is appended or retired before the writer began in the object ([`Data::begin`]), and after it ended.
 //!
 //! The only line that an append writes besides the record's own is the stripe's, and that is never flushed.
 
 use crate::error::{Error, Result};
 use crate::layout::{self, FIRST_OFFSET, HEADER, Record, UNIT, zero};
+use crate::life::{Held, Life};
 use alloc::vec::Vec;
+use core::sync::atomic::{Ordering, fence};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
 use libtwz::sys::{Platform, Seam};
@@ -60,6 +63,7 @@ pub(crate) struct DataRoot {
     reserved: [u64; 5],
     /// `at` and `end` of each stripe when the store was closed.
     saved: [[PCell<u64>; 2]; STRIPES],
+    life: Life,
     /// From here on: never flushed. Guards what follows, and `used`.
     lock: RawMutex,
     /// Bytes in free blocks.
@@ -145,13 +149,13 @@ impl Data {
 
     /// Bytes in free blocks, as far as they are known in this boot.
     pub(crate) fn spare(&self) -> u64 {
-        self.root.spare.get()
+        if self.root.life.has_begun() { self.root.spare.get() } else { 0 }
     }
 
     /// Whether a free block for a record of these lengths is known.
     pub(crate) fn has_room(&self, key_len: usize, value_len: usize) -> bool {
         let class = layout::units_for(key_len, value_len).ok().and_then(|units| class_of(round_units(units)));
-        class.is_some_and(|class| self.root.free[class].get() != 0)
+        self.root.life.has_begun() && class.is_some_and(|class| self.root.free[class].get() != 0)
     }
 
     fn chunks(&self) -> usize {
@@ -160,6 +164,32 @@ impl Data {
 
     fn chunk_at(&self, number: usize) -> usize {
         as_usize(self.root.heap.get()) + number * CHUNK
+    }
+
+    /// Excludes others that begin or end to write here.
+    pub(crate) fn hold(&self) -> Result<Held<'static>> {
+        self.root.life.hold()
+    }
+
+    /// Begins to write here. The first writer of a boot forgets what is void after a start, and goes on in the ends of chunks: those that were
+    /// saved, or, after a power failure, those that are found.
+    pub(crate) fn begin(&self, held: &Held<'_>) -> Result<()> {
+        held.begin(|in_order| {
+            let tails = if in_order { self.saved_tails() } else { self.walk(|_| ()) };
+            if !in_order {
+                self.clear(&tails);
+            }
+            self.forget_free(tails);
+            Ok(())
+        })
+    }
+
+    /// Ends to write here; the last writer saves where the stripes are.
+    pub(crate) fn end(&self) -> Result<()> {
+        self.root.life.end(|| {
+            self.save();
+            Ok(())
+        })
     }
 
     /// Admission to the calling thread's stripe.
@@ -223,7 +253,9 @@ impl Data {
         self.window.store(offset + 8, second & 0xffff_ffff); // commit point of a delete
         self.window.flush(offset + 8, 8);
         persist::fence();
-        self.give(offset)
+        // It is free now; a list that cannot be had only means that its place is found later, by walking.
+        let _ = self.give(offset);
+        Ok(())
     }
 
     fn give(&self, offset: usize) -> Result<()> {
@@ -269,20 +301,21 @@ impl Data {
         Ok(fits.then(|| self.chunk_at(used)))
     }
 
-    /// Forgets what is void after a start. `tails`: unused ends of chunks to go on with, or what was saved at the close.
-    pub(crate) fn begin_boot(&self, tails: Option<Vec<(usize, usize)>>) {
+    /// What was saved at the close, as far as it can be.
+    fn saved_tails(&self) -> Vec<(usize, usize)> {
+        let heap = self.chunk_at(0)..=self.chunk_at(self.chunks());
+        let place = |pair: &[PCell<u64>; 2]| (as_usize(pair[0].get()), as_usize(pair[1].get()));
+        let inside = |(from, to): &(usize, usize)| from < to && heap.contains(from) && heap.contains(to);
+        self.root.saved.iter().map(place).filter(inside).collect()
+    }
+
+    /// Empties the free lists. `tails`: unused ends of chunks to go on with.
+    fn forget_free(&self, tails: Vec<(usize, usize)>) {
         for head in &self.root.free {
             head.set_without_log(0);
         }
         self.root.spare.set_without_log(0);
         self.root.walked.set_without_log(0);
-        let heap = self.chunk_at(0)..=self.chunk_at(self.chunks());
-        let saved = || {
-            let place = |pair: &[PCell<u64>; 2]| (as_usize(pair[0].get()), as_usize(pair[1].get()));
-            self.root.saved.iter().map(place).collect()
-        };
-        let mut tails = tails.unwrap_or_else(saved);
-        tails.retain(|(from, to)| from < to && heap.contains(from) && heap.contains(to));
         self.set_tails(tails);
     }
 
@@ -299,7 +332,7 @@ impl Data {
 
     /// Zeroes the unused ends of chunks after a power failure: a torn append may have left contents there that would be read as
     /// headers once a block ends before them.
-    pub(crate) fn clear(&self, tails: &[(usize, usize)]) {
+    fn clear(&self, tails: &[(usize, usize)]) {
         for &(from, to) in tails {
             for word in (from..to).step_by(8) {
                 if self.window.load(word) != 0 {
@@ -311,7 +344,7 @@ impl Data {
     }
 
     /// Saves where the stripes are; durable after a fence. Only while nobody appends.
-    pub(crate) fn save(&self) {
+    fn save(&self) {
         for (saved, stripe) in self.root.saved.iter().zip(&self.root.stripes) {
             saved[0].set_without_log(stripe.at.get());
             saved[1].set_without_log(stripe.end.get());
@@ -321,14 +354,12 @@ impl Data {
 
     /// Finds all free blocks by walking, once in a boot.
     pub(crate) fn reclaim(self) -> Result<()> {
-        for stripe in &self.root.stripes {
+        let admission = |stripe: &'static Stripe| -> Result<_> {
             stripe.lock.lock()?;
-        }
-        let result = self.reclaim_locked();
-        for stripe in &self.root.stripes {
-            stripe.lock.unlock();
-        }
-        result
+            Ok(Appending { data: self, stripe })
+        };
+        let _all = self.root.stripes.iter().map(admission).collect::<Result<Vec<_>>>()?;
+        self.reclaim_locked()
     }
 
     fn reclaim_locked(&self) -> Result<()> {
@@ -341,7 +372,7 @@ impl Data {
                 free.push(block.offset);
             }
         });
-        self.begin_boot(Some(tails));
+        self.forget_free(tails);
         self.root.walked.set_without_log(1);
         for &offset in &free {
             self.give(offset)?;
@@ -361,9 +392,11 @@ impl Appending {
         let Some(offset) = self.place(units)? else { return Ok(None) };
         let window = self.data.window;
         let check = layout::check(hash, value, key.len(), sequence);
+        // First of all: who reads what stood here before sees that it left (`secondary`).
+        window.store(offset + 16, sequence);
+        fence(Ordering::Release);
         window.store(offset, units as u64 | (key.len() as u64) << 32);
         window.store(offset + 8, value.len() as u64 | u64::from(check) << 32);
-        window.store(offset + 16, sequence);
         write_parts(window, offset + HEADER, [value, key]);
         window.flush(offset, HEADER + value.len() + key.len());
         Ok(Some(offset))
@@ -451,6 +484,7 @@ impl DataRoot {
             used: zero(),
             reserved: [0; 5],
             saved: [const { [const { zero() }; 2] }; STRIPES],
+            life: Life::new(true),
             lock: RawMutex::new(),
             spare: zero(),
             walked: zero(),
@@ -550,6 +584,7 @@ mod tests {
         let data =
             Data::open(object.window(), libtwz::PersistentPtr::new(0, object.global().offset() as u32))
                 .unwrap();
+        data.begin(&data.hold().unwrap()).unwrap();
         let put = |key: &[u8], value: &[u8]| data.append().unwrap().put(1, key, value, 7).unwrap();
         let small = put(b"key", b"value").unwrap();
         let large = put(b"large", &[1; 3 * CHUNK]).unwrap();
@@ -562,7 +597,7 @@ mod tests {
         assert!(data.spare() > 3 * CHUNK as u64);
         assert_eq!(put(b"other", &[2; 3 * CHUNK]), Some(large), "the place is used again");
         data.retire(small).unwrap();
-        data.begin_boot(Some(data.walk(|_| ())));
+        data.forget_free(data.walk(|_| ()));
         assert_ne!(put(b"kez", b"walue"), Some(small), "lists are void");
         data.reclaim().unwrap();
         assert_eq!(put(b"kez", b"walue"), Some(small), "and found again");

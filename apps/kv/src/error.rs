@@ -1,6 +1,7 @@
 //! What can go wrong.
 
 use core::fmt;
+use libtwz::prelude::ObjectId;
 
 /// The crate's result.
 pub type Result<T> = core::result::Result<T, Error>;
@@ -24,6 +25,8 @@ pub enum Error {
     NoRegion(u32),
     /// The power failed while the store was open: somebody who may write has to open it first.
     NeedsRecovery,
+    /// The power failed while the store was open, and putting it in order needs an object that the security context does not permit.
+    CannotRecover(ObjectId),
     /// Index or data say where they are, and that cannot be.
     Damaged,
     /// The store was opened for reading.
@@ -55,6 +58,10 @@ impl fmt::Display for Error {
             Self::NeedsRecovery => {
                 f.write_str("the power failed while the store was open: open it for writing once")
             }
+            Self::CannotRecover(id) => write!(
+                f,
+                "the power failed while the store was open, and recovering it needs object {id}, which this security context does not permit: open it for writing once in one that has all of the store's objects"
+            ),
             Self::Damaged => {
                 f.write_str("the store is damaged: index or data cannot be where they are said to be")
             }

@@ -322,17 +322,19 @@ impl Index {
         Ok(None)
     }
 
-    /// Makes a durable record the one of its key, unless that has a newer one. `retire` runs for the record that lost, under the lock:
-    /// were a delete to come between, a power failure could bring that record back.
+    /// Makes a durable record the one of its key, unless that has a newer one. `ready` runs before anything is changed, told which record will
+    /// lose, if any. `retire` runs for the record that lost, under the lock: were a delete to come between, a power failure could bring that
+    /// record back.
     ///
     /// # Errors
-    /// [`Error::Full`].
+    /// [`Error::Full`], what `ready` and `retire` say: the key has the record that it had.
     pub(crate) fn publish(
         &self,
         hash: u64,
         key: &[u8],
         new: Slot,
         sequence: u64,
+        ready: impl Fn(Option<Slot>) -> Result<()>,
         retire: impl Fn(Slot) -> Result<()>,
     ) -> Result<Published> {
         loop {
@@ -343,11 +345,17 @@ impl Index {
                         return Ok(Some(Published::Late));
                     }
                     let before = Slot(bucket[place].get());
+                    ready(Some(before))?;
                     segment.change(&bucket[place], new.of_guest(before.is_guest()).0);
                     self.left(hash);
-                    retire(before)?;
+                    if let Err(error) = retire(before) {
+                        segment.change(&bucket[place], before.0);
+                        self.left(hash);
+                        return Err(error);
+                    }
                     return Ok(Some(Published::Replaced));
                 }
+                ready(None)?;
                 if segment.add(hash, new) {
                     return Ok(Some(Published::New));
                 }
@@ -360,20 +368,30 @@ impl Index {
         }
     }
 
-    /// Takes a key out and runs `retire` for its record, under the lock; returns whether it was there.
+    /// Takes a key out and runs `retire` for its record, under the lock; returns whether it was there. `ready` runs before anything is changed.
+    ///
+    /// # Errors
+    /// What `ready` and `retire` say: the key has the record that it had.
     pub(crate) fn remove(
         &self,
         hash: u64,
         key: &[u8],
+        ready: impl FnOnce(Slot) -> Result<()>,
         retire: impl FnOnce(Slot) -> Result<()>,
     ) -> Result<bool> {
         self.locked(hash, |segment| {
             let Some((bucket, place, _)) = self.place_of(segment, hash, key)? else { return Ok(false) };
             let slot = Slot(bucket[place].get());
+            ready(slot)?;
+            let tags = bucket[0].get();
             segment.change(&bucket[place], Slot::EMPTY.0);
-            segment.change(&bucket[0], Tags(bucket[0].get()).without(place).0);
+            segment.change(&bucket[0], Tags(tags).without(place).0);
             self.left(hash);
-            retire(slot)?;
+            if let Err(error) = retire(slot) {
+                segment.change(&bucket[place], slot.0);
+                segment.change(&bucket[0], tags);
+                return Err(error);
+            }
             Ok(true)
         })
     }
@@ -477,8 +495,9 @@ impl Index {
     #[cold]
     fn add_object(&self, segments: u64) -> Result<()> {
         let (id, _) = libtwz::view::what_is_at(self.window)?;
-        let rights = crate::store::default_rights(id)?;
-        let made = ObjectBuilder::new().default_rights(rights).build(MoreRoot { heap: PCell::new(0) })?;
+        let (rights, key) = crate::store::reached_by(id)?;
+        let made =
+            ObjectBuilder::new().default_rights(rights).key(key).build(MoreRoot { heap: PCell::new(0) })?;
         let bytes = usize::try_from(segments).unwrap_or(usize::MAX).saturating_mul(SEGMENT);
         let heap = made.tx(|tx| {
             let heap = tx.alloc_unfilled(made.window(), bytes, 64)?;
@@ -487,6 +506,18 @@ impl Index {
         })?;
         let pointer = translate::persistent(self.window, heap)?;
         Ok(self.root.more.push(pointer.0)?)
+    }
+
+    /// How many objects the index has beside the store's root.
+    #[inline]
+    pub(crate) fn more_objects(&self) -> u64 {
+        self.root.more.len()
+    }
+
+    /// Where they are mapped.
+    pub(crate) fn more_windows(&self) -> impl Iterator<Item = Result<Window>> {
+        let window = |pointer| Ok(Window::around(translate::lea(self.window, PersistentPtr(pointer))?)?);
+        self.root.more.iter().map(move |pointer| window(pointer?))
     }
 
     /// Makes the pages of the first segments present, `bytes` of them.
@@ -528,6 +559,23 @@ impl Index {
                     each(slot, version, seen)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Calls `each` for every slot in use, under the lock of its segment: no record that it sees is retired meanwhile, and whoever publishes
+    /// one that it does not see does so after it was there.
+    pub(crate) fn for_each_locked(&self, mut each: impl FnMut(Slot) -> Result<()>) -> Result<()> {
+        let mut number = 0;
+        // Whatever a split takes away goes to a segment that is still to come.
+        while number < self.checked_segments()? {
+            let segment: &'static Segment = at(self.window, self.pointer_to(number)?)?;
+            segment.lock.lock()?;
+            let slots = segment.buckets.iter().flat_map(|bucket| &bucket[1..]).map(|place| Slot(place.get()));
+            let result = slots.filter(|slot| !slot.is_empty()).try_for_each(&mut each);
+            segment.lock.unlock();
+            result?;
+            number += 1;
         }
         Ok(())
     }
@@ -575,7 +623,7 @@ mod tests {
     fn fill(index: &Index, numbers: core::ops::Range<u64>) -> Result<()> {
         for number in numbers {
             let hash = number | number << 56;
-            index.publish(hash, b"", Slot::new(hash, 1, 4096), number, |_| Ok(()))?;
+            index.publish(hash, b"", Slot::new(hash, 1, 4096), number, |_| Ok(()), |_| Ok(()))?;
         }
         Ok(())
     }

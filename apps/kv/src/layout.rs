@@ -207,6 +207,9 @@ pub(crate) struct Record {
 }
 
 impl Record {
+    /// Where the sequence stands in a record.
+    pub(crate) const SEQUENCE_AT: usize = 16;
+
     /// The record at `offset`; `None` when the lengths do not fit the block, or that the object (somebody is changing it, or damage).
     #[inline]
     pub(crate) fn at(window: Window, offset: usize) -> Option<Self> {
@@ -256,7 +259,7 @@ impl Record {
 
     /// Number that tells which of two records of a key is newer.
     pub(crate) fn sequence(&self) -> u64 {
-        self.window.load(self.offset + 16)
+        self.window.load(self.offset + Self::SEQUENCE_AT)
     }
 }
 

@@ -42,12 +42,13 @@ mod data;
 mod error;
 mod index;
 mod layout;
+mod life;
 mod secondary;
 mod segment;
 mod store;
 mod value;
 
 pub use error::{Error, Result};
-pub use secondary::{Extract, Secondary};
-pub use store::{Options, Region, Stats, Store};
+pub use secondary::{By, Secondary};
+pub use store::{Options, Region, Scanned, Stats, Store};
 pub use value::Value;

@@ -6,7 +6,8 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use kv::{Options, Store};
+use kv::{By, Options, Secondary, Store};
+use libtwz::Rights;
 use libtwz::prelude::ObjectId;
 use libtwz::simulate;
 use pmem::Pmem;
@@ -84,6 +85,50 @@ fn compare(store: &Store, operations: &[u64]) -> Result<(), String> {
     read_all("after a put")
 }
 
+/// Opens what a failure left, and compares the store's secondary index with its pairs.
+fn check_secondary(id: ObjectId, index: ObjectId, operations: &[u64]) -> Result<(), String> {
+    let said = |error: kv::Error| error.to_string();
+    // A reader that comes before the recovery is refused, or reads what there is.
+    if let Ok(early) = Secondary::open(index) {
+        early.range(0, u64::MAX, |_, value| value.to_vec().map(drop)).map_err(said)?;
+    }
+    let store = Store::open(id).map_err(said)?;
+    let pairs = || {
+        let mut pairs = Vec::new();
+        store
+            .scan(|value| {
+                let (key, bytes) = (value.key()?, value.to_vec()?);
+                pairs.push((By::Text.number_of(&bytes).unwrap_or_default(), key, bytes));
+                Ok(())
+            })
+            .map_err(said)?;
+        pairs.sort();
+        Ok::<_, String>(pairs)
+    };
+    let compared = |what: &str| {
+        let mut found = Vec::new();
+        let in_order = Secondary::open(index).and_then(|index| {
+            index.range(0, u64::MAX, |number, value| {
+                found.push((number, value.key()?, value.to_vec()?));
+                Ok(())
+            })
+        });
+        in_order.map_err(said)?;
+        let is_sorted = found.is_sorted_by_key(|(number, ..)| *number);
+        found.sort();
+        if is_sorted && found == pairs()? {
+            Ok(())
+        } else {
+            Err(format!("{what}: the secondary index has {} entries, or others than the store", found.len()))
+        }
+    };
+    compared("after the failure")?;
+    compare(&store, operations)?;
+    compared("after a put")?;
+    std::mem::forget(store);
+    Ok(())
+}
+
 /// How much to explore: `TWZ_CRASH_EFFORT=10` takes minutes, the default seconds.
 fn effort() -> u64 {
     std::env::var("TWZ_CRASH_EFFORT").ok().and_then(|text| text.parse().ok()).unwrap_or(1).max(1)
@@ -94,6 +139,10 @@ fn is_ordering(event: &pmem::sim::Event) -> bool {
     matches!(event, pmem::sim::Event::Flush(_) | pmem::sim::Event::Fence)
 }
 
+/// Why a wrong sequence is not noticed.
+const SECOND_FAILURE: &str =
+    "takes a second failure, after which an older record of a key would have the greater number";
+
 /// Mutants that this test cannot notice, by a piece of the line and sort, and why.
 const UNNOTICED: &[(&str, &str, &str)] = &[
     (
@@ -101,13 +150,10 @@ const UNNOTICED: &[(&str, &str, &str)] = &[
         "flush behind fence",
         "D2: takes a second failure, after the chunk was taken for something shorter than what a torn append had left there",
     ),
+    ("persist::flush(self.root.sequence", "drop", SECOND_FAILURE),
+    ("persist::flush(self.root.sequence", "flush behind fence", SECOND_FAILURE),
     (
-        "persist::persist(self.root.sequence",
-        "flush behind fence",
-        "takes a second failure, after which an older record of a key would have the greater number",
-    ),
-    (
-        "persist::persist(self.root.state",
+        "persist::persist(self.state",
         "flush behind fence",
         "the same program: the next fence covers it, before anything is published or acknowledged",
     ),
@@ -211,4 +257,69 @@ fn what_was_acknowledged_survives() {
     assert!(report.states > 300 && report.nested_states > 0, "explored too little");
     assert!(missed.is_empty(), "{} mutants survived:\n{}", missed.len(), missed.join("\n"));
     assert!(made > 10, "too few places of the crate were mutated");
+}
+
+/// The same of a store with a secondary index, which is made, and changed with every pair.
+#[test]
+fn a_secondary_index_agrees_with_the_store() {
+    let (_one, world) = world::begin();
+    let options = Options { data_bytes: 64 << 10, index_segments: 2, ..Options::default() };
+    let (id, index) = world.on(|| {
+        let store = Store::create(&options).unwrap();
+        let id = store.id();
+        operate(0, Some(&store), &mut Pairs::new());
+        world.sim.fence();
+        world.record();
+        world.mark(1);
+        let index = store.add_secondary(By::Text, Rights::empty()).unwrap().id();
+        for step in 1..6 {
+            world.mark(step);
+            operate(step, Some(&store), &mut Pairs::new());
+        }
+        store.close().unwrap();
+        (id, index)
+    });
+    let (trace, _) = world.take();
+    let listed = std::cell::Cell::new(0_u64);
+    let accept = &mut |_: &Sim, crash: Crash| {
+        world.load();
+        simulate::reboot();
+        let operations = &[crash.mark, crash.mark + 1][..1 + usize::from(!crash.at_mark)];
+        world.on(|| {
+            // Before it is listed there is nothing to compare, and nobody else knows of the object.
+            let is_listed =
+                Store::open_to_read(id).map_or(true, |store| store.secondary_ids() == Ok(vec![index]));
+            let is_listed = is_listed && {
+                let store = Store::open(id).map_err(|error| error.to_string())?;
+                let listed = store.secondary_ids() == Ok(vec![index]);
+                std::mem::forget(store);
+                listed
+            };
+            if is_listed {
+                listed.set(listed.get() + 1);
+                simulate::reboot();
+                check_secondary(id, index, operations)
+            } else {
+                check(id, operations)
+            }
+        })
+    };
+    let config = Config {
+        exhaustive: 2 * effort(),
+        samples: effort(),
+        depth: 1,
+        track_reads: false,
+        seed: 2,
+        from: 0,
+    };
+    let report = explore(&world.sim, &trace, &config, accept).unwrap_or_else(|failure| panic!("{failure}"));
+    println!(
+        "{} events, {} points, {} states, {} recovered and checked, {} of them with a secondary index",
+        trace.len(),
+        report.points,
+        report.states,
+        report.checked,
+        listed.get()
+    );
+    assert!(listed.get() > 300 && report.checked > listed.get(), "explored too little");
 }

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests")]
 
-use kv::{Error, Options, Region, Secondary, Store};
+use kv::{By, Error, Options, Region, Scanned, Secondary, Store};
 use libtwz::Rights;
 use libtwz::simulate::reboot;
 use proptest::prelude::*;
@@ -30,7 +30,7 @@ fn contents(store: &Store) -> Model {
             Ok(())
         })
         .unwrap();
-    assert_eq!(count, all.len() as u64);
+    assert_eq!(count, Scanned { pairs: all.len() as u64, hidden: 0 });
     all
 }
 
@@ -256,45 +256,172 @@ fn too_large_values_and_readers_are_refused() {
     assert_eq!(reader.read(b"k").unwrap().unwrap(), b"v");
 }
 
-fn first_byte(_key: &[u8], value: &[u8]) -> Option<u64> {
-    value.first().map(|byte| u64::from(*byte))
+fn keys(secondary: &Secondary, from: &str, to: &str) -> Vec<String> {
+    let mut keys = Vec::new();
+    let [from, to] = secondary.by().range_of(from.as_bytes(), to.as_bytes()).unwrap();
+    let scanned = secondary.range(from, to, |_, value| {
+        keys.push(String::from_utf8(value.key()?).unwrap());
+        Ok(())
+    });
+    assert_eq!(scanned, Ok(Scanned { pairs: keys.len() as u64, hidden: 0 }));
+    keys
 }
 
 #[test]
 fn secondary_indexes_follow() {
     let _alone = alone();
-    let mut store = Store::create(&small()).unwrap();
+    let store = Store::create(&small()).unwrap();
     store.put(b"before", b"m, put before").unwrap();
-    let secondary = Secondary::create(Rights::READ, first_byte).unwrap();
-    store.attach(secondary).unwrap();
-    let keys = |secondary: &Secondary, from: u8, to: u8| {
-        let mut keys = Vec::new();
-        secondary
-            .range(u64::from(from), u64::from(to), |_, value| {
-                keys.push(String::from_utf8(value.key()?).unwrap());
-                Ok(())
-            })
-            .unwrap();
-        keys
-    };
+    let text = store.add_secondary(By::Text, Rights::READ).unwrap();
+    let number = store.add_secondary(By::Number, Rights::READ).unwrap();
+    assert_eq!(store.secondary_ids().unwrap(), [text.id(), number.id()]);
     store.put(b"one", b"a").unwrap();
     store.put(b"two", b"c").unwrap();
     store.put(b"three", b"b").unwrap();
     store.put(b"empty", b"").unwrap();
-    assert_eq!(keys(&secondary, b'a', b'z'), ["one", "three", "two", "before"]);
+    store.load(Region(0), [(&b"ten"[..], &b"10 of them"[..]), (&b"nine"[..], &b"9"[..])]).unwrap();
+    assert_eq!(keys(&text, "a", "z"), ["one", "three", "two", "before"]);
+    assert_eq!(keys(&number, "0", "18446744073709551615"), ["nine", "ten"]);
     store.put(b"one", b"x").unwrap();
+    store.put(b"nine", b"11, now").unwrap();
     store.delete(b"three").unwrap();
-    assert_eq!(keys(&secondary, b'a', b'z'), ["two", "before", "one"]);
-    assert_eq!(keys(&secondary, b'd', b'p'), ["before"]);
-    // A store that was recovered brings its index along when that is attached.
-    let (id, index) = (store.id(), secondary.id());
+    assert_eq!(keys(&text, "a", "z"), ["two", "before", "one"]);
+    assert_eq!(keys(&text, "d", "p"), ["before"]);
+    assert_eq!(keys(&number, "0", "11"), ["ten", "nine"]);
+    // Whoever opens the store keeps them, without having been told of them.
+    let (id, index) = (store.id(), text.id());
+    store.close().unwrap();
+    let store = Store::open(id).unwrap();
+    store.put(b"later", b"l").unwrap();
+    assert_eq!(keys(&text, "d", "p"), ["later", "before"]);
+    // Across an orderly end, and a recovery.
+    store.close().unwrap();
+    reboot();
+    assert_eq!(keys(&Secondary::open(index).unwrap(), "d", "p"), ["later", "before"]);
+    let store = Store::open(id).unwrap();
+    store.put(b"last", b"k").unwrap();
     std::mem::forget(store);
     reboot();
-    let mut store = Store::open(id).unwrap();
-    store.put(b"unnoticed", b"n").unwrap();
-    store.attach(Secondary::open(index, first_byte).unwrap()).unwrap();
-    let reader = Secondary::open_to_read(index, first_byte).unwrap();
-    assert_eq!(keys(&reader, b'a', b'z'), ["two", "before", "unnoticed", "one"]);
+    assert_eq!(Secondary::open(index).err(), Some(Error::NeedsRecovery));
+    let store = Store::open(id).unwrap();
+    assert_eq!(keys(&Secondary::open(index).unwrap(), "d", "p"), ["last", "later", "before"]);
+    store.delete(b"last").unwrap();
+    assert_eq!(keys(&Secondary::open(index).unwrap(), "d", "p"), ["later", "before"]);
+    for _ in 2..8 {
+        store.add_secondary(By::Text, Rights::READ).unwrap();
+    }
+    assert_eq!(store.add_secondary(By::Text, Rights::READ).err(), Some(Error::Full));
+    let reader = Store::open_to_read(id).unwrap();
+    assert_eq!(reader.add_secondary(By::Text, Rights::READ).err(), Some(Error::ReadOnly));
+}
+
+/// Another writer, that opened the store before there was a secondary index, keeps it all the same.
+#[test]
+fn writers_that_are_there_already_keep_a_new_secondary_index() {
+    let _alone = alone();
+    let store = Store::create(&small()).unwrap();
+    let other = Store::open(store.id()).unwrap();
+    let index = store.add_secondary(By::Number, Rights::READ).unwrap();
+    other.put(b"k", b"5").unwrap();
+    assert_eq!(keys(&index, "0", "9"), ["k"]);
+    other.put(b"k", b"7").unwrap();
+    assert_eq!(keys(&index, "0", "6"), Vec::<String>::new());
+    store.close().unwrap();
+    other.delete(b"k").unwrap();
+    assert_eq!(keys(&index, "0", "9"), Vec::<String>::new());
+    let id = other.id();
+    other.close().unwrap();
+    reboot();
+    let store = Store::open(id).unwrap();
+    assert_eq!(store.stats().unwrap().recoveries, 0, "both ended in order");
+}
+
+/// What is read through a secondary index while others write is whole (K3), and of the number that it was found by; what was put and not
+/// changed again is found.
+#[test]
+fn values_of_a_secondary_index_are_whole_while_others_write() {
+    let _alone = alone();
+    let store =
+        Store::create(&Options { data_bytes: 4 << 20, index_segments: 2, ..Options::default() }).unwrap();
+    let value = |key: u32, round: u32| format!("{key} {}", format!("{round:04} ").repeat(40)).into_bytes();
+    // Sizes that go into the same places.
+    for key in 0..8_u32 {
+        store.put(&key.to_le_bytes(), &value(key, 0)).unwrap();
+    }
+    let stays = store.put(b"stays", b"3 and stays").unwrap();
+    assert!(!stays);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..2_u32)
+            .map(|thread| {
+                let store = &store;
+                scope.spawn(move || {
+                    for round in 1..400_u32 {
+                        for key in (0..8_u32).filter(|key| key % 2 == thread) {
+                            if round % 5 == 0 {
+                                store.delete(&key.to_le_bytes()).unwrap();
+                            }
+                            store.put(&key.to_le_bytes(), &value(key, round)).unwrap();
+                        }
+                    }
+                })
+            })
+            .collect();
+        // Made while they write.
+        let index = store.add_secondary(By::Number, Rights::READ).unwrap();
+        let mut rounds = 0;
+        while rounds < 3 || !writers.iter().all(|writer| writer.is_finished()) {
+            rounds += 1;
+            let mut stayed = false;
+            let read = index.range(0, 7, |number, value| {
+                let (key, bytes) = (value.key()?, value.to_vec()?);
+                let text = String::from_utf8(bytes).unwrap();
+                let mut words = text.split_whitespace();
+                assert_eq!(words.next(), Some(number.to_string().as_str()), "{text}");
+                if key == b"stays" {
+                    stayed = true;
+                } else {
+                    assert_eq!(u64::from(key[0]), number);
+                    let first = words.next().unwrap();
+                    assert!(text.len() == 202 && words.all(|word| word == first), "a mixture: {text}");
+                }
+                Ok(())
+            });
+            // A tree that is changed meanwhile may be met half way.
+            if read.is_ok() && writers.iter().all(|writer| writer.is_finished()) {
+                assert!(stayed);
+            }
+        }
+        writers.into_iter().for_each(|writer| writer.join().unwrap());
+        let mut found = Vec::new();
+        index
+            .range(0, 7, |number, value| {
+                found.push((number, value.key()?));
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(found.len(), 9, "each once: {found:?}");
+    });
+}
+
+#[test]
+fn values_of_a_secondary_index_say_when_they_left() {
+    let _alone = alone();
+    let store = Store::create(&small()).unwrap();
+    let index = store.add_secondary(By::Number, Rights::READ).unwrap();
+    store.put(b"k", b"1 first").unwrap();
+    let mut held = None;
+    index
+        .range(0, 9, |_, value| {
+            held = Some(value);
+            Ok(())
+        })
+        .unwrap();
+    let held = held.unwrap();
+    assert!(held.is_current());
+    store.put(b"k", b"2 other").unwrap();
+    store.put(b"l", b"3 third").unwrap(); // goes to the place of the first
+    assert!(!held.is_current());
+    assert_eq!(held.to_vec(), Err(Error::Changed));
 }
 
 /// Buckets run over, split, and lose keys again: the guests of each must be found as long as they are there.

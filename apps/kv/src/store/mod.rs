@@ -1,24 +1,36 @@
 //! The store: index and data objects together.
 //!
 //! Life of a put: `append to the caller's stripe -> fence -> (durable) -> publish in the index -> retire the record before`.
+//!
+//! A put that is refused is refused before it appends: whether the record before may be retired is asked first, where not all objects
+//! of the store may be written (`objects`).
 
+mod objects;
 mod recover;
+mod secondaries;
 
-use crate::data::{CHUNKS_MAX, Data, DataRoot};
+use crate::data::CHUNKS_MAX;
 use crate::error::{Error, Result};
 use crate::index::{Index, IndexRoot, Published};
-use crate::layout::{OBJECTS_MAX, Slot, zero};
-use crate::secondary::Secondary;
+use crate::layout::{Slot, zero};
+use crate::life::Life;
 use crate::value::Value;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
-use libtwz::sys::{Platform, Seam};
-use libtwz::{PersistentPtr, Window, collections, persist, translate};
+use libtwz::sys::{Platform, Seam, Stat};
+use libtwz::{PersistentPtr, Window, collections, persist, view};
+use objects::Begun;
 
 /// Most regions of a store.
 const REGIONS: usize = 32;
+/// Most secondary indexes of a store.
+const SECONDARIES: usize = 8;
+/// Read and write.
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 /// Records that [`Store::load`] makes durable with one fence.
 const BATCH: usize = 64;
 /// Keys that [`Store::get_many`] looks up at the same time: about as many as a processor has lines under way.
@@ -31,6 +43,8 @@ pub struct Options {
     pub index_rights: Rights,
     /// Rights of everybody on the objects of region 0.
     pub data_rights: Rights,
+    /// Key object of all these: its holder can sign capabilities for them (docs/security.md). NULL for none.
+    pub key: ObjectId,
     /// Bytes for records in each data object: a multiple of 64 KiB, at most 512 MiB. When they are used up, another object is made.
     pub data_bytes: u64,
     /// Segments of 16 KiB in each index object; about 1,300 keys go into one. When they are used up, another object is made.
@@ -42,6 +56,7 @@ impl Default for Options {
         Self {
             index_rights: Rights::empty(),
             data_rights: Rights::empty(),
+            key: ObjectId::NULL,
             data_bytes: CHUNKS_MAX * (64 << 10),
             index_segments: 30_000,
         }
@@ -61,6 +76,8 @@ pub struct Stats {
     pub slots: u64,
     /// Data objects.
     pub data_objects: u64,
+    /// Those of them that the security context does not permit to be read; what follows is without them.
+    pub hidden_objects: u64,
     /// Bytes that records may take in them.
     pub data_capacity: u64,
     /// Bytes in chunks that are taken.
@@ -69,6 +86,15 @@ pub struct Stats {
     pub data_spare: u64,
     /// How often the index was rebuilt after a power failure.
     pub recoveries: u64,
+}
+
+/// What [`Store::scan`] and [`crate::Secondary::range`] came across.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Scanned {
+    /// Pairs that were seen.
+    pub pairs: u64,
+    /// Those that were not, since the security context does not permit the objects that they are in.
+    pub hidden: u64,
 }
 
 /// A data object in the list.
@@ -84,20 +110,16 @@ struct DataEntry {
 #[derive(Debug, Invariant)]
 #[repr(C, align(64))]
 pub(crate) struct StoreRoot {
-    /// [`CLEAN`] if the index and what was saved are right.
-    state: PCell<u64>,
     /// Of the newest record, when the store was closed.
     sequence: PCell<u64>,
     recoveries: PCell<u64>,
     region_count: PCell<u64>,
     data_chunks: PCell<u64>,
+    secondary_count: PCell<u64>,
     reserved: [u64; 3],
-    /// From here to `index`: never flushed. Excludes opening and closing.
-    lock: RawMutex,
-    /// The boot in which somebody last opened the store for writing.
-    boot: PCell<u64>,
-    writers: PCell<u64>,
-    reserved2: [u64; 5],
+    /// Of the index and what stands above: every writer of the store has begun in it.
+    life: Life,
+    /// From here to `index`: never flushed.
     newest: AtomicU64,
     reserved3: [u64; 7],
     /// Guards the making of data objects.
@@ -109,20 +131,28 @@ pub(crate) struct StoreRoot {
     rights: [PCell<u64>; REGIONS],
     /// Key object of each region's objects; NULL for none.
     keys: [PCell<ObjectId>; REGIONS],
+    /// Pointers to the roots of secondary indexes, which every writer keeps.
+    secondaries: [PCell<u64>; SECONDARIES],
     data: collections::Vec<DataEntry>,
     reserved5: [u64; (8 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
 }
 
-/// Value of `StoreRoot::state` after an orderly close, with an index of this version: one of another is built anew from the records, as
-/// after a power failure.
-const CLEAN: u64 = 2;
+// docs/formats/kv.md
+const _: () = assert!(
+    offset_of!(StoreRoot, secondary_count) == 32
+        && offset_of!(StoreRoot, life) == 64
+        && offset_of!(StoreRoot, newest) == 192
+);
 
 /// An open store. Threads share it by reference.
 #[derive(Debug)]
 pub struct Store {
     root: Object<StoreRoot>,
     index: Index,
-    secondaries: Vec<Secondary>,
+    /// The objects that this store writes in.
+    begun: Begun,
+    /// Twice the number of objects there were when this was last looked at, and 1 if all of them may be written.
+    writable: AtomicU64,
     open: bool,
 }
 
@@ -133,7 +163,8 @@ impl Store {
     /// What making objects says.
     pub fn create(options: &Options) -> Result<Self> {
         let seed = libtwz::random::number();
-        let root = ObjectBuilder::new().default_rights(options.index_rights).build(StoreRoot::new())?;
+        let builder = ObjectBuilder::new().default_rights(options.index_rights).key(options.key);
+        let root = builder.build(StoreRoot::new())?;
         let segments = options.index_segments.clamp(1, 30_000);
         root.tx(|tx| {
             tx.put(&root.data_chunks, (options.data_bytes / (64 << 10)).clamp(1, CHUNKS_MAX))?;
@@ -143,8 +174,7 @@ impl Store {
         store.index.clear()?;
         store.index.flush()?;
         persist::fence();
-        store.set_state(CLEAN);
-        store.add_region(options.data_rights)?;
+        store.add_region_of(options.data_rights, options.key)?;
         Self::open(root.id())
     }
 
@@ -152,14 +182,16 @@ impl Store {
         let pointer = PersistentPtr::new(0, root.global().offset().try_into().unwrap_or(u32::MAX));
         let lasting: &'static StoreRoot = libtwz::at(root.window(), pointer)?;
         let index = Index::new(&lasting.index, root.window())?;
-        Ok(Self { root, index, secondaries: Vec::new(), open: false })
+        Ok(Self { root, index, begun: Begun::new(), writable: AtomicU64::new(0), open: false })
     }
 
-    /// Opens a store for reading and writing, and recovers it if the power failed while it was open.
+    /// Opens a store for reading and writing, and recovers it if the power failed while it was open. That takes rights to write the index and
+    /// the secondary indexes; data objects are touched when they are needed, by a recovery all of them.
     ///
     /// # Errors
-    /// What opening objects says.
+    /// [`Error::CannotRecover`]; what opening objects says.
     pub fn open(id: ObjectId) -> Result<Self> {
+        view::bind(view::map(id, READ_WRITE)?, READ_WRITE)?;
         let mut store = Self::handle(Object::open(id)?)?;
         store.begin()?;
         store.open = true;
@@ -172,8 +204,7 @@ impl Store {
     /// [`Error::NeedsRecovery`]; what opening objects says.
     pub fn open_to_read(id: ObjectId) -> Result<Self> {
         let store = Self::handle(Object::open_with(id, Rights::READ)?)?;
-        let live = store.root.boot.get() == boot();
-        if live || store.root.state.get() == CLEAN { Ok(store) } else { Err(Error::NeedsRecovery) }
+        if store.root.life.is_readable() { Ok(store) } else { Err(Error::NeedsRecovery) }
     }
 
     /// The index object's ID, by which the store is opened.
@@ -208,21 +239,6 @@ impl Store {
         })?;
         self.add_data_object(region)?;
         Ok(region)
-    }
-
-    /// IDs of a region's data objects, to give rights on them.
-    ///
-    /// # Errors
-    /// What the list of objects says.
-    pub fn objects(&self, region: Region) -> Result<Vec<ObjectId>> {
-        let mut ids = Vec::new();
-        for entry in self.root.data.iter() {
-            let entry = entry?;
-            if entry.region == u64::from(region.0) {
-                ids.push(libtwz::fot::read(self.window(), PersistentPtr(entry.pointer).index())?.target);
-            }
-        }
-        Ok(ids)
     }
 
     /// The value of a key, where it stands.
@@ -282,7 +298,8 @@ impl Store {
     /// Gives a key a value, durably, in region 0; returns whether it had one.
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::Full`]; what making objects says.
+    /// [`Error::TooLarge`], [`Error::Full`]; what mapping and making objects says, `NotPermitted` also where the value before stands in an
+    /// object that may not be written. The key has the value that it had.
     #[inline]
     pub fn put(&self, key: &[u8], value: &[u8]) -> Result<bool> {
         self.put_in(Region(0), key, value)
@@ -296,11 +313,10 @@ impl Store {
     pub fn put_in(&self, region: Region, key: &[u8], value: &[u8]) -> Result<bool> {
         let hash = self.index.hash(key);
         self.index.expect_change(hash); // comes while the record is made durable
+        self.expect_permission(hash, key)?;
         let (slot, sequence) =
             self.append(region, core::iter::once((hash, key, value)), |slot, sequence| (slot, sequence))?;
-        self.note_in_secondaries(slot, key, value)?;
-        let published = self.index.publish(hash, key, slot, sequence, |lost| self.retire(lost))?;
-        Ok(published != Published::New)
+        Ok(self.publish(hash, key, value, slot, sequence)? != Published::New)
     }
 
     /// Puts many pairs, with one fence for each 64; returns how many there were. What was put before an error stays.
@@ -320,14 +336,44 @@ impl Store {
             if batch.is_empty() {
                 return Ok(count);
             }
-            let mut slots = Vec::with_capacity(batch.len());
-            self.append(region, batch.iter().copied(), |slot, sequence| slots.push((slot, sequence)))?;
-            for ((hash, key, value), (slot, sequence)) in batch.iter().zip(slots) {
-                self.note_in_secondaries(slot, key, value)?;
-                self.index.publish(*hash, key, slot, sequence, |lost| self.retire(lost))?;
-                count += 1;
+            for (hash, key, _) in &batch {
+                self.expect_permission(*hash, key)?;
             }
+            let mut slots = Vec::with_capacity(batch.len());
+            let mut done = self
+                .append(region, batch.iter().copied(), |slot, sequence| slots.push((slot, sequence)))
+                .map(drop);
+            for ((hash, key, value), (slot, sequence)) in batch.iter().zip(slots) {
+                match done {
+                    Ok(()) => done = self.publish(*hash, key, value, slot, sequence).map(|_| count += 1),
+                    Err(_) => self.withdraw(slot),
+                }
+            }
+            done?;
         }
+    }
+
+    /// Makes a durable record the one of its key, or withdraws it.
+    #[inline]
+    fn publish(&self, hash: u64, key: &[u8], value: &[u8], slot: Slot, sequence: u64) -> Result<Published> {
+        let ready = |before: Option<Slot>| {
+            if let Some(before) = before {
+                self.begin_in(before.fot())?;
+            }
+            self.note_in_secondaries(slot, value, sequence)
+        };
+        let published = self.index.publish(hash, key, slot, sequence, ready, |lost| self.retire(lost));
+        if published.is_err() {
+            self.withdraw(slot);
+        }
+        published
+    }
+
+    /// Takes back a record that was appended and will not be published.
+    #[cold]
+    fn withdraw(&self, slot: Slot) {
+        // The error that led here is what the caller hears of. Were this one to fail too, the record would be found after a power failure.
+        let _ = self.retire(slot);
     }
 
     /// Appends records and makes them durable; returns what `each` made of the last one.
@@ -344,6 +390,7 @@ impl Store {
         let mut records = records.peekable();
         loop {
             let (pointer, data) = self.current(region)?;
+            self.begin_in(pointer.index())?;
             let appending = data.append()?;
             let mut last = None;
             while let Some((hash, key, value)) = records.peek() {
@@ -372,25 +419,37 @@ impl Store {
         if !self.open {
             return Err(Error::ReadOnly);
         }
-        self.index.remove(self.index.hash(key), key, |slot| self.retire(slot))
+        let hash = self.index.hash(key);
+        self.expect_permission(hash, key)?;
+        self.index.remove(hash, key, |slot| self.begin_in(slot.fot()), |slot| self.retire(slot))
     }
 
-    /// Calls `each` with every value, in no order; returns how many there were. A pair that is put or deleted meanwhile may or may
-    /// not be among them.
+    /// Calls `each` with every value, in no order; returns how many there were, and how many are in objects that the security context does not
+    /// permit. A pair that is put or deleted meanwhile may or may not be among them: one for which `each` says [`Error::Changed`] is not.
     ///
     /// # Errors
     /// Damage, and what `each` says.
-    pub fn scan(&self, mut each: impl FnMut(Value) -> Result<()>) -> Result<u64> {
-        let mut count = 0;
+    pub fn scan(&self, mut each: impl FnMut(Value) -> Result<()>) -> Result<Scanned> {
+        let mut scanned = Scanned::default();
+        let mut refused = Refused::default();
         self.index.for_each(|slot, version, seen| {
-            let Some(record) = self.index.record(slot)? else { return Ok(()) };
-            count += 1;
-            each(Value { record, version, seen })
+            match refused.unless(slot.fot(), || self.index.record(slot))? {
+                None => scanned.hidden += 1,
+                Some(None) => {}
+                Some(Some(record)) => match each(Value { record, version, seen }) {
+                    Err(Error::Changed) => {}
+                    done => {
+                        scanned.pairs += 1;
+                        done?;
+                    }
+                },
+            }
+            Ok(())
         })?;
-        Ok(count)
+        Ok(scanned)
     }
 
-    /// Counts keys and bytes.
+    /// Counts keys, and the bytes in those data objects that the security context permits.
     ///
     /// # Errors
     /// Damage.
@@ -401,127 +460,25 @@ impl Store {
             stats.keys += 1;
             Ok(())
         })?;
-        for data in self.data_objects()? {
-            stats.data_objects += 1;
-            stats.data_capacity += data.1.capacity();
-            stats.data_used += data.1.used();
-            stats.data_spare += data.1.spare();
-        }
-        Ok(stats)
-    }
-
-    /// Keeps a secondary index up to date from now on; rebuilds it if the store was recovered without it.
-    ///
-    /// # Errors
-    /// What changing the index says.
-    pub fn attach(&mut self, secondary: Secondary) -> Result<()> {
-        secondary.catch_up(self, self.root.recoveries.get())?;
-        self.secondaries.push(secondary);
-        Ok(())
-    }
-
-    fn note_in_secondaries(&self, slot: Slot, key: &[u8], value: &[u8]) -> Result<()> {
-        for secondary in &self.secondaries {
-            let address = translate::lea(self.window(), slot.pointer())?;
-            secondary.add(key, value, address)?;
-        }
-        Ok(())
-    }
-
-    /// Makes a record's place usable again; nothing but secondary indexes lead to it.
-    fn retire(&self, slot: Slot) -> Result<()> {
-        let address = translate::lea(self.window(), slot.pointer())?;
-        let window = Window::around(address)?;
-        for secondary in &self.secondaries {
-            secondary.take_out(window, address - window.base())?;
-        }
-        let root = self.data_root(slot.fot())?;
-        Data::open(self.window(), root)?.retire(address - window.base())
-    }
-
-    /// Pointer to the root of the data object with this FOT index.
-    fn data_root(&self, fot: u32) -> Result<PersistentPtr> {
+        let mut refused = Refused::default();
         for entry in self.root.data.iter() {
             let pointer = PersistentPtr(entry?.pointer);
-            if pointer.index() == fot {
-                return Ok(pointer);
+            stats.data_objects += 1;
+            match refused.unless(pointer.index(), || self.data_at(pointer, Rights::READ))? {
+                None => stats.hidden_objects += 1,
+                Some(data) => {
+                    stats.data_capacity += data.capacity();
+                    stats.data_used += data.used();
+                    stats.data_spare += data.spare();
+                }
             }
         }
-        Err(Error::Full) // a slot that leads elsewhere: damage that nothing can be done about
+        Ok(stats)
     }
 
     #[inline]
     fn window(&self) -> Window {
         self.root.window()
-    }
-
-    /// The object that a region's records go to now.
-    #[inline]
-    fn current(&self, region: Region) -> Result<(PersistentPtr, Data)> {
-        let place = self.root.current.get(region.0 as usize).ok_or(Error::NoRegion(region.0))?;
-        let pointer = PersistentPtr(place.get());
-        if pointer.is_null() {
-            return Err(Error::NoRegion(region.0));
-        }
-        Ok((pointer, Data::open(self.window(), pointer)?))
-    }
-
-    fn data_objects(&self) -> Result<Vec<(DataEntry, Data)>> {
-        let open = |entry: libtwz::Result<DataEntry>| -> Result<_> {
-            let entry = entry?;
-            Ok((entry, Data::open(self.window(), PersistentPtr(entry.pointer))?))
-        };
-        self.root.data.iter().map(open).collect()
-    }
-
-    /// After `full` had no room for a key and value of these lengths: finds free blocks in it, or turns to another object of the region
-    /// that has one, or makes an object.
-    #[cold]
-    fn make_room(&self, region: Region, full: PersistentPtr, data: Data, lens: (usize, usize)) -> Result<()> {
-        data.reclaim()?;
-        if data.has_room(lens.0, lens.1) {
-            return Ok(());
-        }
-        self.root.growing.lock()?;
-        let result = self.turn_to_another(region, full, lens);
-        self.root.growing.unlock();
-        result
-    }
-
-    fn turn_to_another(&self, region: Region, full: PersistentPtr, lens: (usize, usize)) -> Result<()> {
-        let (current, _) = self.current(region)?;
-        if current != full {
-            return Ok(()); // another thread was faster
-        }
-        for (entry, data) in self.data_objects()? {
-            let other = entry.pointer != full.0 && entry.region == u64::from(region.0);
-            if other && data.has_room(lens.0, lens.1) {
-                self.root.current[region.0 as usize].set_without_log(entry.pointer);
-                return Ok(());
-            }
-        }
-        self.add_data_object(region)
-    }
-
-    fn add_data_object(&self, region: Region) -> Result<()> {
-        let place = region.0 as usize;
-        if self.root.data.len() >= u64::from(OBJECTS_MAX) / 2 {
-            return Err(Error::Full);
-        }
-        #[allow(clippy::cast_possible_truncation, reason = "rights have 32 bits")]
-        let rights = Rights::from_bits_truncate(self.root.rights[place].get() as u32);
-        let builder =
-            ObjectBuilder::<DataRoot>::new().default_rights(rights).key(self.root.keys[place].get());
-        let made = Data::create(builder, self.root.data_chunks.get())?;
-        let address = made.window().base() + usize::try_from(made.global().offset()).unwrap_or(usize::MAX);
-        let pointer = translate::persistent(self.window(), address)?;
-        if pointer.index() > OBJECTS_MAX {
-            return Err(Error::Full);
-        }
-        self.root.data.push(DataEntry { pointer: pointer.0, region: u64::from(region.0) })?;
-        Data::open(self.window(), pointer)?.begin_boot(None);
-        self.root.current[place].set_without_log(pointer.0);
-        Ok(())
     }
 
     /// Makes pages present, so that what is put into a new store waits for none: so many bytes of the index, and of each data object there is.
@@ -530,7 +487,9 @@ impl Store {
     /// Damage.
     pub fn populate(&self, index_bytes: u64, data_bytes: u64) -> Result<()> {
         self.index.populate(index_bytes);
-        self.data_objects()?.into_iter().for_each(|(_, data)| data.populate(data_bytes));
+        for entry in self.root.data.iter() {
+            self.data_at(PersistentPtr(entry?.pointer), READ_WRITE)?.populate(data_bytes);
+        }
         Ok(())
     }
 
@@ -553,16 +512,13 @@ impl Drop for Store {
 impl StoreRoot {
     const fn new() -> Self {
         Self {
-            state: zero(),
             sequence: zero(),
             recoveries: zero(),
             region_count: zero(),
             data_chunks: zero(),
+            secondary_count: zero(),
             reserved: [0; 3],
-            lock: RawMutex::new(),
-            boot: zero(),
-            writers: zero(),
-            reserved2: [0; 5],
+            life: Life::new(true),
             newest: AtomicU64::new(0),
             reserved3: [0; 7],
             growing: RawMutex::new(),
@@ -571,18 +527,35 @@ impl StoreRoot {
             index: IndexRoot::new(),
             rights: [const { zero() }; REGIONS],
             keys: [const { PCell::new(ObjectId::NULL) }; REGIONS],
+            secondaries: [const { zero() }; SECONDARIES],
             data: collections::Vec::new(),
             reserved5: [0; (8 - size_of::<collections::Vec<u64>>() / 8 % 8) % 8],
         }
     }
 }
 
-/// This boot's number.
-fn boot() -> u64 {
-    u64::from(Platform::boot_generation())
+/// Objects that were refused to be read, by their FOT indexes: each is asked for once.
+#[derive(Default)]
+pub(crate) struct Refused(BTreeSet<u32>);
+
+impl Refused {
+    /// What `get` says of an object; `None` if the security context does not permit it.
+    pub(crate) fn unless<R>(&mut self, fot: u32, get: impl FnOnce() -> Result<R>) -> Result<Option<R>> {
+        if self.0.contains(&fot) {
+            return Ok(None);
+        }
+        match get() {
+            Err(Error::Object(libtwz::Error::NotPermitted(_))) => {
+                self.0.insert(fot);
+                Ok(None)
+            }
+            got => got.map(Some),
+        }
+    }
 }
 
-/// Rights of everybody on an object.
-pub(crate) fn default_rights(id: ObjectId) -> Result<Rights> {
-    Ok(Platform::stat(id)?.default_rights)
+/// Rights of everybody on an object, and the key that more are given with.
+pub(crate) fn reached_by(id: ObjectId) -> Result<(Rights, ObjectId)> {
+    let Stat { default_rights, key, .. } = Platform::stat(id)?;
+    Ok((default_rights, key))
 }

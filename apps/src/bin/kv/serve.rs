@@ -4,7 +4,7 @@
 //! when they are durable. The thread is resumable: at the next start of the machine it opens
 //! its store again and goes on with what is typed then. `quit` ends it; when the input ends, it waits for the machine's end.
 
-use super::{Outcome, for_writing, pairs, text};
+use super::{Named, Outcome, for_writing, pairs, text};
 use kv::Store;
 use libtwz::prelude::*;
 use libtwz::resume;
@@ -12,7 +12,7 @@ use libtwz::resume;
 const HELP: &str = "put KEY VALUE, get KEY, delete KEY, scan or quit";
 
 /// Makes the thread resumable and serves the store of this name.
-pub(super) fn begin(name: &str) -> Outcome {
+pub(super) fn begin(name: &Named<'_>) -> Outcome {
     let store = for_writing(name)?;
     let is_resumable = resume::set(store.id(), 0).map_err(text)?;
     serve(store, is_resumable)
