@@ -17,7 +17,9 @@ use syn::spanned::Spanned;
 use syn::{Attribute, Data, DeriveInput, Fields, ItemFn, parse_macro_input};
 
 /// Implements `libtwz::Invariant` for a struct; see the crate's documentation for what it demands.
-#[proc_macro_derive(Invariant)]
+///
+/// `#[invariant(version = 2)]` gives it another fingerprint: for a change of what its bytes mean that its fields' names and types do not show.
+#[proc_macro_derive(Invariant, attributes(invariant))]
 pub fn derive_invariant(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
@@ -116,6 +118,10 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
     let checks = types.iter().map(|ty| {
         quote_spanned! {ty.span()=> ::libtwz::invariant::field::<#ty>() }
     });
+    let version = layout_version(&input.attrs)?;
+    let start = quote! {
+        ::libtwz::invariant::mix(::libtwz::invariant::mix_text(::libtwz::invariant::SEED, #name_text), #version)
+    };
     // Without parameters the layout is known here, so that the error stands where the type is defined.
     let check_now = generics.params.is_empty().then(|| {
         quote! { const _: () = <#name as ::libtwz::Invariant>::NO_PADDING; }
@@ -126,8 +132,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         // not compile otherwise) and NO_PADDING shows that the fields fill the struct.
         unsafe impl #impl_generics ::libtwz::Invariant for #name #type_generics #where_clause {
             const FINGERPRINT: u64 = {
-                let hash = ::libtwz::invariant::mix_text(::libtwz::invariant::SEED, #name_text);
-                // Pointers do not say what they lead to (types may contain pointers to themselves): the parameters do.
+                let hash = #start;
                 #(let hash = ::libtwz::invariant::mix(hash, <#parameters as ::libtwz::Invariant>::FINGERPRINT);)*
                 #(let hash = ::libtwz::invariant::mix(hash, #constants as u64);)*
                 #(
@@ -136,6 +141,17 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
                 )*
                 ::libtwz::invariant::mix(hash, ::core::mem::size_of::<Self>() as u64)
             };
+            const SHALLOW: u64 = {
+                let hash = #start;
+                #(let hash = ::libtwz::invariant::mix(hash, <#parameters as ::libtwz::Invariant>::SHALLOW);)*
+                #(let hash = ::libtwz::invariant::mix(hash, #constants as u64);)*
+                #(
+                    let hash = ::libtwz::invariant::mix_text(hash, #names);
+                    let hash = ::libtwz::invariant::mix(hash, <#types as ::libtwz::Invariant>::SHALLOW);
+                )*
+                ::libtwz::invariant::mix(hash, ::core::mem::size_of::<Self>() as u64)
+            };
+            const CELLS: bool = true #(&& <#types as ::libtwz::Invariant>::CELLS)*;
             const NO_PADDING: () = {
                 let filled: usize = 0 #(+ #checks)*;
                 assert!(
@@ -145,6 +161,21 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             };
         }
     })
+}
+
+/// The number in `#[invariant(version = …)]`; 0 without.
+fn layout_version(attributes: &[Attribute]) -> syn::Result<u64> {
+    let mut version = 0;
+    for attribute in attributes.iter().filter(|a| a.path().is_ident("invariant")) {
+        attribute.parse_nested_meta(|meta| {
+            if !meta.path.is_ident("version") {
+                return Err(meta.error("only `version = NUMBER` is known here"));
+            }
+            version = meta.value()?.parse::<syn::LitInt>()?.base10_parse()?;
+            Ok(())
+        })?;
+    }
+    Ok(version)
 }
 
 fn field_list(fields: &Fields) -> Vec<&syn::Field> {
@@ -174,4 +205,38 @@ fn has_fixed_layout(attributes: &[Attribute]) -> syn::Result<bool> {
         })?;
     }
     Ok(fixed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::expand;
+
+    fn said_of(item: &str) -> String {
+        let item = syn::parse_str(item).expect("a type");
+        expand(&item).map_or_else(|error| error.to_string(), |_| "nothing".into())
+    }
+
+    #[test]
+    fn what_the_derive_refuses_itself() {
+        for (item, said) in [
+            ("struct S { a: u64 }", "needs #[repr(C)]"),
+            ("#[repr(u8)] enum E { A, B }", "only structs can be Invariant"),
+            ("#[repr(C)] union U { a: u64, b: u32 }", "only structs can be Invariant"),
+            ("#[repr(C, packed)] struct S { a: u8, b: u64 }", "unaligned fields"),
+            ("#[repr(C)] struct S<'a> { a: &'a u64 }", "no lifetimes"),
+            ("#[repr(C)] #[invariant(layout = 2)] struct S { a: u64 }", "only `version = NUMBER`"),
+            ("#[repr(C)] struct S { a: u64 }", "nothing"),
+            ("#[repr(transparent)] struct S(u64);", "nothing"),
+        ] {
+            assert!(said_of(item).contains(said), "{item}: {}", said_of(item));
+        }
+    }
+
+    #[test]
+    fn a_version_changes_the_fingerprint() {
+        let of = |item| expand(&syn::parse_str(item).expect("a type")).map(|tokens| tokens.to_string()).ok();
+        let plain = of("#[repr(C)] struct S { a: u64 }");
+        assert_eq!(plain, of("#[repr(C)] #[invariant(version = 0)] struct S { a: u64 }"));
+        assert_ne!(plain, of("#[repr(C)] #[invariant(version = 1)] struct S { a: u64 }"));
+    }
 }

@@ -21,6 +21,8 @@ pub struct PCell<T> {
 // SAFETY: same bytes as T.
 unsafe impl<T: Invariant + Copy> Invariant for PCell<T> {
     const FINGERPRINT: u64 = mix_text(T::FINGERPRINT, "cell");
+    const SHALLOW: u64 = mix_text(T::SHALLOW, "cell");
+    const CELLS: bool = true;
     const NO_PADDING: () = T::NO_PADDING;
 }
 
@@ -71,6 +73,7 @@ impl<T: Invariant + Copy> PCell<T> {
     #[inline]
     #[cfg_attr(feature = "crash-sim", track_caller)]
     pub fn set_without_log(&self, value: T) {
+        let () = T::NO_PADDING;
         // SAFETY: as in `get`, the other way round; no `&T` into a cell exists.
         unsafe {
             copy_in(

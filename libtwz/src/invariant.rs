@@ -16,20 +16,64 @@ pub use libtwz_derive::Invariant;
 /// The layout is fixed (`repr(C)`), there is no padding, every bit pattern is a value, and no part of it is an
 /// address or otherwise means something to one program only.
 ///
-/// ```compile_fail
+/// # What is refused
+/// With the compiler's error, or the derive's own words (which its crate's tests compare):
+/// ```compile_fail,E0277
 /// #[derive(libtwz::Invariant)]
 /// #[repr(C)]
 /// struct HasSize { n: usize } // differs between machines
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// #[derive(libtwz::Invariant)]
 /// #[repr(C)]
 /// struct HasReference { n: &'static u64 } // an address
 /// ```
-/// ```compile_fail
+/// ```compile_fail,E0277
 /// #[derive(libtwz::Invariant)]
 /// #[repr(C)]
 /// struct HasBox { n: Box<u64> } // an address in this program's heap
+/// ```
+/// ```compile_fail,E0277
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct HasBool { n: bool } // 2 is no value of it
+/// ```
+/// ```compile_fail,E0277
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct HasChar { n: char } // nor is u32::MAX of this
+/// ```
+/// ```compile_fail,E0277
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct LeadsToSize { n: libtwz::InvPtr<usize> } // what a pointer leads to is stored, too
+/// ```
+/// ```compile_fail,E0277
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct LeadsToBox { n: libtwz::InvPtr<Box<u64>> }
+/// ```
+/// ```compile_fail,E0277
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct LeadsFarToBox { n: libtwz::GlobalPtr<Box<u64>> }
+/// ```
+/// ```compile_fail,E0080
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct Padded { a: u8, b: u64 }
+/// ```
+/// ```compile_fail,E0080
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct Pair<A, B> { a: A, b: B } // padded only for some A and B: refused where it is stored
+/// libtwz::invariant::fingerprint::<Pair<u8, u64>>();
+/// ```
+/// ```compile_fail,E0507
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct Node { value: u64, next: libtwz::InvPtr<Node> }
+/// fn take(node: &Node) -> libtwz::InvPtr<Node> { node.next } // it means something where it stands only
 /// ```
 /// ```compile_fail
 /// #[derive(libtwz::Invariant)]
@@ -37,19 +81,35 @@ pub use libtwz_derive::Invariant;
 /// ```
 /// ```compile_fail
 /// #[derive(libtwz::Invariant)]
-/// #[repr(C)]
-/// struct Padded { a: u8, b: u64 }
+/// #[repr(C, packed)]
+/// struct Packed { a: u8, b: u64 }
 /// ```
 /// ```compile_fail
 /// #[derive(libtwz::Invariant)]
 /// #[repr(u8)]
 /// enum Choice { A, B } // 2 is no value of it
 /// ```
+/// ```compile_fail
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// union Either { a: u64, b: u32 }
+/// ```
+/// ```compile_fail
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct Borrows<'a> { n: core::marker::PhantomData<&'a u64> }
+/// ```
+/// # What is not
 /// ```
 /// #[derive(libtwz::Invariant)]
 /// #[repr(C)]
 /// struct Node { value: u64, next: libtwz::InvPtr<Node> }
 /// assert_ne!(libtwz::invariant::fingerprint::<Node>(), 0);
+///
+/// #[derive(libtwz::Invariant)]
+/// #[repr(C)]
+/// struct Pair<A, B> { a: A, b: B }
+/// assert_ne!(libtwz::invariant::fingerprint::<Pair<u64, u64>>(), libtwz::invariant::fingerprint::<Pair<u32, u32>>());
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` must not be stored in a persistent object",
@@ -58,8 +118,14 @@ pub use libtwz_derive::Invariant;
             references, Box, usize, bool, char and enums mean nothing to the next reader or have invalid bit patterns"
 )]
 pub unsafe trait Invariant: 'static {
-    /// A hash of the type's names and layout, stored in the object and compared when it is opened.
+    /// A hash of the type's names and layout, and of what its pointers lead to ([`Invariant::SHALLOW`]); stored in the object and compared
+    /// when it is opened.
     const FINGERPRINT: u64;
+    /// The same without what its pointers lead to: types may contain pointers to themselves.
+    const SHALLOW: u64 = Self::FINGERPRINT;
+    /// Whether all of it is cells, atomics, persistent pointers, or made of such: then it may change under a `&Self`. Part of the safety
+    /// contract.
+    const CELLS: bool = false;
     /// Evaluated where a type is stored: fails to compile when the struct has padding.
     const NO_PADDING: () = ();
 }
@@ -117,12 +183,15 @@ plain!(u8, u16, u32, u64, u128, i8, i16, i32, i64, i128, f32, f64, (), ObjectId,
 // SAFETY: an array has its element's properties and no padding between elements.
 unsafe impl<T: Invariant, const N: usize> Invariant for [T; N] {
     const FINGERPRINT: u64 = mix(mix_text(T::FINGERPRINT, "array"), N as u64);
+    const SHALLOW: u64 = mix(mix_text(T::SHALLOW, "array"), N as u64);
+    const CELLS: bool = T::CELLS;
     const NO_PADDING: () = T::NO_PADDING;
 }
 
 // SAFETY: no bytes at all.
 unsafe impl<T: 'static> Invariant for core::marker::PhantomData<T> {
     const FINGERPRINT: u64 = SEED;
+    const CELLS: bool = true;
 }
 
 macro_rules! atomics {
@@ -130,7 +199,61 @@ macro_rules! atomics {
         // SAFETY: same bytes as the integer it wraps.
         unsafe impl Invariant for core::sync::atomic::$type {
             const FINGERPRINT: u64 = mix_text(SEED, stringify!($type));
+            const CELLS: bool = true;
         }
     )*};
 }
 atomics!(AtomicU8, AtomicU16, AtomicU32, AtomicU64, AtomicI8, AtomicI16, AtomicI32, AtomicI64);
+
+#[cfg(test)]
+mod tests {
+    use super::{Invariant, fingerprint};
+    use crate::cell::PCell;
+    use crate::ptr::{GlobalPtr, InvPtr};
+
+    macro_rules! list_of {
+        ($name:ident: $($field:ident: $type:ty),*) => {
+            mod $name {
+                use super::*;
+
+                #[derive(Invariant)]
+                #[repr(C)]
+                pub(super) struct Node {
+                    $($field: $type,)*
+                    next: InvPtr<Node>,
+                }
+
+                #[derive(Invariant)]
+                #[repr(C)]
+                pub(super) struct Root {
+                    first: InvPtr<Node>,
+                    far: [GlobalPtr<Node>; 2],
+                }
+            }
+        };
+    }
+    list_of!(one: value: PCell<u64>);
+    list_of!(same: value: PCell<u64>);
+    list_of!(halves: value: PCell<u32>, more: PCell<u32>);
+    list_of!(renamed: weight: PCell<u64>);
+    list_of!(fixed: value: u64);
+
+    #[test]
+    fn a_fingerprint_knows_what_pointers_lead_to() {
+        let one = fingerprint::<one::Root>();
+        assert_eq!(one, fingerprint::<same::Root>());
+        for other in
+            [fingerprint::<halves::Root>(), fingerprint::<renamed::Root>(), fingerprint::<fixed::Root>()]
+        {
+            assert_ne!(one, other);
+        }
+        assert_ne!(fingerprint::<InvPtr<u64>>(), fingerprint::<InvPtr<u32>>());
+        assert_ne!(fingerprint::<InvPtr<u64>>(), fingerprint::<GlobalPtr<u64>>());
+    }
+
+    #[test]
+    fn cells_are_what_may_change_under_a_reference() {
+        const { assert!(one::Node::CELLS && <[InvPtr<u64>; 3]>::CELLS) };
+        const { assert!(!fixed::Node::CELLS && !one::Root::CELLS && !<[u64; 3]>::CELLS) };
+    }
+}

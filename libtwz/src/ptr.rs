@@ -1,7 +1,7 @@
 //! Persistent pointers in Rust's clothes: [`InvPtr`] inside objects, [`GlobalPtr`] anywhere.
 
 use crate::error::{Error, Result};
-use crate::invariant::{Invariant, SEED, fingerprint, mix_text};
+use crate::invariant::{Invariant, SEED, fingerprint, mix, mix_text};
 use crate::simulate;
 use crate::translate;
 use crate::view;
@@ -25,8 +25,10 @@ pub struct InvPtr<T> {
 }
 
 // SAFETY: eight bytes, each pattern is a value, no address; where it leads is checked at each use.
-unsafe impl<T: 'static> Invariant for InvPtr<T> {
-    const FINGERPRINT: u64 = mix_text(SEED, "InvPtr"); // not T's: types may point to themselves
+unsafe impl<T: Invariant> Invariant for InvPtr<T> {
+    const FINGERPRINT: u64 = mix(mix_text(SEED, "InvPtr"), T::SHALLOW); // not its whole: types may point to themselves
+    const SHALLOW: u64 = mix_text(SEED, "InvPtr");
+    const CELLS: bool = true;
 }
 
 impl<T> Default for InvPtr<T> {
@@ -211,8 +213,9 @@ pub struct GlobalPtr<T> {
 }
 
 // SAFETY: an ID and a number, no padding (asserted below); where it leads is checked at each use.
-unsafe impl<T: 'static> Invariant for GlobalPtr<T> {
-    const FINGERPRINT: u64 = mix_text(SEED, "GlobalPtr");
+unsafe impl<T: Invariant> Invariant for GlobalPtr<T> {
+    const FINGERPRINT: u64 = mix(mix_text(SEED, "GlobalPtr"), T::SHALLOW);
+    const SHALLOW: u64 = mix_text(SEED, "GlobalPtr");
 }
 const _: () = assert!(size_of::<GlobalPtr<u64>>() == 24);
 

@@ -26,6 +26,7 @@ pub struct EventSet<W = AtomicU64> {
 // SAFETY: eight bytes, every pattern is a value.
 unsafe impl Invariant for EventSet {
     const FINGERPRINT: u64 = mix_text(SEED, "EventSet");
+    const CELLS: bool = true;
 }
 
 impl EventSet {

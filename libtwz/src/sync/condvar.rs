@@ -19,6 +19,7 @@ pub struct Condvar<W = AtomicU64> {
 // SAFETY: eight bytes, every pattern is a value.
 unsafe impl Invariant for Condvar {
     const FINGERPRINT: u64 = mix_text(SEED, "Condvar");
+    const CELLS: bool = true;
 }
 
 impl Condvar {

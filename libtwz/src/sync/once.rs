@@ -32,6 +32,7 @@ pub struct Once<W = AtomicU64> {
 // SAFETY: eight bytes, every pattern is a value.
 unsafe impl Invariant for Once {
     const FINGERPRINT: u64 = mix_text(SEED, "Once");
+    const CELLS: bool = true;
 }
 
 impl Once {

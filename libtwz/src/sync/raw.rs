@@ -35,6 +35,7 @@ pub struct RawMutex<W = AtomicU64> {
 // SAFETY: eight bytes, every pattern is a value (at worst: held by a thread that is not there).
 unsafe impl Invariant for RawMutex {
     const FINGERPRINT: u64 = mix_text(SEED, "RawMutex");
+    const CELLS: bool = true;
 }
 
 const WAITERS: u64 = 1 << 31;

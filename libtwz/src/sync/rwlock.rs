@@ -29,6 +29,7 @@ pub struct RawRwLock<W = AtomicU64> {
 // SAFETY: eight bytes, every pattern is a value.
 unsafe impl Invariant for RawRwLock {
     const FINGERPRINT: u64 = mix_text(SEED, "RawRwLock");
+    const CELLS: bool = true;
 }
 
 impl RawRwLock {

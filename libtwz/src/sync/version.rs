@@ -17,6 +17,7 @@ pub struct Version<W = AtomicU64> {
 // SAFETY: eight bytes, every pattern is a value.
 unsafe impl Invariant for Version {
     const FINGERPRINT: u64 = mix_text(SEED, "Version");
+    const CELLS: bool = true;
 }
 
 /// Tries before a writer that never ends is reported.

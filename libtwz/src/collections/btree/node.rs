@@ -91,8 +91,12 @@ impl<K: Invariant + Copy + Ord> Inner<K> {
         passed.min(count - 1)
     }
 
-    /// Puts `right` after child `at`, with `separator` between the two.
+    /// Puts `right` after child `at`, with `separator` between the two. `at` was found when the node was last read: one that lies in
+    /// another node, or that somebody changes meanwhile, may have fewer children since.
     pub(super) fn insert(&self, tx: &Tx, count: usize, at: usize, separator: K, right: &Child) -> Result<()> {
+        if at >= count {
+            return Err(damaged(&self.count, "as many children as a moment ago"));
+        }
         // Moved in one piece each: a pointer means the same anywhere in its object.
         let mut keys: [K; WIDTH] = core::array::from_fn(|i| self.keys[i].get());
         let mut children: [u64; WIDTH] = core::array::from_fn(|i| self.children[i].raw().0);
@@ -138,4 +142,24 @@ pub(super) fn as_child<T: Invariant>(node: &T) -> &Child {
 #[inline(always)]
 pub(super) fn child_as<T: Invariant>(pointer: &InvPtr<Child>) -> Result<&T> {
     crate::ptr::at(home_of(pointer)?, pointer.raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+    use crate::object::ObjectBuilder;
+    use crate::tx::Tx;
+
+    #[test]
+    fn a_child_that_is_no_more_is_damage() {
+        let o = ObjectBuilder::new().build(Inner::<u64>::blank(0)).unwrap();
+        let node = o.base();
+        for at in [8, 12, WIDTH - 1] {
+            let inserted = Tx::run(o.window(), |tx| node.insert(tx, 8, at, 1, as_child(node)));
+            assert!(matches!(inserted, Err(Error::Damaged { .. })), "{at}: {inserted:?}");
+        }
+        Tx::run(o.window(), |tx| node.insert(tx, 8, 7, 1, as_child(node))).unwrap();
+        assert_eq!(node.len(), Ok(9));
+    }
 }
