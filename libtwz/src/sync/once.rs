@@ -1,7 +1,16 @@
 //! Something done once in the life of an object.
 //!
-//! Word: 0 not done; [`DONE`]; else the boot's number and [`RUNNING`] (| [`WAITERS`]). A run of an earlier boot did not end: the
-//! next caller runs again, so what is run must be a transaction, or harmless to repeat.
+//! ```text
+//! word: boot's number << 32 | RUNNING, DONE, WAITERS
+//!
+//!   0 --replace--> RUNNING --Ok--> RUNNING | DONE --flush, fence--> DONE
+//!                     `--Err or panic--> 0
+//! ```
+//! # Contract
+//! - **D1** who is told that it was done is told of something durable: `RUNNING | DONE` of this boot is waited for. Of an earlier boot it counts as
+//!   done: it survived.
+//! - A run of an earlier boot that did not come to `DONE` did not end: the next caller runs again, so what is run must be a transaction, or
+//!   harmless to repeat.
 
 use super::word::{LOW, Word, low};
 use crate::error::Result;
@@ -40,38 +49,68 @@ impl<W: Word> Once<W> {
         Self { word }
     }
 
-    /// Whether it was done.
+    /// Whether it was done, durably.
     #[must_use]
     pub fn is_done(&self) -> bool {
-        self.word.load() & LOW == DONE
+        let word = self.word.load();
+        word & DONE != 0 && !self.is_running(word)
+    }
+
+    fn is_running(&self, word: u64) -> bool {
+        word & RUNNING != 0 && word & !LOW == self.word.generation()
     }
 
     /// Runs `action` unless it was run with success before; others wait. The mark is durable when this returns.
     ///
     /// # Errors
-    /// What `action` says; the next caller runs it again.
+    /// What `action` says; the next caller runs it again, as it does after a panic.
     pub fn call_once(&self, action: impl FnOnce() -> Result<()>) -> Result<()> {
         loop {
             let word = self.word.load();
-            let generation = self.word.generation();
-            let running = word & RUNNING != 0 && word & !LOW == generation;
-            if word & LOW == DONE {
-                return Ok(());
-            }
-            if !running {
-                if self.word.replace(word, generation | RUNNING) {
-                    break;
+            if self.is_running(word) {
+                if word & WAITERS != 0 || self.word.replace(word, word | WAITERS) {
+                    self.word.wait(low(word | WAITERS), None);
                 }
-            } else if word & WAITERS != 0 || self.word.replace(word, word | WAITERS) {
-                self.word.wait(low(word | WAITERS), None);
+            } else if word & DONE != 0 {
+                return Ok(());
+            } else if self.word.replace(word, self.word.generation() | RUNNING) {
+                break;
             }
         }
-        let result = action();
-        let new = if result.is_ok() { DONE } else { 0 };
-        if self.word.swap(self.word.generation() | new) & WAITERS != 0 {
-            self.word.wake(u32::MAX);
+        let run = Run { once: self, end: 0 };
+        action()?;
+        run.succeeded();
+        Ok(())
+    }
+}
+
+/// A run of the action. What it ends with is stored when it is dropped: 0 unless the action has succeeded.
+struct Run<'a, W: Word> {
+    once: &'a Once<W>,
+    end: u64,
+}
+
+impl<W: Word> Run<'_, W> {
+    /// Makes the mark durable, and only then what others go by (**D1**).
+    fn succeeded(mut self) {
+        let word = &self.once.word;
+        loop {
+            let now = word.load();
+            // Whoever waits goes on doing so.
+            if word.replace(now, now | DONE) {
+                break;
+            }
         }
-        persist::persist(core::ptr::from_ref(&self.word).addr(), 8);
-        result
+        persist::persist(core::ptr::from_ref(word).addr(), 8); // commit point
+        self.end = DONE;
+    }
+}
+
+impl<W: Word> Drop for Run<'_, W> {
+    fn drop(&mut self) {
+        let word = &self.once.word;
+        if word.swap(word.generation() | self.end) & WAITERS != 0 {
+            word.wake(u32::MAX);
+        }
     }
 }

@@ -5,7 +5,7 @@ use crate::world::begin;
 use libtwz::fot;
 use libtwz::names::{Namespace, Resolver, clear_by_name, point_by_name};
 use libtwz::prelude::*;
-use libtwz::sync::Channel;
+use libtwz::sync::{Channel, Once};
 use std::sync::atomic::Ordering;
 
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
@@ -219,6 +219,54 @@ pub(crate) fn what_was_sent_is_received(how: &mut How<'_>) {
             let before: Vec<u64> = (k.saturating_sub(2)..k).collect();
             let between: Vec<u64> = (k.saturating_sub(3)..k).collect();
             if waiting == between { Ok(()) } else { expect("messages", waiting, before) }
+        },
+        how,
+    );
+}
+
+#[derive(Invariant)]
+#[repr(C)]
+struct Done {
+    once: Once,
+    rest: [PCell<u64>; 7],
+}
+
+impl Done {
+    const fn new() -> Self {
+        Self { once: Once::new(), rest: [const { PCell::new(0) }; 7] }
+    }
+}
+
+/// Whoever is told that something was done changes another object.
+pub(crate) fn what_was_done_once_stays_done(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    // A line for each: a flush of one must not be one of the next.
+    let o = ObjectBuilder::new().build([const { Done::new() }; 6]).unwrap();
+    let other = ObjectBuilder::new().build([const { PCell::new(0_u64) }; 6]).unwrap();
+    let (id, other_id) = (o.id(), other.id());
+    scenario(
+        "once",
+        &[o.window(), other.window()],
+        &world,
+        &mut |step| {
+            let i = usize::try_from(step).unwrap();
+            o[i].once.call_once(|| Ok(())).unwrap();
+            o[i].once.call_once(|| Err(Error::Aborted)).unwrap();
+            other.tx(|tx| tx.put(&other[i], 1)).unwrap();
+            step < 5
+        },
+        &|k| {
+            let o = text(Object::<[Done; 6]>::open(id))?;
+            let other = text(Object::<[PCell<u64>; 6]>::open(other_id))?;
+            for i in 0..6 {
+                let is_told = other[i].get() == 1;
+                expect("whether it was told", is_told, (i as u64) < k)?;
+                let done = o[i].once.is_done();
+                if is_told && !done {
+                    return Err(format!("{i} is not done, but others were told that it is"));
+                }
+            }
+            Ok(())
         },
         how,
     );
