@@ -45,6 +45,7 @@ const PATIENCE: u32 = 10_000;
 const LO: usize = 0;
 const HI: usize = 8;
 const FLAGS: usize = 16;
+const RIGHTS: usize = 20;
 const GENERATION: usize = 24;
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
 const FOT_LEN_AT: usize = META_OFFSET as usize + offset_of!(ObjectMeta, fot_len);
@@ -107,10 +108,17 @@ pub(crate) fn is_named(holder: Window, index: u32) -> bool {
 /// Maps the target of entry `index`, resolving a name now.
 ///
 /// # Errors
-/// As [`read`]; [`Error::NoSuchName`]; what mapping says.
+/// As [`read`], and [`Error::Damaged`] for an entry that does not ask for reading: whoever follows it reads; [`Error::NoSuchName`]; what mapping says.
 #[inline]
 pub fn target(holder: Window, index: u32) -> Result<Window> {
     let entry = read(holder, index)?;
+    if !entry.rights.contains(Rights::READ) {
+        return Err(damaged(
+            holder,
+            place(index).unwrap_or_default() + RIGHTS,
+            "an FOT entry that asks for reading",
+        ));
+    }
     let id = if entry.flags & fot_flags::NAME == 0 {
         entry.target
     } else {
@@ -143,7 +151,7 @@ fn seen(tables: &mut BTreeMap<ObjectId, Seen>, id: ObjectId) -> &mut Seen {
 
 static INDEX: Lock<Index> = Lock::new(Index { entries: BTreeMap::new(), tables: BTreeMap::new() });
 
-/// The entry of `holder`'s table that asks for `rights` to `target`: found, or made durable.
+/// The entry of `holder`'s table that asks for `rights` to `target`: found, or made durable. Without READ it cannot be followed.
 ///
 /// # Errors
 /// [`Error::OutOfFotEntries`].

@@ -4,7 +4,7 @@
 
 use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Ring, String as PString, Vec as PVec};
 use libtwz::io::{EventSet, LogRing, Queue, Stream};
-use libtwz::names::Namespace;
+use libtwz::names::{Namespace, clear_by_name};
 use libtwz::prelude::*;
 use libtwz::sync::{Channel, Mutex};
 use libtwz::sys::Durability;
@@ -74,7 +74,7 @@ fn use_all(o: &Object<Everything>, step: u64) -> usize {
         note(o.list.pop_front().is_ok());
         note(o.ring.push_back(key).is_ok());
         note(o.ring.pop_front().is_ok());
-        note(o.pointer.get().is_ok());
+        note(o.pointer.get().is_ok_and(|target| target.is_none_or(|cell| cell.get() == 0x5afe)));
         note(o.tx(|tx| tx.set(&o.cell, key)).is_ok());
         note(o.tx(|tx| tx.alloc([key; 5]).map(drop)).is_ok());
     }
@@ -292,6 +292,47 @@ fn errors_say_object_offset_and_what_was_expected() {
     assert!(matches!(Object::<Everything>::open(o.id()), Err(Error::WrongType { found: 1234, .. })));
     o.window().store(META, 0);
     is_damaged(Object::<Everything>::open(o.id()).unwrap_err(), &o, "magic number");
+}
+
+/// What is said to be an address can be read, or is none.
+#[test]
+fn damaged_entries_of_the_table_are_noticed_before_the_address() {
+    start();
+    let target = ObjectBuilder::new().build(PCell::new(11_u64)).unwrap();
+    let o = everything();
+    o.tx(|tx| tx.point(&o.pointer, Some(target.base()))).unwrap();
+    let entry = META - 32 * usize::try_from(o.pointer.raw().index()).unwrap();
+    let before = [0, 8, 16].map(|at| o.window().load(entry + at));
+    let put = |words: [u64; 3]| {
+        for (i, word) in words.into_iter().enumerate() {
+            o.window().store(entry + i * 8, word);
+        }
+        fot::change(o.window(), 1, fot::Target::Id(target.id()), READ_WRITE).unwrap(); // what was cached goes
+        for (i, word) in words.into_iter().enumerate() {
+            o.window().store(entry + i * 8, word);
+        }
+    };
+    // Rights that do not read: none, write, execute, and bits that are none.
+    for rights in [0, 2, 4, 6, 0xffff_fff8] {
+        put([before[0], before[1], before[2] & 0xffff_ffff | rights << 32]);
+        assert!(
+            matches!(o.pointer.get(), Err(Error::BadPointer { object, .. }) if object == o.id()),
+            "{rights}"
+        );
+    }
+    // More rights than there are do no harm.
+    put([before[0], before[1], before[2] | 0xffff_fff8 << 32]);
+    assert_eq!(o.pointer.get().map(|cell| cell.map(PCell::get)), Ok(Some(11)));
+    // Names in page 0, in the table, outside the object, not aligned, and too long for the data.
+    let named = before[2] | 2;
+    let end = twz_abi::object::DATA_END;
+    for at in [0, 8, 4088, end, end - 8, (1 << 30) - 8, 1 << 30, u64::MAX, 4097] {
+        put([at, 0, named]);
+        o.window().store(usize::try_from(end).unwrap() - 8, 9);
+        assert!(matches!(o.pointer.get(), Err(Error::BadPointer { .. })), "{at:#x}");
+        assert!(matches!(clear_by_name(&o.pointer), Err(Error::Damaged { .. })), "{at:#x}");
+        assert_eq!(o.window().load(entry), at, "nothing has changed");
+    }
 }
 
 #[derive(Invariant)]

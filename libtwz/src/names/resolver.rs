@@ -24,6 +24,7 @@ use crate::window::Window;
 use crate::{ObjectId, PCell, PersistentPtr, Rights};
 use alloc::string::String;
 use alloc::vec;
+use twz_abi::object::{DATA_END, DATA_OFFSET};
 
 /// Longest path in an FOT entry.
 const PATH_MAX: usize = 4096;
@@ -95,17 +96,27 @@ impl Resolver {
     }
 }
 
+/// Offset and bytes of the name whose length word an FOT entry of `holder` says is at `lo`.
+fn name_at(holder: Window, lo: u64) -> Result<(usize, usize)> {
+    let object = view::id_at(holder.base());
+    let damaged =
+        |expected| Error::Damaged { object, offset: u32::try_from(lo).unwrap_or(u32::MAX), expected };
+    let is_in_data = (DATA_OFFSET..DATA_END).contains(&lo) && lo.is_multiple_of(8);
+    let at = usize::try_from(lo).ok().filter(|_| is_in_data);
+    let at = at.ok_or_else(|| damaged("a name inside the object's data"))?;
+    let bytes = usize::try_from(holder.load(at)).unwrap_or(usize::MAX);
+    if bytes == 0 || bytes > PATH_MAX || lo + 8 + bytes as u64 > DATA_END {
+        return Err(damaged("a name of 1 to 4096 bytes"));
+    }
+    Ok((at, bytes))
+}
+
 /// The object that a named FOT entry of `holder` leads to now.
 pub(crate) fn resolve_entry(holder: Window, target: ObjectId) -> Result<ObjectId> {
+    let (at, len) = name_at(holder, target.lo)?;
     let object = view::id_at(holder.base());
     let damaged =
         |expected| Error::Damaged { object, offset: u32::try_from(target.lo).unwrap_or(u32::MAX), expected };
-    let at = usize::try_from(target.lo).ok().filter(|at| *at >= 4096 && *at < 1 << 30);
-    let at = at.ok_or_else(|| damaged("a name inside the object"))?;
-    let len = usize::try_from(holder.load(at)).unwrap_or(usize::MAX);
-    if len == 0 || len > PATH_MAX || at + 8 + len > 1 << 30 {
-        return Err(damaged("a name of 1 to 4096 bytes"));
-    }
     let mut bytes = vec![0; len];
     holder.read(at + 8, &mut bytes);
     let name = String::from_utf8(bytes).map_err(|_| damaged("a name in UTF-8"))?;
@@ -166,12 +177,7 @@ pub fn clear_by_name<T: Invariant>(place: &InvPtr<T>) -> Result<()> {
     let address = core::ptr::from_ref(place).addr();
     let (holder, index) = (Window::around(address)?, place.raw().index());
     let result = Tx::run(holder, |tx| {
-        let name = fot::remove_name(tx, holder, index)?;
-        let at = usize::try_from(name).unwrap_or(usize::MAX);
-        let len = usize::try_from(holder.load(at)).unwrap_or(usize::MAX);
-        if len == 0 || len > PATH_MAX || at >= 1 << 30 {
-            return Err(damaged(place, "a name of 1 to 4096 bytes"));
-        }
+        let (at, len) = name_at(holder, fot::remove_name(tx, holder, index)?)?;
         // SAFETY: allocated by `point_by_name` with this size; the entry that says where goes in the same transaction.
         unsafe { tx.free_raw(holder.base() + at, 8 + len, 8) }?;
         tx.put_value(address, &PersistentPtr::NULL.0)
