@@ -294,14 +294,17 @@ unsafe impl Seam for Hosted {
         Ok(())
     }
 
-    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<()> {
-        store()?.stat(id)?;
+    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<Rights> {
+        let granted = store()?.stat(id)?.granted;
+        if !granted.contains(Rights::READ) {
+            return Err(Error::NotPermitted(id));
+        }
         let mut state = state();
         if let Some(place) = state.as_mut().and_then(|s| s.slots.get_mut(slot.wrapping_sub(Self::FIRST_SLOT)))
         {
             *place = Some(Box::new(Slot { id, rights, mapped: Vec::new() }));
         }
-        Ok(())
+        Ok(granted)
     }
 
     fn unmap_slot(slot: usize) {
