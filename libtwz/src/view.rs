@@ -17,7 +17,7 @@ use crate::window::Window;
 use core::sync::atomic::{AtomicU64, Ordering};
 use twz_abi::{ObjectId, Rights};
 
-/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`], the rights, and those of them that [`bind`] found granted.
+/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`], the rights, and those that were found granted ([`bind`]).
 #[repr(C, align(32))]
 struct SlotEntry {
     lo: AtomicU64,
@@ -27,7 +27,8 @@ struct SlotEntry {
     row_used: AtomicU64,
 }
 
-/// (ID, rights) to slot. `word` is 0 for never used, else [`FILLED`] or [`REMOVED`], a change count, the rights and the slot.
+/// (ID, rights) to slot. `word` is 0 for never used, else [`FILLED`] or [`REMOVED`], a change count, perhaps
+/// [`RECOVERED`], the rights and the slot.
 #[repr(C, align(32))]
 struct IndexEntry {
     lo: AtomicU64,
@@ -40,10 +41,12 @@ const FILLED: u64 = 1 << 63;
 const REMOVED: u64 = 1 << 62;
 const SLOT_BITS: u64 = (1 << 20) - 1;
 const RIGHTS_SHIFT: u32 = 20;
+/// The object was found recovered, or it was brought to that, since it is mapped.
+const RECOVERED: u64 = 1 << 23;
+/// Where a slot's state has the rights that were found granted.
+const GRANTED_SHIFT: u32 = 8;
 const COUNT_SHIFT: u32 = 24;
 const COUNT_MASK: u64 = (1 << 38) - 1;
-/// Where a slot's state has the rights that were found granted.
-const GRANTED_SHIFT: u32 = 3;
 
 const INDEX_LEN: usize = (Platform::SLOT_COUNT * 2).next_power_of_two();
 const SLOTS_AT: usize = Platform::VOLATILE_AREA;
@@ -96,6 +99,12 @@ fn first_probe(id: ObjectId, rights: u64) -> usize {
 #[inline]
 #[must_use]
 pub fn find(id: ObjectId, rights: Rights) -> Option<Window> {
+    find_marked(id, rights).map(|(window, _)| window)
+}
+
+/// [`find`], and whether the mapping is marked as [`RECOVERED`].
+#[inline]
+fn find_marked(id: ObjectId, rights: Rights) -> Option<(Window, bool)> {
     let rights = key_rights(rights);
     let first = first_probe(id, rights);
     for step in 0..INDEX_LEN {
@@ -110,12 +119,52 @@ pub fn find(id: ObjectId, rights: Rights) -> Option<Window> {
             core::sync::atomic::fence(Ordering::Acquire);
             if entry.word.load(Ordering::Relaxed) == word {
                 #[allow(clippy::cast_possible_truncation, reason = "20 bits")]
-                return Window::of_slot((word & SLOT_BITS) as usize + Platform::FIRST_SLOT);
+                let window = Window::of_slot((word & SLOT_BITS) as usize + Platform::FIRST_SLOT)?;
+                return Some((window, word & RECOVERED != 0));
             }
             return None; // changing right now: the caller takes the lock and looks again
         }
     }
     None
+}
+
+/// [`map`] for whoever reads what is in the object next: it is recovered, if it is one with a log. As fast as [`map`] from the second time on.
+///
+/// # Errors
+/// As [`map`]; what recovery says; [`Error::Unrecovered`].
+#[inline]
+pub(crate) fn map_recovered(id: ObjectId, rights: Rights) -> Result<Window> {
+    match find_marked(id, rights) {
+        Some((window, true)) => Ok(window),
+        _ => map_and_recover(id, rights),
+    }
+}
+
+#[cold]
+fn map_and_recover(id: ObjectId, rights: Rights) -> Result<Window> {
+    let window = map(id, rights)?;
+    crate::tx::recover_to_read(id, window, rights)?;
+    mark(id, rights, RECOVERED);
+    Ok(window)
+}
+
+/// Makes `mark` what is known of a mapping, if it is still there.
+fn mark(id: ObjectId, rights: Rights, mark: u64) {
+    let _one = TABLES.lock();
+    if let Some(entry) = index_of(id, key_rights(rights)) {
+        let word = entry.word.load(Ordering::Relaxed);
+        entry.word.store(word & !RECOVERED | mark, Ordering::Release);
+    }
+}
+
+/// Takes no object for recovered any more, as after a power failure.
+#[cfg(feature = "crash-sim")]
+pub(crate) fn forget_recovered() {
+    for slot in Platform::FIRST_SLOT..Platform::FIRST_SLOT + used_slots() {
+        if let Some(Ok((id, rights))) = Window::of_slot(slot).map(what_is_at) {
+            mark(id, rights, 0);
+        }
+    }
 }
 
 /// Maps `id` with at most `rights`, or finds it mapped.
@@ -148,16 +197,14 @@ fn map_slowly(id: ObjectId, rights: Rights) -> Result<Window> {
         }
         None => return Err(Error::OutOfSlots),
     };
-    if let Err(error) = Platform::map_slot(slot, id, rights & Rights::ACCESS) {
-        tables.empty.push(slot);
-        return Err(error);
-    }
+    let granted =
+        Platform::map_slot(slot, id, rights & Rights::ACCESS).inspect_err(|_| tables.empty.push(slot))?;
     let (Some(entry), Some(window)) = (slot_entry(slot), Window::of_slot(slot)) else {
         return Err(Error::OutOfSlots);
     };
     entry.lo.store(id.lo, Ordering::Relaxed);
     entry.hi.store(id.hi, Ordering::Relaxed);
-    entry.state.store(FILLED | key_rights(rights), Ordering::Release);
+    entry.state.store(FILLED | key_rights(granted) << GRANTED_SHIFT | key_rights(rights), Ordering::Release);
     tables.changes += 1;
     index_insert(id, key_rights(rights), slot, tables.changes);
     Ok(window)
@@ -223,49 +270,67 @@ pub(crate) unsafe fn unmap_all() {
     }
 }
 
-fn index_remove(id: ObjectId, rights: u64, changes: u64) {
+/// The entry of a mapping; the caller holds [`TABLES`].
+fn index_of(id: ObjectId, rights: u64) -> Option<&'static IndexEntry> {
     let first = first_probe(id, rights);
     for step in 0..INDEX_LEN {
         let entry = index_entry(first.wrapping_add(step));
         let word = entry.word.load(Ordering::Relaxed);
         if word == 0 {
-            return;
+            return None;
         }
         let same = entry.lo.load(Ordering::Relaxed) == id.lo && entry.hi.load(Ordering::Relaxed) == id.hi;
         if same && word & FILLED != 0 && word >> RIGHTS_SHIFT & 7 == rights {
-            entry.word.store(REMOVED | (changes & COUNT_MASK) << COUNT_SHIFT, Ordering::Release);
-            return;
+            return Some(entry);
         }
+    }
+    None
+}
+
+fn index_remove(id: ObjectId, rights: u64, changes: u64) {
+    if let Some(entry) = index_of(id, rights) {
+        entry.word.store(REMOVED | (changes & COUNT_MASK) << COUNT_SHIFT, Ordering::Release);
     }
 }
 
 /// Makes sure now that what is mapped at `window` may be accessed with `rights`: what the security context does not permit is an error here,
-/// and a fault at the first access otherwise. Asks the platform once; from then on a slot remembers what was granted, so what is revoked
-/// later is a fault all the same.
+/// and a fault at the first access otherwise. Asks the platform only if the slot does not know it yet, so what is revoked after it was mapped is
+/// a fault all the same.
 ///
 /// # Errors
 /// [`Error::NotPermitted`], also for rights that it is not mapped with; [`Error::NotInObject`] for an empty slot; [`Error::NoSuchObject`].
 #[inline]
 pub fn bind(window: Window, rights: Rights) -> Result<()> {
-    let wanted = key_rights(rights) << GRANTED_SHIFT;
+    let (id, mapped) = what_is_at(window)?;
+    let may = mapped.contains(rights & Rights::ACCESS) && is_granted(window, rights)?;
+    if may { Ok(()) } else { Err(Error::NotPermitted(id)) }
+}
+
+/// Whether the security context permits `rights` on the object at `window`, however that is mapped.
+///
+/// # Errors
+/// [`Error::NotInObject`] for an empty slot; [`Error::NoSuchObject`].
+#[inline]
+pub(crate) fn is_granted(window: Window, rights: Rights) -> Result<bool> {
+    let wanted = key_rights(rights);
     let known =
-        slot_entry(window.slot()).is_some_and(|entry| entry.state.load(Ordering::Acquire) & wanted == wanted);
-    if known { Ok(()) } else { bind_slowly(window, rights) }
+        slot_entry(window.slot()).map_or(0, |entry| entry.state.load(Ordering::Acquire) >> GRANTED_SHIFT);
+    if known & wanted == wanted { Ok(true) } else { Ok(wanted & !ask_granted(window)? == 0) }
 }
 
 #[cold]
-fn bind_slowly(window: Window, rights: Rights) -> Result<()> {
-    let (id, mapped) = what_is_at(window)?;
-    let granted = Platform::stat(id)?.granted & mapped;
+fn ask_granted(window: Window) -> Result<u64> {
+    let (id, _) = what_is_at(window)?;
+    let granted = key_rights(Platform::stat(id)?.granted);
     if let Some(entry) = slot_entry(window.slot()) {
         let state = entry.state.load(Ordering::Acquire);
-        let known = state | key_rights(granted) << GRANTED_SHIFT;
         if state & FILLED != 0 {
             // Fails only where another thread was faster, or emptied the slot.
+            let known = state | granted << GRANTED_SHIFT;
             let _ = entry.state.compare_exchange(state, known, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
-    if granted.contains(rights & Rights::ACCESS) { Ok(()) } else { Err(Error::NotPermitted(id)) }
+    Ok(granted)
 }
 
 /// Which object a window shows, and with what rights.

@@ -294,15 +294,18 @@ unsafe impl Seam for Hosted {
         Ok(())
     }
 
-    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<()> {
-        // As in the guest: what is not granted faults when it is touched.
-        let rights = rights & store()?.stat(id)?.granted;
+    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<Rights> {
+        let granted = store()?.stat(id)?.granted;
+        if !granted.contains(Rights::READ) {
+            return Err(Error::NotPermitted(id));
+        }
+        let rights = rights & granted; // as in the guest: what is not granted faults when it is touched
         let mut state = state();
         if let Some(place) = state.as_mut().and_then(|s| s.slots.get_mut(slot.wrapping_sub(Self::FIRST_SLOT)))
         {
             *place = Some(Box::new(Slot { id, rights, mapped: Vec::new() }));
         }
-        Ok(())
+        Ok(granted)
     }
 
     fn unmap_slot(slot: usize) {
