@@ -13,7 +13,8 @@
 //! # Contract
 //! - **I1** a writer changes slots of a segment under its lock, after it saw that the directory still leads there.
 //! - **I2** a reader takes no lock. A split fills the new segment, then stores the directory's words, then clears the old one's slots;
-//!   so a reader that finds nothing looks whether its directory word changed, and if so starts again.
+//!   so a reader that finds nothing looks whether its directory word or the key's `version` changed, and if so starts again. The latter grows
+//!   also when a slot moves inside a segment, after it stands in the new place and before it leaves the old one.
 //! - **I3** a key's `version` (it shares one with others) grows after its record left the index and before the record's place is used again (`Value::is_current`).
 //! - Nothing here is flushed but by [`Index::flush`]; after a power failure the index is rebuilt ([`Index::clear`]).
 
@@ -167,7 +168,13 @@ impl Index {
     /// Says that a record left (**I3**).
     #[inline]
     fn left(&self, hash: u64) {
-        self.version(layout::tag(hash)).fetch_add(1, Ordering::AcqRel);
+        self.moved(layout::tag(hash));
+    }
+
+    /// Says that a record left the place where it was found (**I2**).
+    #[inline]
+    fn moved(&self, tag: u64) {
+        self.version(tag).fetch_add(1, Ordering::AcqRel);
     }
 
     /// Offset of the directory's word for a hash.
@@ -346,7 +353,7 @@ impl Index {
                     }
                     let before = Slot(bucket[place].get());
                     ready(Some(before))?;
-                    segment.change(&bucket[place], new.of_guest(before.is_guest()).0);
+                    segment.change(&bucket[place], new.in_bucket(before.beside()).0);
                     self.left(hash);
                     if let Err(error) = retire(before) {
                         segment.change(&bucket[place], before.0);
@@ -441,7 +448,7 @@ impl Index {
             }
             to[0].set_without_log(tags.0);
         }
-        new.forget_guests();
+        new.bring_guests_home(|_| {});
         fence(Ordering::Release);
         // 2. The directory leads to it.
         let first = hash & ((1 << depth) - 1) | 1 << depth;
@@ -461,7 +468,7 @@ impl Index {
             }
             old.change(&bucket[0], tags.0);
         }
-        old.forget_guests();
+        old.bring_guests_home(|tag| self.moved(tag));
         self.root.segments.set_without_log(number + 1);
         Ok(())
     }

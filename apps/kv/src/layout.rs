@@ -12,7 +12,7 @@
 //! slot, a word of the index; 0: empty
 //!   63        52 51          32 31 29            4 3  0
 //!  +------------+--------------+--+---------------+--+-+
-//!  | FOT index  | hash, low 20 | 0|  offset / 16  | 0|g|   g: the key is a guest from a bucket beside
+//!  | FOT index  | hash, low 20 | 0|  offset / 16  | 0|g|   g, 2 bits: bucket xor the one that the key belongs to
 //!  +------------+--------------+--+---------------+--+-+
 //!
 //! tags, the first word of a bucket
@@ -47,8 +47,8 @@ const FOT_SHIFT: u32 = u64::BITS - FOT_BITS;
 const TAG_SHIFT: u32 = FOT_SHIFT - TAG_BITS;
 /// Bits of a slot that are an offset.
 const OFFSET_MASK: u64 = (1 << 30) - UNIT as u64;
-/// Bit of a slot: its key is a guest.
-const GUEST: u64 = 1;
+/// Bits of a slot that say which bucket its key is a guest from.
+const GUEST: u64 = 3;
 const _: () = assert!(TAG_SHIFT == 32);
 
 /// A word of a new object.
@@ -90,14 +90,17 @@ impl Slot {
         self.0 >> TAG_SHIFT & ((1 << TAG_BITS) - 1)
     }
 
-    /// Whether the key is a guest from a bucket beside.
-    pub(crate) const fn is_guest(self) -> bool {
-        self.0 & GUEST != 0
+    /// The bucket that it stands in, xor the one that its key belongs to: not 0 for a guest.
+    #[inline]
+    pub(crate) const fn beside(self) -> usize {
+        #[allow(clippy::cast_possible_truncation, reason = "two bits")]
+        let beside = (self.0 & GUEST) as usize;
+        beside
     }
 
-    /// The same slot, of a guest or not.
-    pub(crate) const fn of_guest(self, is_guest: bool) -> Self {
-        Self(self.0 & !GUEST | if is_guest { GUEST } else { 0 })
+    /// The same slot, in a bucket `beside` its own.
+    pub(crate) const fn in_bucket(self, beside: usize) -> Self {
+        Self(self.0 & !GUEST | beside as u64 & GUEST)
     }
 
     /// Where it leads, as a pointer that stands in the index object.
@@ -156,6 +159,12 @@ impl Tags {
     /// These tags with a key's at `place`.
     pub(crate) const fn with(self, place: usize, hash: u64) -> Self {
         Self(self.without(place).0 | (Self::fingerprint(hash) as u64) << (place * 8))
+    }
+
+    /// These tags with that of another bucket's key at `place`.
+    pub(crate) const fn with_tag_of(self, place: usize, other: Self, there: usize) -> Self {
+        let tag = other.0 >> (there * 8) & 0xff;
+        Self(self.without(place).0 | tag << (place * 8))
     }
 
     /// These tags with `place` empty.
@@ -307,8 +316,8 @@ mod tests {
         assert_eq!((slot.tag(), slot.fot()), ((1 << 20) - 1, OBJECTS_MAX));
         assert_eq!(slot.pointer(), PersistentPtr::new(OBJECTS_MAX, (1 << 30) - 16));
         assert!(!Slot::new(0, 1, 0).is_empty());
-        let guest = slot.of_guest(true);
-        assert!(guest.is_guest() && !slot.is_guest() && guest.of_guest(false) == slot);
+        let guest = slot.in_bucket(2);
+        assert!(guest.beside() == 2 && slot.beside() == 0 && guest.in_bucket(0) == slot);
         assert_eq!((guest.pointer(), guest.tag()), (slot.pointer(), slot.tag()));
     }
 

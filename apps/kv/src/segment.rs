@@ -51,28 +51,45 @@ impl Segment {
             let bucket = &self.buckets[number];
             let tags = Tags(bucket[0].get());
             let Some(place) = tags.free_place() else { continue };
-            let is_guest = number != home;
-            if is_guest {
+            if number != home {
                 let tags = &self.buckets[home][0];
                 self.change(tags, Tags(tags.get()).with_sent_guests(true).0);
             }
-            self.change(&bucket[place], new.of_guest(is_guest).0);
+            self.change(&bucket[place], new.in_bucket(number ^ home).0);
             self.change(&bucket[0], tags.with(place, hash).0);
             return true;
         }
         false
     }
 
-    /// Says anew which buckets have guests in those beside them, after some left; as far as slots tell whose guests they are.
-    pub(crate) fn forget_guests(&self) {
+    /// After slots left: moves guests to their own buckets where there is room now, and says anew which buckets have guests elsewhere.
+    /// `moved` gets the tag of each, while it stands in both.
+    pub(crate) fn bring_guests_home(&self, moved: impl Fn(u64)) {
         for group in self.buckets.as_chunks::<GROUP>().0 {
-            let hosts =
-                group.each_ref().map(|bucket| bucket[1..].iter().any(|slot| Slot(slot.get()).is_guest()));
+            let mut away = [false; GROUP];
             for (number, bucket) in group.iter().enumerate() {
-                let sent = (0..GROUP).any(|other| other != number && hosts[other]);
+                for (place, cell) in (1..).zip(&bucket[1..]) {
+                    let slot = Slot(cell.get());
+                    let home = number ^ slot.beside();
+                    if home == number {
+                        continue;
+                    }
+                    let tags = Tags(group[home][0].get());
+                    let Some(free) = tags.free_place() else {
+                        away[home] = true;
+                        continue;
+                    };
+                    self.change(&group[home][free], slot.in_bucket(0).0);
+                    self.change(&group[home][0], tags.with_tag_of(free, Tags(bucket[0].get()), place).0);
+                    moved(slot.tag());
+                    self.change(cell, Slot::EMPTY.0);
+                    self.change(&bucket[0], Tags(bucket[0].get()).without(place).0);
+                }
+            }
+            for (bucket, away) in group.iter().zip(away) {
                 let tags = Tags(bucket[0].get());
-                if tags.sent_guests() && !sent {
-                    self.change(&bucket[0], tags.with_sent_guests(false).0);
+                if tags.sent_guests() != away {
+                    self.change(&bucket[0], tags.with_sent_guests(away).0);
                 }
             }
         }
