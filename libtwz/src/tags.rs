@@ -1,6 +1,6 @@
 //! Eight tags in a word, compared at once.
 
-use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_cvtsi64_si128, _mm_movemask_epi8, _mm_set1_epi8};
+use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_cvtsi64_si128, _mm_movemask_epi8};
 
 /// Which bytes of `word` are `byte`: bit n for byte n, the least significant first.
 ///
@@ -9,10 +9,11 @@ use core::arch::x86_64::{_mm_cmpeq_epi8, _mm_cvtsi64_si128, _mm_movemask_epi8, _
 #[inline(always)]
 #[must_use]
 pub fn equal_bytes(word: u64, byte: u8) -> u8 {
+    let eight = u64::from(byte) * 0x0101_0101_0101_0101; // while the word comes; without SSSE3 fewer instructions than a broadcast
     // SAFETY: every x86-64 has SSE2; the same for the next three.
     let tags = unsafe { _mm_cvtsi64_si128(word.cast_signed()) };
     // SAFETY: as above.
-    let wanted = unsafe { _mm_set1_epi8(byte.cast_signed()) };
+    let wanted = unsafe { _mm_cvtsi64_si128(eight.cast_signed()) };
     // SAFETY: as above.
     let equal = unsafe { _mm_cmpeq_epi8(tags, wanted) };
     #[allow(

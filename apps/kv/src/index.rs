@@ -48,8 +48,8 @@ pub(crate) struct IndexRoot {
     heap: PCell<u64>,
     per_object: PCell<u64>,
     reserved: [u64; 4],
-    /// Length of the directory, as a power of two, and segments in use; durable when the store is closed.
-    depth: PCell<u64>,
+    /// The bits of a hash that are the number of its directory word, and segments in use; durable when the store is closed.
+    mask: PCell<u64>,
     segments: PCell<u64>,
     reserved2: [u64; 6],
     /// Guards the two, and the list; never flushed.
@@ -68,6 +68,9 @@ pub(crate) struct IndexRoot {
 pub(crate) struct Index {
     root: &'static IndexRoot,
     window: Window,
+    /// As in the root, where they never change.
+    seed: u64,
+    directory: usize,
 }
 
 /// The record looked for, and what tells that it left.
@@ -97,7 +100,7 @@ impl IndexRoot {
             heap: zero(),
             per_object: zero(),
             reserved: [0; 4],
-            depth: zero(),
+            mask: zero(),
             segments: zero(),
             reserved2: [0; 6],
             lock: RawMutex::new(),
@@ -128,16 +131,20 @@ impl Index {
     pub(crate) fn new(root: &'static IndexRoot, window: Window) -> Result<Self> {
         let places = [(root.directory.get(), 8 << DEPTH_MAX), (root.heap.get(), SEGMENT as u64)];
         let inside = |(at, bytes): (u64, u64)| at >= FIRST_OFFSET as u64 && at <= (1 << 30) - bytes;
-        if places.into_iter().all(inside) { Ok(Self { root, window }) } else { Err(Error::Damaged) }
+        if !places.into_iter().all(inside) {
+            return Err(Error::Damaged);
+        }
+        let directory = usize::try_from(root.directory.get()).map_err(|_| Error::Damaged)?;
+        Ok(Self { root, window, seed: root.seed.get(), directory })
     }
 
     #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
-        layout::hash(self.root.seed.get(), key)
+        layout::hash(self.seed, key)
     }
 
     pub(crate) fn seed(&self) -> u64 {
-        self.root.seed.get()
+        self.seed
     }
 
     /// Segments in use.
@@ -177,11 +184,21 @@ impl Index {
         self.version(tag).fetch_add(1, Ordering::AcqRel);
     }
 
+    /// Length of the directory, as a power of two.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`].
+    fn depth(&self) -> Result<u64> {
+        let mask = self.root.mask.get();
+        let is_one = mask >> DEPTH_MAX == 0 && (mask + 1).is_power_of_two();
+        if is_one { Ok(mask.count_ones().into()) } else { Err(Error::Damaged) }
+    }
+
     /// Offset of the directory's word for a hash.
     #[inline]
     fn word_for(&self, hash: u64) -> usize {
-        // What damage made of the depth, the window's mask makes harmless.
-        self.word_at(hash & !(u64::MAX << (self.root.depth.get() & 63)))
+        // What damage made of the mask, the window's makes harmless.
+        self.word_at(hash & self.root.mask.get())
     }
 
     #[inline]
@@ -190,7 +207,7 @@ impl Index {
             clippy::cast_possible_truncation,
             reason = "usize is 64 bits wide here; windows mask offsets"
         )]
-        let at = self.root.directory.get().wrapping_add(number * 8) as usize;
+        let at = self.directory.wrapping_add(number as usize * 8);
         at
     }
 
@@ -413,8 +430,8 @@ impl Index {
     }
 
     fn split_locked(&self, old: &'static Segment, hash: u64) -> Result<()> {
-        let (depth, directory) = (old.depth.get(), self.root.depth.get());
-        if directory > DEPTH_MAX.into() || depth > directory {
+        let (depth, directory) = (old.depth.get(), self.depth()?);
+        if depth > directory {
             return Err(Error::Damaged);
         }
         if depth == DEPTH_MAX.into() {
@@ -430,7 +447,7 @@ impl Index {
                     .store(self.word_at(number + (1 << depth)), self.window.load(self.word_at(number)));
             }
             fence(Ordering::Release);
-            self.root.depth.set_without_log(depth + 1);
+            self.root.mask.set_without_log((2 << depth) - 1);
         }
         new.depth.set_without_log(depth + 1);
         new.dirty.set_without_log(1);
@@ -538,7 +555,7 @@ impl Index {
 
     /// Empties the index: for a new store, and before it is rebuilt.
     pub(crate) fn clear(&self) -> Result<()> {
-        self.root.depth.set_without_log(0);
+        self.root.mask.set_without_log(0);
         self.root.segments.set_without_log(1);
         let pointer = self.pointer_to(0)?;
         let segment: &'static Segment = at(self.window, pointer)?;
@@ -597,8 +614,8 @@ impl Index {
             }
         }
         let directory = self.window.base() + self.word_at(0);
-        persist::flush(directory, 8 << self.root.depth.get().min(DEPTH_MAX.into()));
-        persist::flush(self.root.depth.as_ptr().addr(), 16);
+        persist::flush(directory, 8 << self.depth()?);
+        persist::flush(self.root.mask.as_ptr().addr(), 16);
         Ok(())
     }
 }
@@ -672,23 +689,20 @@ mod tests {
 
     #[test]
     fn a_damaged_depth_is_an_error() {
-        for wrong in [DEPTH_MAX.into(), u64::from(DEPTH_MAX) + 1, 36, 63, 64, 200, u64::MAX] {
-            for of_segment in [false, true] {
-                let index = index(100);
-                fill(&index, 0..2000).unwrap();
-                let segment = index.segment(index.word_for(0)).unwrap();
-                if of_segment {
-                    segment.depth.set_without_log(wrong);
-                } else if wrong > DEPTH_MAX.into() {
-                    index.root.depth.set_without_log(wrong);
-                }
-                let result = index.split(segment, 0);
-                let is_fine = !of_segment && wrong == u64::from(DEPTH_MAX);
-                assert_eq!(
-                    result,
-                    if is_fine { Ok(()) } else { Err(Error::Damaged) },
-                    "{wrong} {of_segment}"
-                );
+        let depths = [0, DEPTH_MAX.into(), u64::from(DEPTH_MAX) + 1, 36, 63, 64, 200, u64::MAX];
+        let masks = [(2 << DEPTH_MAX) - 1, 5, 1 << 19, 1 << 63, u64::MAX];
+        for (of_segment, wrong) in
+            depths.map(|depth| (true, depth)).into_iter().chain(masks.map(|mask| (false, mask)))
+        {
+            let index = index(100);
+            fill(&index, 0..2000).unwrap();
+            let segment = index.segment(index.word_for(0)).unwrap();
+            let place = if of_segment { &segment.depth } else { &index.root.mask };
+            place.set_without_log(wrong);
+            let expected = if wrong == 0 { Ok(()) } else { Err(Error::Damaged) };
+            assert_eq!(index.split(segment, 0), expected, "{wrong:#x} {of_segment}");
+            if !of_segment {
+                assert_eq!(index.flush(), Err(Error::Damaged), "{wrong:#x}");
             }
         }
     }
