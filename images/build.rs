@@ -53,7 +53,6 @@ fn main() {
         "libtwz-derive",
         "bench/apps/src/ours.rs",
         "bench/libtwz/src/ours.rs",
-        "bench/libtwz/src/plans.rs",
         "Cargo.toml",
     ] {
         println!("cargo:rerun-if-changed={}", workspace.join(watched).display());

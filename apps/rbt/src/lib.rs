@@ -7,7 +7,7 @@
 //! | [`Twz`] | a persistent pointer | in the same object: one AND, one OR; in another: one cached word |
 //!
 //! The tree is written once ([`Tree`]); each kind says how to follow and how to store a link, and where a node comes from. [`Counted`]
-//! counts how often that is done. Nothing is flushed, as in the paper's measurement: what a durable tree costs is in
+//! counts how often which conversion is made. Nothing is flushed, as in the paper's measurement: what a durable tree costs is in
 //! `libtwz::collections::RbTree`.
 //!
 //! # Contract
@@ -24,7 +24,7 @@ mod twz;
 #[cfg(feature = "hosted")]
 mod unix;
 
-pub use count::Counted;
+pub use count::{Conversion, Conversions, Counted};
 pub use ram::Ram;
 pub use tree::{Error, Link, Node, Pointers, Tree};
 pub use twz::Twz;

@@ -1,5 +1,6 @@
 //! `ramrbt`: pointers are addresses. The fastest, and gone with the process.
 
+use crate::count::Conversion;
 use crate::tree::{Error, Link, Node, Pointers};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -50,5 +51,9 @@ impl Pointers for Ram {
         let address = to.map_or(0, |node| core::ptr::from_ref(node).expose_provenance());
         link.store(address as u64, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn conversion(_: u64) -> Conversion {
+        Conversion::None
     }
 }

@@ -1,5 +1,6 @@
 //! The tree, without knowing what its pointers are.
 
+use crate::count::Conversion;
 use core::cmp::Ordering::{Equal, Greater, Less};
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -65,6 +66,8 @@ pub trait Pointers {
     /// # Errors
     /// [`Error::Full`] when another file or object cannot be named.
     fn lead(&self, link: &Link, to: Option<&Node>) -> Result<(), Error>;
+    /// What following this stored pointer takes, for [`Counted`](crate::Counted).
+    fn conversion(pointer: u64) -> Conversion;
 }
 
 /// An ordered map from numbers to numbers.

@@ -1,5 +1,6 @@
 //! `twzrbt`: nodes in objects; pointers are persistent pointers, within an object and across objects alike (paper §3.3).
 
+use crate::count::Conversion;
 use crate::tree::{Error, Link, Node, Pointers};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -106,5 +107,13 @@ impl Pointers for Twz {
         }
         link.store(pointer.0, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn conversion(pointer: u64) -> Conversion {
+        match (pointer, PersistentPtr(pointer).index()) {
+            (0, _) => Conversion::None,
+            (_, 0) => Conversion::Within,
+            _ => Conversion::Across,
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! `unixrbt`: nodes in files that are mapped somewhere; pointers are a file's number and an offset.
 
+use crate::count::Conversion;
 use crate::tree::{Error, Link, Node, Pointers};
 use core::sync::atomic::Ordering;
 use std::path::Path;
@@ -78,5 +79,9 @@ impl Pointers for Unix {
         }
         link.store(pointer, Ordering::Relaxed);
         Ok(())
+    }
+
+    fn conversion(pointer: u64) -> Conversion {
+        if pointer == 0 { Conversion::None } else { Conversion::Table }
     }
 }

@@ -51,6 +51,7 @@ fn main(mut args: Args) -> Result<(), ErrorCode> {
     })?;
     syscall::view_invalidate(&[SlotRange { first: SLOTS, count: 1024 }])?;
     measure_mapping(scale(500))?;
+    measure_steps(scale(200))?;
     measure_growth(scale(2_000))?;
     measure("thread_create_join", scale(200), |count| {
         for _ in 0..count {
@@ -118,10 +119,15 @@ fn measure(
         let (after, _) = syscall::clock()?;
         *round = after - before;
     }
+    print(name, count, &mut rounds);
+    Ok(())
+}
+
+/// The median time of an operation, of rounds of `count`.
+fn print(name: &str, count: u64, rounds: &mut [u64; ROUNDS]) {
     rounds.sort_unstable();
     let tenths = rounds[ROUNDS / 2] * 10 / count;
     println!("{{\"name\":\"{name}\",\"ns\":{}.{},\"count\":{count}}}", tenths / 10, tenths % 10);
-    Ok(())
 }
 
 fn scratch() -> Result<ObjectId, ErrorCode> {
@@ -144,6 +150,31 @@ fn measure_mapping(count: u64) -> Result<(), ErrorCode> {
         }
         Ok(())
     })?;
+    view::View::current().clear(SLOTS - 1);
+    syscall::view_invalidate(&[SlotRange { first: SLOTS - 1, count: 1 }])?;
+    syscall::object_delete(object)
+}
+
+/// The steps of that one by one: the first touch of an object that is named in the view already, and taking it out again. An operation is
+/// one of `count` slots that name the same object.
+fn measure_steps(count: u64) -> Result<(), ErrorCode> {
+    let object = scratch()?;
+    touch(view::map(SLOTS - 1, object, READ_WRITE));
+    let (mut touches, mut clears) = ([0; ROUNDS], [0; ROUNDS]);
+    for (touching, clearing) in touches.iter_mut().zip(&mut clears) {
+        let bases: Vec<_> = (SLOTS..SLOTS + count).map(|slot| view::map(slot, object, READ_WRITE)).collect();
+        let (begun, _) = syscall::clock()?;
+        bases.into_iter().for_each(touch);
+        let (touched, _) = syscall::clock()?;
+        for slot in SLOTS..SLOTS + count {
+            view::View::current().clear(slot);
+            syscall::view_invalidate(&[SlotRange { first: slot, count: 1 }])?;
+        }
+        let (cleared, _) = syscall::clock()?;
+        (*touching, *clearing) = (touched - begun, cleared - touched);
+    }
+    print("touch_named", count, &mut touches);
+    print("take_out", count, &mut clears);
     view::View::current().clear(SLOTS - 1);
     syscall::view_invalidate(&[SlotRange { first: SLOTS - 1, count: 1 }])?;
     syscall::object_delete(object)

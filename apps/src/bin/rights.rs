@@ -1,7 +1,7 @@
 //! Measures what rights cost: binding, first touches, unbinding, revocation, and how these grow with contexts and objects.
 //!
 //! Prints one JSON object a line: `{"name": …, "samples": [nanoseconds an operation, …]}`, or `{"name": …, "count": …}` for what is counted.
-//! `rights ROUNDS [CONTEXTS]`, with two revocations a round; with two harts a thread on the other one reads what is being revoked. With
+//! `rights [--growth SAMPLES] ROUNDS [CONTEXTS]`, with two revocations a round, and SAMPLES (or none) of each point of growth; with two harts a thread on the other one reads what is being revoked. With
 //! CONTEXTS it only makes so many contexts and ends, for the host to see what they take.
 #![no_std]
 #![no_main]
@@ -29,7 +29,7 @@ twz_rt::entry!(main);
 
 /// Objects of one sample of binding, touching and unbinding.
 const BATCH: u64 = 32;
-/// Samples of each point of growth.
+/// Samples of each point of growth, if not said.
 const GROWTH_ROUNDS: u64 = 5;
 /// Objects of each.
 const GROWTH_BATCH: u64 = 4;
@@ -45,6 +45,8 @@ const REFUSED: u64 = DATA_OFFSET + 16;
 
 fn main(args: Args) -> Result<(), ErrorCode> {
     let mut options = Options::new(args);
+    let samples = options.value("--growth").map_err(|_| ErrorCode::BadArgument)?;
+    let samples = samples.and_then(|text| text.parse().ok()).unwrap_or(GROWTH_ROUNDS);
     let mut number = || options.word().and_then(|word| word.parse::<u64>().ok());
     let (rounds, contexts) = (number().unwrap_or(20), number());
     // SAFETY: the handler takes no lock.
@@ -55,11 +57,14 @@ fn main(args: Args) -> Result<(), ErrorCode> {
     }
     binding(rounds)?;
     revoking(&world, rounds * 2)?;
+    if samples == 0 {
+        return Ok(());
+    }
     for contexts in [1, 4, 16] {
-        growth(&world, contexts, 0)?.print(&format!("bound in {contexts} contexts"));
+        growth(&world, contexts, 0, samples)?.print(&format!("bound in {contexts} contexts"));
     }
     for objects in [16, 64, 256] {
-        growth(&world, 1, objects)?.print(&format!("{objects} other objects bound"));
+        growth(&world, 1, objects, samples)?.print(&format!("{objects} other objects bound"));
     }
     Ok(())
 }
@@ -219,7 +224,7 @@ impl Growth {
 
 /// What it takes to bind, to touch and to revoke objects that are bound in so many contexts, each with so many other objects bound. Binding
 /// and touching are those of the last context, when all others have them.
-fn growth(world: &World, contexts: u64, others: u64) -> Result<Growth, ErrorCode> {
+fn growth(world: &World, contexts: u64, others: u64, rounds: u64) -> Result<Growth, ErrorCode> {
     let fill: Vec<ObjectId> = (0..others).map(|_| readable_by_all()).collect::<Result<_, _>>()?;
     let mut all = Vec::new();
     for _ in 0..contexts {
@@ -231,7 +236,7 @@ fn growth(world: &World, contexts: u64, others: u64) -> Result<Growth, ErrorCode
         all.push(compartment);
     }
     let mut samples = Growth::default();
-    for round in 0..GROWTH_ROUNDS {
+    for round in 0..rounds {
         let first = FREE_SLOT + round * GROWTH_BATCH;
         let mut targets = Vec::new();
         for _ in 0..GROWTH_BATCH {

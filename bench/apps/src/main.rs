@@ -5,6 +5,7 @@
 
 extern crate alloc;
 
+mod both;
 mod chained;
 mod ours;
 mod peers;
@@ -47,6 +48,8 @@ struct Arguments {
     /// Where the rows go, as JSON.
     #[arg(long)]
     json: PathBuf,
+    #[command(flatten)]
+    inside: bench::inside::Options,
 }
 
 fn main() -> Result<()> {
@@ -56,6 +59,7 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == part);
     let scaled = |count: u64| (count / divide).max(1000);
+    let mut guest = arguments.inside.start(data);
     let mut rows = Vec::new();
     let mut add = |measured: Vec<Row>, full: u64, things: &str| {
         rows.extend(measured.into_iter().map(|row| match row.size {
@@ -64,7 +68,7 @@ fn main() -> Result<()> {
         }));
     };
     if wanted("figure6") {
-        add(stores::figure_6(data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
+        add(stores::figure_6(&mut guest, data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
     }
     if wanted("kv") {
         add(stores::beside_others(folder.path(), data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
@@ -73,9 +77,10 @@ fn main() -> Result<()> {
         add(ycsb::all(scaled(YCSB_KEYS), scaled(YCSB_OPERATIONS), rounds)?, YCSB_KEYS, "keys");
     }
     if wanted("rbt") {
-        add(trees::all(data, scaled(PAIRS), rounds)?, PAIRS, "nodes");
+        add(trees::all(&mut guest, data, scaled(PAIRS), rounds)?, PAIRS, "nodes");
         add(trees::on_pmdk(folder.path(), data, scaled(PMDK_NODES), rounds)?, PMDK_NODES, "nodes");
         add(trees::counted(data, scaled(PAIRS))?, PAIRS, "nodes");
+        rows.extend(trees::lines_of_code());
     }
     rows.iter().for_each(|row| println!("{row}"));
     bench::row::write(&arguments.json, &rows)

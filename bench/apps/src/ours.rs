@@ -1,21 +1,12 @@
 //! Our side of Figure 6 and of §5.4, the same source in a Linux process (`bench-apps`) and inside Twizzler (`apps/src/bin/libbench`). Both have
 //! a [`timed`] of their own.
 
-use crate::timed::timed;
+use crate::timed::{Each, timed};
 use alloc::vec::Vec;
 use core::fmt;
 use kv::{Options, Region, Store};
 use libtwz::{ObjectId, Rights};
 use rbt::{Pointers, Tree, Twz};
-
-/// The group of Figure 6.
-pub(crate) const FIGURE_6: &str = "figure 6";
-/// The group of §5.4.
-pub(crate) const TREES: &str = "rbt (§5.4)";
-/// Data objects of Figure 6, and how the rows say it.
-pub(crate) const OBJECTS: [(u64, &str); 2] = [(1, "1 data object"), (8, "8 data objects")];
-/// Objects of the trees, likewise.
-pub(crate) const TREE_OBJECTS: [(usize, &str); 2] = [(1, "1 object"), (4, "4 objects")];
 
 /// Most bytes that a pair takes in the index, and in the data objects.
 pub(crate) const PAIR_BYTES: u64 = 48;
@@ -64,7 +55,7 @@ impl From<rbt::Error> for Failed {
 pub(crate) type Result<T> = core::result::Result<T, Failed>;
 
 /// Nanoseconds an insert and a look-up.
-pub(crate) type Pair = (f64, f64);
+pub(crate) type Pair = (Each, Each);
 
 /// Key `number`: all different, in no order.
 pub(crate) fn key(number: u64) -> u32 {
@@ -96,16 +87,6 @@ pub(crate) enum Pages {
     New,
     /// Present: what the CPU alone takes is timed, which is the same inside a machine and in a process.
     Present,
-}
-
-impl Pages {
-    /// The name of the operation that is timed.
-    pub(crate) const fn insert(self) -> &'static str {
-        match self {
-            Self::New => "insert",
-            Self::Present => "insert in present pages",
-        }
-    }
 }
 
 /// Fills a store with pairs of 32 bits and looks them up.
@@ -141,7 +122,7 @@ fn give_back(objects: &[ObjectId]) -> Result<()> {
 }
 
 /// Looks all pairs up.
-pub(crate) fn kv_lookup(store: &Store, count: u64) -> Result<f64> {
+pub(crate) fn kv_lookup(store: &Store, count: u64) -> Result<Each> {
     timed(count, || {
         order(count).try_for_each(|number| {
             let key = key(number);
@@ -175,7 +156,7 @@ pub(crate) fn tree_round<P: Pointers>(pointers: P, count: u64) -> Result<Pair> {
 }
 
 /// Looks everything up.
-pub(crate) fn tree_lookup<P: Pointers>(tree: &Tree<P>, count: u64) -> Result<f64> {
+pub(crate) fn tree_lookup<P: Pointers>(tree: &Tree<P>, count: u64) -> Result<Each> {
     timed(count, || {
         order(count).try_for_each(|number| {
             let right = tree.get(key(number).into())? == Some(number);

@@ -1,17 +1,20 @@
 //! Figure 6 of the paper (kv and unixkv, 1 M pairs of 32 bits, in one data object and in several), and kv beside other stores.
 
+use crate::both::{Both, FIGURE_6, OBJECTS, PRESENT};
 use crate::chained::Chained;
-use crate::ours::{FIGURE_6, OBJECTS, PAIR_BYTES, Pages, Pair, key, kv_lookup, kv_round, kv_store, order};
+use crate::ours::{PAIR_BYTES, Pages, Pair, key, kv_lookup, kv_round, kv_store, order};
 use crate::peers;
-use crate::timed::timed;
+use crate::timed::{Each, timed};
 use anyhow::{Context, Result};
+use bench::peer::Peer;
 use bench::row::{Row, Where};
 use kv::Store;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use unixkv::UnixKv;
 
 /// Looks all pairs up, many at once.
-fn kv_lookup_many(store: &Store, count: u64) -> Result<f64> {
+fn kv_lookup_many(store: &Store, count: u64) -> Result<Each> {
     timed(count, || -> Result<()> {
         let mut wrong = 0;
         store.get_many(order(count).map(|number| key(number).to_le_bytes()), |key, value| {
@@ -24,19 +27,19 @@ fn kv_lookup_many(store: &Store, count: u64) -> Result<f64> {
     })
 }
 
-/// One look-up after the other, in the raw chained hash.
-fn chained_lookup(raw: &Chained, count: u64) -> Result<f64> {
+/// One look-up after the other, in a map of this process's memory.
+fn plain_lookup(count: u64, get: impl Fn(u32) -> Option<u32>) -> Result<Each> {
     timed(count, || {
         order(count).try_for_each(|number| {
             let key = key(number);
-            anyhow::ensure!(raw.get(key) == Some(key.wrapping_add(1)), "a wrong value");
+            anyhow::ensure!(get(key) == Some(key.wrapping_add(1)), "a wrong value");
             Ok(())
         })
     })
 }
 
 /// As [`kv_lookup_many`], in the raw chained hash.
-fn chained_lookup_many(raw: &Chained, count: u64) -> Result<f64> {
+fn chained_lookup_many(raw: &Chained, count: u64) -> Result<Each> {
     timed(count, || {
         let mut wrong = 0;
         raw.get_many(order(count).map(key), |key, value| {
@@ -48,12 +51,12 @@ fn chained_lookup_many(raw: &Chained, count: u64) -> Result<f64> {
 }
 
 /// Looks all pairs up, each key known only when the value before is: what one look-up takes, where [`kv_lookup`] says how many there are in a second.
-fn kv_lookup_in_turn(store: &Store, count: u64) -> Result<f64> {
+fn kv_lookup_in_turn(store: &Store, count: u64) -> Result<Each> {
     in_turn(count, |key| Ok(store.get(&key.to_le_bytes())?.map(|value| value.word(0))))
 }
 
 /// Nanoseconds of `get`, for all keys, each made of what the one before found.
-fn in_turn(count: u64, mut get: impl FnMut(u32) -> Result<Option<u64>>) -> Result<f64> {
+fn in_turn(count: u64, mut get: impl FnMut(u32) -> Result<Option<u64>>) -> Result<Each> {
     timed(count, || -> Result<()> {
         let mut at = 0;
         for _ in 0..count {
@@ -89,33 +92,34 @@ fn unixkv_round(folder: &Path, count: u64, files: u64) -> Result<Pair> {
     Ok((insert, lookup))
 }
 
-/// Figure 6.
-pub(crate) fn figure_6(data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+/// Figure 6; `guest` does the same inside.
+pub(crate) fn figure_6(guest: &mut Peer, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (objects, what) in OBJECTS {
-        let mut ours: [Vec<f64>; 2] = Default::default();
-        let mut theirs: [Vec<f64>; 2] = Default::default();
-        let mut in_present = Vec::new();
+        let (mut kv, mut unixkv, mut present) = (Both::default(), Both::default(), Both::default());
         for round in 0..=rounds {
-            let (a, b) = (kv_round(count, objects, Pages::New)?, unixkv_round(data, count, objects)?);
-            let present = kv_round(count, objects, Pages::Present)?;
-            if round > 0 {
-                // The first round warms both sides.
-                ours[0].push(a.0);
-                ours[1].push(a.1);
-                theirs[0].push(b.0);
-                theirs[1].push(b.1);
-                in_present.push(present.0);
-            }
+            // The first round warms all sides.
+            let put = |both: &mut Both, pair: Pair, inside: [Option<f64>; 2]| {
+                if round > 0 {
+                    both.put(pair, inside);
+                }
+            };
+            let inside = guest.measure_all(format_args!("kv {objects} new"), count)?;
+            put(&mut kv, kv_round(count, objects, Pages::New)?, inside);
+            put(&mut unixkv, unixkv_round(data, count, objects)?, [None; 2]);
+            let inside = guest.measure_all(format_args!("kv {objects} present"), count)?;
+            put(&mut present, kv_round(count, objects, Pages::Present)?, inside);
         }
-        let name = format!("{}, {what}: kv", Pages::Present.insert());
-        rows.push(Row::new(FIGURE_6, &name, Where::Hosted, "ns", &in_present));
+        let row = |operation: &str, side, samples: &[f64]| {
+            Row::new(FIGURE_6, &format!("{operation}, {what}: {side}"), Where::Hosted, "ns", samples)
+        };
+        rows.push(row(PRESENT, "kv", &present.cpu[0]));
         for (number, operation) in ["insert", "lookup"].into_iter().enumerate() {
-            let name = |side: &str| format!("{operation}, {what}: {side}");
-            let row = |side, samples| Row::new(FIGURE_6, &name(side), Where::Hosted, "ns", samples);
-            rows.push(row("kv", &ours[number]).beside("unixkv", &theirs[number]).ratio_at_most(1.0));
-            rows.push(row("unixkv", &theirs[number]));
+            let (ours, theirs) = (&kv.cpu[number], &unixkv.cpu[number]);
+            rows.push(row(operation, "kv", ours).beside("unixkv", theirs).ratio_at_most(1.0));
+            rows.push(row(operation, "unixkv", theirs));
         }
+        rows.extend(kv.inside(guest, &present, FIGURE_6, &format!("{what}: kv")));
     }
     Ok(rows)
 }
@@ -129,35 +133,42 @@ pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usiz
     let pairs = count + few * rounds as u64;
     store.populate(pairs * PAIR_BYTES, pairs * PAIR_BYTES)?;
     let mut raw = Chained::new(count);
+    let (mut std_hash, mut std_tree) = (HashMap::new(), BTreeMap::new());
     for number in 0..count {
         let key = key(number);
         store.put(&key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
         raw.insert(key, key.wrapping_add(1));
+        std_hash.insert(key, key.wrapping_add(1));
+        std_tree.insert(key, key.wrapping_add(1));
     }
     let mut ignored = Vec::new();
     pmdk.measure("hash_insert", count, &mut ignored)?;
     lmdb.measure("fill", count, &mut ignored)?;
     let [mut kv, mut kv_in_turn, mut kv_many] = [const { Vec::new() }; 3];
     let [mut chained, mut chained_in_turn, mut chained_many] = [const { Vec::new() }; 3];
+    let mut std_get: [Vec<f64>; 2] = Default::default();
     let [mut lmdb_get, mut pmdk_get] = [const { Vec::new() }; 2];
     let mut inserts: [Vec<f64>; 3] = Default::default();
     let mut next = count;
     for _ in 0..rounds {
-        kv.push(kv_lookup(&store, count)?);
-        chained.push(chained_lookup(&raw, count)?);
+        kv.push(kv_lookup(&store, count)?.cpu);
+        chained.push(plain_lookup(count, |key| raw.get(key))?.cpu);
+        std_get[0].push(plain_lookup(count, |key| std_hash.get(&key).copied())?.cpu);
+        std_get[1].push(plain_lookup(count, |key| std_tree.get(&key).copied())?.cpu);
         lmdb.measure("get", count, &mut lmdb_get)?;
         pmdk.measure("hash_get", count, &mut pmdk_get)?;
-        kv_in_turn.push(kv_lookup_in_turn(&store, count)?);
-        chained_in_turn.push(in_turn(count, |key| Ok(raw.get(key).map(u64::from)))?);
-        kv_many.push(kv_lookup_many(&store, count)?);
-        chained_many.push(chained_lookup_many(&raw, count)?);
-        inserts[0].push(timed(few, || -> kv::Result<()> {
+        kv_in_turn.push(kv_lookup_in_turn(&store, count)?.cpu);
+        chained_in_turn.push(in_turn(count, |key| Ok(raw.get(key).map(u64::from)))?.cpu);
+        kv_many.push(kv_lookup_many(&store, count)?.cpu);
+        chained_many.push(chained_lookup_many(&raw, count)?.cpu);
+        let insert = timed(few, || -> kv::Result<()> {
             for number in next..next + few {
                 let key = key(number);
                 store.put(&key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
             }
             Ok(())
-        })?);
+        })?;
+        inserts[0].push(insert.cpu);
         next += few;
         pmdk.measure("hash_insert", few, &mut inserts[1])?;
         lmdb.measure("insert", few, &mut inserts[2])?;
@@ -170,6 +181,8 @@ pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usiz
             .ratio_at_most(1.3),
         lmdb.put_beside(row("lookup, against LMDB", &kv), "LMDB", &lmdb_get).ratio_at_most(0.2),
         pmdk.put_beside(row("lookup, against PMDK", &kv), hashmap, &pmdk_get).ratio_at_most(0.3),
+        row("lookup, against std's hash map", &kv).beside("std HashMap, in memory", &std_get[0]),
+        row("lookup, against std's ordered map", &kv).beside("std BTreeMap, in memory", &std_get[1]),
         row("lookup, each waiting for the one before, against a raw chained hash", &kv_in_turn)
             .beside("raw chained hash", &chained_in_turn),
         // Without aims: those are for one look-up after the other, and the other peers have nothing that looks many up.

@@ -1,3 +1,3 @@
 //! What `bench/apps` takes time with in a Linux process.
 
-pub(crate) use bench::clock::timed;
+pub(crate) use bench::clock::{Each, timed};

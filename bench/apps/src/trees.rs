@@ -1,96 +1,156 @@
 //! §5.4 of the paper: one red-black tree with three kinds of pointers, and a tree on PMDK's 16-byte ones.
 
-use crate::ours::{Pages, TREE_OBJECTS, TREES as GROUP, key, tree_lookup, tree_round, twz_round};
+use crate::both::{Both, PRESENT, TREE_OBJECTS, TREES as GROUP};
+use crate::ours::{Pages, Pair, key, tree_lookup, tree_round, twz_round};
 use crate::peers;
 use crate::timed::timed;
 use anyhow::Result;
+use bench::peer::Peer;
 use bench::row::{Row, Where};
 use libtwz::collections::RbTree;
 use libtwz::prelude::ObjectBuilder;
-use rbt::{Counted, Pointers, Ram, Tree, Twz, Unix};
+use rbt::{Conversions, Counted, Pointers, Ram, Tree, Twz, Unix};
 use std::path::Path;
 
-/// Links followed and stored, an operation.
-fn conversions<P: Pointers>(pointers: P, count: u64) -> Result<[f64; 3]> {
-    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
-    let each = |number: u64| number as f64 / count as f64;
+/// The groups of what is counted.
+const COUNTED: &str = "rbt, pointers counted";
+const LINES: &str = "rbt, lines of code";
+
+/// Conversions of `count` inserts, which follow and store links, and of as many look-ups.
+fn conversions<P: Pointers>(pointers: P, count: u64) -> Result<[Conversions; 2]> {
     let tree = Tree::new(Counted::new(pointers));
     (0..count).try_for_each(|number| tree.insert(key(number).into(), number).map(drop))?;
     let (followed, stored) = tree.pointers().take();
     (0..count).try_for_each(|number| tree.get(key(number).into()).map(drop))?;
-    Ok([each(followed), each(stored), each(tree.pointers().take().0)])
+    Ok([followed + stored, tree.pointers().take().0])
 }
 
-/// Lines of a source that are neither blank nor comment.
+/// Lines of a source that are neither blank nor comment, before its tests.
 fn lines(source: &str) -> f64 {
     let code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
-    f64::from(u32::try_from(source.lines().filter(code).count()).unwrap_or(u32::MAX))
+    let before_tests = source.lines().take_while(|line| *line != "#[cfg(test)]");
+    f64::from(u32::try_from(before_tests.filter(code).count()).unwrap_or(u32::MAX))
 }
 
-/// All rows of the trees.
-pub(crate) fn all(data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+/// All rows of the trees; `guest` does the same inside.
+pub(crate) fn all(guest: &mut Peer, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let nodes = usize::try_from(count)?;
     for (several, what) in TREE_OBJECTS {
-        let mut samples: [[Vec<f64>; 3]; 2] = Default::default();
-        let mut in_present = Vec::new();
-        for run in 0..=rounds {
-            let unix = tempfile::tempdir_in(data)?;
-            let bytes = (nodes * 48 / several + (1 << 20)).next_multiple_of(4096);
-            let all = [
-                twz_round(count, several, Pages::New)?,
-                tree_round(Unix::open(unix.path(), several, bytes)?, count)?,
-                tree_round(Ram::default(), count)?,
-            ];
-            let present = twz_round(count, several, Pages::Present)?.0;
-            in_present.extend((run > 0).then_some(present));
-            for (kind, (insert, lookup)) in all.into_iter().enumerate().filter(|_| run > 0) {
-                samples[0][kind].push(insert);
-                samples[1][kind].push(lookup);
-            }
-        }
-        let name = format!("{}, {what}: twzrbt", Pages::Present.insert());
-        rows.push(Row::new(GROUP, &name, Where::Hosted, "ns", &in_present));
-        for (number, (operation, limit)) in [("insert", 1.05), ("lookup", 1.10)].into_iter().enumerate() {
-            let [twz, unix, ram] = &samples[number];
-            let row = |kind: &str, samples: &[f64]| {
-                Row::new(GROUP, &format!("{operation}, {what}: {kind}"), Where::Hosted, "ns", samples)
+        let [mut twz, mut unix, mut ram, mut present]: [Both; 4] = Default::default();
+        for round in 0..=rounds {
+            // The first round warms all sides.
+            let put = |both: &mut Both, pair: Pair, inside: [Option<f64>; 2]| {
+                if round > 0 {
+                    both.put(pair, inside);
+                }
             };
-            rows.push(row("twzrbt", twz).beside("unixrbt", unix).ratio_at_most(limit));
-            rows.push(row("unixrbt", unix));
-            rows.push(row("ramrbt", ram));
+            let inside = guest.measure_all(format_args!("twzrbt {several} new"), count)?;
+            put(&mut twz, twz_round(count, several, Pages::New)?, inside);
+            let folder = tempfile::tempdir_in(data)?;
+            let bytes = (nodes * 48 / several + (1 << 20)).next_multiple_of(4096);
+            let files = Unix::open(folder.path(), several, bytes)?;
+            put(&mut unix, tree_round(files, count)?, [None; 2]);
+            let inside = guest.measure_all(format_args!("ramrbt {several} new"), count)?;
+            put(&mut ram, tree_round(Ram::default(), count)?, inside);
+            let inside = guest.measure_all(format_args!("twzrbt {several} present"), count)?;
+            put(&mut present, twz_round(count, several, Pages::Present)?, inside);
         }
+        let row = |operation: &str, kind: &str, samples: &[f64]| {
+            Row::new(GROUP, &format!("{operation}, {what}: {kind}"), Where::Hosted, "ns", samples)
+        };
+        rows.push(row(PRESENT, "twzrbt", &present.cpu[0]));
+        for (number, (operation, limit)) in [("insert", 1.05), ("lookup", 1.10)].into_iter().enumerate() {
+            let [twz, unix, ram] = [&twz, &unix, &ram].map(|kind| &kind.cpu[number]);
+            rows.push(row(operation, "twzrbt", twz).beside("unixrbt", unix).ratio_at_most(limit));
+            rows.push(row(operation, "unixrbt", unix));
+            rows.push(row(operation, "ramrbt", ram));
+        }
+        rows.extend(twz.inside(guest, &present, GROUP, &format!("{what}: twzrbt")));
+        rows.extend(ram.lookups_inside(guest, GROUP, &format!("{what}: ramrbt")));
     }
     Ok(rows)
 }
 
-/// What is counted, not timed.
+/// What is counted, not timed: conversions of pointers an operation, and lines.
 pub(crate) fn counted(data: &Path, count: u64) -> Result<Vec<Row>> {
-    let mut rows = Vec::new();
     let nodes = usize::try_from(count)?;
-    let unix = tempfile::tempdir_in(data)?;
-    let counted = [
-        ("twzrbt", conversions(Twz::create(1, nodes)?, count)?, include_str!("../../../apps/rbt/src/twz.rs")),
-        (
-            "unixrbt",
-            conversions(Unix::open(unix.path(), 1, nodes * 48 + (1 << 20))?, count)?,
-            concat!(
-                include_str!("../../../apps/rbt/src/unix.rs"),
-                include_str!("../../../apps/unixkv/src/mapping.rs")
-            ),
-        ),
-        ("ramrbt", conversions(Ram::default(), count)?, include_str!("../../../apps/rbt/src/ram.rs")),
-    ];
-    for (kind, [followed, stored, looked_up], source) in counted {
-        let row = |what: &str, unit: &str, count| {
-            Row::count("rbt, counted", &format!("{kind}: {what}"), Where::Hosted, unit, count)
-        };
-        rows.push(row("pointers followed an insert", "pointers", followed));
-        rows.push(row("pointers stored an insert", "pointers", stored));
-        rows.push(row("pointers followed a lookup", "pointers", looked_up));
-        rows.push(row("lines that know what a pointer is", "lines", lines(source)));
+    let folders = [tempfile::tempdir_in(data)?, tempfile::tempdir_in(data)?];
+    let unix = |number: usize, several: usize| {
+        let bytes = (nodes * 48 / several + (1 << 20)).next_multiple_of(4096);
+        Unix::open(folders[number].path(), several, bytes)
+    };
+    let mut rows = vec![];
+    for (number, (several, what)) in TREE_OBJECTS.into_iter().enumerate() {
+        let twz = conversions(Twz::create(several, nodes / several + 1)?, count)?;
+        let unix = conversions(unix(number, several)?, count)?;
+        for (operation, twz, unix) in [("an insert", twz[0], unix[0]), ("a lookup", twz[1], unix[1])] {
+            #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+            let each = |number: u64| number as f64 / count as f64;
+            let row = |kind: &str, what: &str, number: u64| {
+                Row::count(
+                    COUNTED,
+                    &format!("{kind}: {what}, {operation}"),
+                    Where::Hosted,
+                    "pointers",
+                    each(number),
+                )
+            };
+            rows.push(row(&format!("twzrbt, {what}"), "converted within an object", twz.within));
+            rows.push(row(&format!("twzrbt, {what}"), "converted across objects", twz.across));
+            rows.push(row(
+                &format!("unixrbt, {what}"),
+                "converted by a table and an addition",
+                unix.by_table,
+            ));
+            if several == 1 {
+                rows.push(row(
+                    "all three",
+                    "links followed or stored, those that lead nowhere as well",
+                    twz.links,
+                ));
+            }
+        }
+    }
+    for (operation, all) in ["an insert", "a lookup"].into_iter().zip(conversions(Ram::default(), count)?) {
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let converted = (all.by_table + all.within + all.across) as f64;
+        rows.push(Row::count(
+            COUNTED,
+            &format!("ramrbt: converted, {operation}"),
+            Where::Hosted,
+            "pointers",
+            converted,
+        ));
     }
     Ok(rows)
+}
+
+/// Lines of each kind of pointers, and of the library that it stands on: the latter is written once, for all programs.
+pub(crate) fn lines_of_code() -> Vec<Row> {
+    let row = |name: &str, sources: &[&str]| {
+        let lines = sources.iter().map(|source| lines(source)).sum();
+        Row::count(LINES, name, Where::Hosted, "lines", lines)
+    };
+    vec![
+        row("twzrbt: that know what a pointer is", &[include_str!("../../../apps/rbt/src/twz.rs")]),
+        row("unixrbt: that know what a pointer is", &[include_str!("../../../apps/rbt/src/unix.rs")]),
+        row("ramrbt: that know what a pointer is", &[include_str!("../../../apps/rbt/src/ram.rs")]),
+        row("all three: the tree", &[include_str!("../../../apps/rbt/src/tree.rs")]),
+        row(
+            "twzrbt: of the library below (translate, fot, ptr and window of libtwz)",
+            &[
+                include_str!("../../../libtwz/src/translate.rs"),
+                include_str!("../../../libtwz/src/fot.rs"),
+                include_str!("../../../libtwz/src/ptr.rs"),
+                include_str!("../../../libtwz/src/window.rs"),
+            ],
+        ),
+        row(
+            "unixrbt: of the library below (unixkv's mapping)",
+            &[include_str!("../../../apps/unixkv/src/mapping.rs")],
+        ),
+    ]
 }
 
 /// Beside PMDK's tree: look-ups, and durable inserts of libtwz's tree.
@@ -108,13 +168,14 @@ pub(crate) fn on_pmdk(folder: &Path, data: &Path, count: u64, rounds: usize) -> 
     let mut samples: [Vec<f64>; 5] = Default::default();
     let mut next = count;
     for _ in 0..rounds {
-        samples[0].push(tree_lookup(&tree, count)?);
-        samples[4].push(tree_lookup(&raw, count)?);
+        samples[0].push(tree_lookup(&tree, count)?.cpu);
+        samples[4].push(tree_lookup(&raw, count)?.cpu);
         pmdk.measure("tree_get", count, &mut samples[1])?;
-        samples[2].push(timed(few, || {
+        let insert = timed(few, || {
             (next..next + few)
                 .try_for_each(|number| durable.insert(key(number).into(), [number; 2]).map(drop))
-        })?);
+        })?;
+        samples[2].push(insert.cpu);
         pmdk.measure("tree_insert", few, &mut samples[3])?;
         next += few;
     }
@@ -134,14 +195,31 @@ mod tests {
 
     #[test]
     fn code_lines_are_counted() {
-        assert_eq!(lines("//! doc\n\nfn a() {\n    // why\n    b();\n}\n"), 3.0);
+        assert_eq!(lines("//! doc\n\nfn a() {\n    // why\n    b();\n}\n#[cfg(test)]\nmod tests {}\n"), 3.0);
+        assert!(lines_of_code().iter().all(|row| row.ours > 20.0));
     }
 
     #[test]
-    fn all_kinds_do_the_same_work() {
+    fn each_kind_converts_in_its_own_way() {
         let folder = tempfile::tempdir().unwrap();
-        let a = conversions(Twz::create(2, 600).unwrap(), 1000).unwrap();
-        let b = conversions(Unix::open(folder.path(), 2, 1 << 20).unwrap(), 1000).unwrap();
-        assert_eq!((a, b), (conversions(Ram::default(), 1000).unwrap(), a));
+        let twz = |objects| conversions(Twz::create(objects, 1100).unwrap(), 1000).unwrap();
+        let unix = conversions(Unix::open(folder.path(), 2, 1 << 20).unwrap(), 1000).unwrap();
+        let ram = conversions(Ram::default(), 1000).unwrap();
+        for (operation, ram) in ram.into_iter().enumerate() {
+            let ([one, two], unix) = ([twz(1)[operation], twz(2)[operation]], unix[operation]);
+            assert_eq!(
+                ram,
+                Conversions { links: ram.links, ..Conversions::default() },
+                "addresses are followed as they are"
+            );
+            assert_eq!([one.links, two.links, unix.links], [ram.links; 3], "the tree is the same");
+            assert_eq!(
+                (unix.within, unix.across, unix.by_table),
+                (0, 0, one.within),
+                "each link that leads somewhere"
+            );
+            assert_eq!((one.across, one.by_table, two.by_table), (0, 0, 0));
+            assert!(two.across > 0 && two.within > 0 && two.within + two.across == one.within, "{two:?}");
+        }
     }
 }

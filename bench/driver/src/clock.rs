@@ -1,8 +1,59 @@
-//! What the measurements of a Linux process take time with. The peers in C take the same (`peers/peer.h`).
+//! What the measurements of a Linux process take time with.
+//!
+//! Two clocks: time on the CPU, which what others on the machine do does not change, is put beside the peers, which take the same
+//! (`peers/peer.h`). A program on Twizzler only knows the clock on the wall, so what is put beside such a one is that.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-/// Time that this process spent on the CPU: what others on the machine do does not count.
+/// Nanoseconds an operation.
+#[derive(Clone, Copy, Debug)]
+pub struct Each {
+    /// On the CPU.
+    pub cpu: f64,
+    /// On the wall.
+    pub wall: f64,
+}
+
+/// A running stopwatch.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch {
+    cpu: Duration,
+    wall: Instant,
+}
+
+impl Stopwatch {
+    /// Starts.
+    #[must_use]
+    pub fn start() -> Self {
+        let wall = Instant::now();
+        Self { cpu: cpu_time(), wall }
+    }
+
+    /// Time since.
+    #[must_use]
+    pub fn elapsed(&self) -> Time {
+        Time { cpu: cpu_time() - self.cpu, wall: self.wall.elapsed() }
+    }
+}
+
+/// Time that passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Time {
+    cpu: Duration,
+    wall: Duration,
+}
+
+impl Time {
+    /// Of each of `count`.
+    #[must_use]
+    pub fn each(self, count: u64) -> Each {
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let each = |time: Duration| time.as_secs_f64() * 1e9 / count as f64;
+        Each { cpu: each(self.cpu), wall: each(self.wall) }
+    }
+}
+
+/// Time that this process spent on the CPU.
 #[must_use]
 pub fn cpu_time() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
@@ -15,10 +66,24 @@ pub fn cpu_time() -> Duration {
 ///
 /// # Errors
 /// What `work` says.
-pub fn timed<E>(count: u64, work: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
-    let begun = cpu_time();
+pub fn timed<E>(count: u64, work: impl FnOnce() -> Result<(), E>) -> Result<Each, E> {
+    let begun = Stopwatch::start();
     work()?;
-    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
-    let count = count as f64;
-    Ok((cpu_time() - begun).as_secs_f64() * 1e9 / count)
+    Ok(begun.elapsed().each(count))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_takes_no_time_on_the_cpu() {
+        let wait = Duration::from_millis(20);
+        let each = timed::<()>(2, || {
+            std::thread::sleep(wait);
+            Ok(())
+        });
+        let each = each.unwrap();
+        assert!(each.wall >= 10e6 && each.cpu < each.wall, "{each:?}");
+    }
 }

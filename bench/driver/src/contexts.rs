@@ -7,7 +7,7 @@
 
 use crate::guest::Guest;
 use crate::linux;
-use crate::peers;
+use crate::peers::{self, Mappings};
 use anyhow::{Context, Result};
 use bench::row::{Row, Where};
 use serde::Deserialize;
@@ -46,8 +46,9 @@ struct Line {
     name: String,
     #[serde(default)]
     samples: Vec<f64>,
+    /// Of what is counted and has no samples.
     #[serde(default)]
-    count: f64,
+    count: Option<f64>,
     #[serde(default)]
     root_switches: f64,
     #[serde(default)]
@@ -73,9 +74,20 @@ pub(crate) fn switches(guest: &Guest, rounds: usize, percent: u32) -> Result<Vec
             samples.push(peer(*count).with_context(|| (*name).to_owned())?);
         }
     }
+    for (name, ..) in MEASURED {
+        ours.get(name).with_context(|| format!("the guest did not measure {name}"))?;
+    }
+    let mut rows = times(&ours, &theirs);
+    for (name, shown, switches) in MEASURED {
+        rows.extend(count_rows(name, shown, switches, &counted(guest, name)?));
+    }
+    Ok(rows)
+}
+
+fn times(ours: &BTreeMap<String, Vec<f64>>, theirs: &[Vec<f64>]) -> Vec<Row> {
     let mut rows = Vec::new();
     for (name, shown, _) in MEASURED {
-        let samples = ours.get(name).with_context(|| format!("the guest did not measure {name}"))?;
+        let samples = ours.get(name).map_or(&[][..], Vec::as_slice);
         let row = Row::new(SWITCHING, shown, Where::Guest, "ns", samples);
         rows.push(match name {
             "switch_shared" => row.beside("Linux pipe", &theirs[0]).ratio_at_most(0.25),
@@ -83,83 +95,165 @@ pub(crate) fn switches(guest: &Guest, rounds: usize, percent: u32) -> Result<Vec
             _ => row.beside("Linux Unix socket", &theirs[4]),
         });
     }
-    for ((name, ..), samples) in PEERS.iter().zip(&theirs) {
+    for ((name, ..), samples) in PEERS.iter().zip(theirs) {
         rows.push(Row::new(SWITCHING, name, Where::Host, "ns", samples));
     }
-    for (name, shown, switches) in MEASURED {
-        rows.extend(counted(guest, name, shown, switches)?);
-    }
-    Ok(rows)
+    rows
 }
 
-/// What an operation takes in counts.
-fn counted(guest: &Guest, name: &str, shown: &str, switches: u32) -> Result<Vec<Row>> {
-    const COUNTS: [u32; 2] = [500, 4500];
-    let mut runs = Vec::new();
-    for count in COUNTS {
-        let (output, report) = guest.run(1, &["switches", &count.to_string(), "1", name])?;
-        let line = lines(&output)?.pop().with_context(|| format!("nothing measured for {name}"))?;
-        runs.push((line, report));
+/// The rows that have aims, without figures.
+pub(crate) fn not_measured() -> Vec<Row> {
+    let mut rows = times(&BTreeMap::new(), &vec![Vec::new(); PEERS.len()]);
+    for (name, shown, switches) in MEASURED {
+        rows.extend(count_rows(name, shown, switches, &Counted::default()));
     }
-    let [(few, before), (many, after)] = &runs[..] else { return Ok(Vec::new()) };
-    let operations = f64::from(COUNTS[1] - COUNTS[0]);
-    let each = |before: f64, after: f64| ((after - before) / operations * 1000.0).round() / 1000.0;
-    let row = |what: &str, number: f64| {
-        Row::count(SWITCHING, &format!("{what} of {}", shown.replace(": ", ", ")), Where::Guest, "", number)
-    };
-    let is_own = name.ends_with("own");
-    let exits = each(few.root_switches, many.root_switches);
-    let limit = if is_own { f64::from(switches) } else { 0.0 };
-    let mut rows = vec![
-        row("switches of roots, one exit each,", exits).at_most(limit),
-        row("register ioctls", each(before.register_ioctls(), after.register_ioctls())).at_most(0.0),
-        row("all exits to the VMM", each(before.exits(), after.exits())),
-        row("page faults", each(few.page_faults, many.page_faults)),
-    ];
-    for (kvm, what) in
-        [("exits", "all exits to KVM"), ("insn_emulation", "instructions that KVM interpreted")]
-    {
-        if let (Some(before), Some(after)) = (before.kvm(kvm), after.kvm(kvm)) {
-            rows.push(row(what, each(before, after)));
+    rows.extend(HARTS.map(|harts| right_counted(&format!("{AFTERWARDS}, {}", on(harts)), f64::NAN)));
+    rows.into_iter().filter(|row| row.aim.is_some()).collect()
+}
+
+/// What an operation takes in counts; not a number where it is not known.
+struct Counted {
+    root_switches: f64,
+    register_ioctls: f64,
+    exits: f64,
+    page_faults: f64,
+    /// KVM's counters, where it has them.
+    kvm_exits: f64,
+    interpreted: f64,
+}
+
+impl Default for Counted {
+    fn default() -> Self {
+        let none = f64::NAN;
+        Self {
+            root_switches: none,
+            register_ioctls: none,
+            exits: none,
+            page_faults: none,
+            kvm_exits: none,
+            interpreted: none,
         }
     }
-    Ok(rows)
+}
+
+/// Counts an operation by the difference between a short and a long run.
+fn counted(guest: &Guest, name: &str) -> Result<Counted> {
+    const COUNTS: [u32; 2] = [500, 4500];
+    let run = |count: u32| {
+        let (output, report) = guest.run(1, &["switches", &count.to_string(), "1", name])?;
+        let line = lines(&output)?.pop().with_context(|| format!("nothing measured for {name}"))?;
+        anyhow::Ok((line, report))
+    };
+    let ((few, before), (many, after)) = (run(COUNTS[0])?, run(COUNTS[1])?);
+    let operations = f64::from(COUNTS[1] - COUNTS[0]);
+    let each = |before: f64, after: f64| ((after - before) / operations * 1000.0).round() / 1000.0;
+    let kvm = |name: &str| match (before.kvm(name), after.kvm(name)) {
+        (Some(before), Some(after)) => each(before, after),
+        _ => f64::NAN,
+    };
+    Ok(Counted {
+        root_switches: each(few.root_switches, many.root_switches),
+        register_ioctls: each(before.register_ioctls(), after.register_ioctls()),
+        exits: each(before.exits(), after.exits()),
+        page_faults: each(few.page_faults, many.page_faults),
+        kvm_exits: kvm("exits"),
+        interpreted: kvm("insn_emulation"),
+    })
+}
+
+fn count_rows(name: &str, shown: &str, switches: u32, counted: &Counted) -> Vec<Row> {
+    let row = |what: &str, unit: &str, number: f64| {
+        let name = format!("{what} of {}", shown.replace(": ", ", "));
+        Row::count(SWITCHING, &name, Where::Guest, unit, number)
+    };
+    let limit = if name.ends_with("own") { f64::from(switches) } else { 0.0 };
+    let mut rows = vec![
+        row("switches of roots, one exit each,", "exits", counted.root_switches).at_most(limit),
+        row("register ioctls", "ioctls", counted.register_ioctls).at_most(0.0),
+        row("all exits to the VMM", "exits", counted.exits),
+        row("page faults", "faults", counted.page_faults),
+        row("all exits to KVM", "exits", counted.kvm_exits),
+        row("instructions that KVM interpreted", "instructions", counted.interpreted),
+    ];
+    rows.retain(|row| row.is_measured() || row.aim.is_some());
+    rows
+}
+
+/// How many harts the rows of rights are for.
+const HARTS: [u32; 3] = [1, 2, 4];
+/// What must not happen, as the guest calls it.
+const AFTERWARDS: &str = "accesses after a revocation";
+/// Samples of a round: of binding, touching and revoking; and of each point of their growth.
+const SAMPLES: usize = 8;
+const GROWTH_SAMPLES: usize = 4;
+
+fn on(harts: u32) -> String {
+    if harts == 1 { "1 hart".into() } else { format!("{harts} harts") }
+}
+
+fn right_counted(name: &str, count: f64) -> Row {
+    Row::count(RIGHTS, name, Where::Guest, "accesses", count).at_most(0.0)
+}
+
+/// What the rounds found out, by the names of rows, in the order in which they were first seen.
+#[derive(Default)]
+struct Found {
+    names: Vec<String>,
+    samples: BTreeMap<String, Vec<f64>>,
+    counts: BTreeMap<String, f64>,
+}
+
+impl Found {
+    fn take(&mut self, harts: u32, line: Line) {
+        let name = format!("{}, {}", line.name, on(harts));
+        if !self.names.contains(&name) {
+            self.names.push(name.clone());
+        }
+        self.samples.entry(name.clone()).or_default().extend(line.samples);
+        if let Some(count) = line.count {
+            *self.counts.entry(name).or_default() += count;
+        }
+    }
 }
 
 /// Binding, touching, revoking, how they grow, and the memory of a context.
 pub(crate) fn rights(guest: &Guest, rounds: usize) -> Result<Vec<Row>> {
+    let (mut found, mut mapping) = (Found::default(), Mappings::default());
+    for round in 0..rounds {
+        for (number, harts) in HARTS.into_iter().enumerate() {
+            // Growth takes most of a run, for the contexts and objects that it is about: each number of harts has it in a third of the rounds.
+            let growth = if round % HARTS.len() == number { GROWTH_SAMPLES } else { 0 };
+            let (growth, samples) = (growth.to_string(), SAMPLES.to_string());
+            let (output, _) = guest.run(harts, &["rights", "--growth", &growth, &samples])?;
+            lines(&output)?.into_iter().for_each(|line| found.take(harts, line));
+        }
+        peers::mappings(&mut mapping, SAMPLES)?;
+    }
     let mut rows = Vec::new();
-    let mapping = peers::mappings(rounds)?;
-    for harts in [1, 2, 4] {
-        let (output, _) = guest.run(harts, &["rights", &(rounds * 8).to_string()])?;
-        let on = if harts == 1 { "1 hart".to_owned() } else { format!("{harts} harts") };
-        for line in lines(&output)? {
-            let name = format!("{}, {on}", line.name);
-            if line.samples.is_empty() {
-                rows.push(Row::count(RIGHTS, &name, Where::Guest, "", line.count).at_most(0.0));
-                continue;
-            }
-            let row = Row::new(RIGHTS, &name, Where::Guest, "ns", &line.samples);
-            // What stands behind a comma says how many contexts or objects there were.
-            rows.push(match line.name.split(',').next() {
-                Some("bind and first touch") => row.beside("mmap of a file and first touch", &mapping.map),
-                Some("touch of a further chunk") => {
-                    row.beside("first touch of a mapped page", &mapping.touch)
-                }
-                Some("unmap and unbind") => row.beside("munmap", &mapping.unmap),
-                _ => row.beside("mprotect", &mapping.protect),
-            });
-            if line.name.starts_with("revoke while") {
-                for (percentile, share) in [("p50", 0.5), ("p99", 0.99)] {
-                    let at = at(&line.samples, share);
-                    rows.push(Row::count(RIGHTS, &format!("{name}: {percentile}"), Where::Guest, "ns", at));
-                }
+    for name in &found.names {
+        if let Some(&count) = found.counts.get(name) {
+            rows.push(right_counted(name, count));
+            continue;
+        }
+        let samples = found.samples.get(name).map_or(&[][..], Vec::as_slice);
+        let row = Row::new(RIGHTS, name, Where::Guest, "ns", samples);
+        // What stands behind a comma says how many contexts or objects there were.
+        rows.push(match name.split(',').next() {
+            Some("bind and first touch") => row.beside("mmap of a file and first touch", &mapping.map),
+            Some("touch of a further chunk") => row.beside("first touch of a mapped page", &mapping.touch),
+            Some("unmap and unbind") => row.beside("munmap", &mapping.unmap),
+            _ => row.beside("mprotect", &mapping.protect),
+        });
+        if name.starts_with("revoke while") {
+            for (percentile, share) in [("p50", 0.5), ("p99", 0.99)] {
+                let at = at(samples, share);
+                rows.push(Row::count(RIGHTS, &format!("{name}: {percentile}"), Where::Guest, "ns", at));
             }
         }
     }
     let (_, none) = guest.run(1, &["rights", "1", "0"])?;
     let (output, many) = guest.run(1, &["rights", "1", &OCCUPIED.to_string()])?;
-    let frames = lines(&output)?.pop().map_or(0.0, |line| line.count);
+    let frames = lines(&output)?.pop().and_then(|line| line.count).context("no kernel frames counted")?;
     let each = |bytes: f64| bytes / f64::from(OCCUPIED) / 1024.0;
     let kernel = each(frames * 4096.0);
     let vmm = each(many.overhead() - none.overhead());
@@ -181,6 +275,38 @@ fn at(samples: &[f64], share: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_promised_is_known_without_a_guest() {
+        let rows = not_measured();
+        assert_eq!(rows.len(), 2 + 4 * 2 + HARTS.len());
+        assert!(rows.iter().all(|row| row.holds.is_none() && !row.is_measured() && !row.unit.is_empty()));
+        let counted = Counted { root_switches: 1.0, register_ioctls: 0.0, ..Counted::default() };
+        let holds =
+            |name| count_rows(name, "one way", 1, &counted).iter().map(|row| row.holds).collect::<Vec<_>>();
+        assert_eq!(holds("switch_own"), [Some(true), Some(true)]);
+        assert_eq!(holds("switch_shared"), [Some(false), Some(true)]);
+    }
+
+    #[test]
+    fn rounds_add_up() {
+        let mut found = Found::default();
+        for round in [
+            "{\"name\": \"a\", \"samples\": [1, 2]}",
+            "{\"name\": \"a\", \"samples\": [3]}",
+            "{\"name\": \"a\", \"samples\": []}",
+        ] {
+            lines(round).unwrap().into_iter().for_each(|line| found.take(1, line));
+        }
+        let late = |count| format!("{{\"name\": \"{AFTERWARDS}\", \"count\": {count}}}");
+        for round in [late(0), late(2)] {
+            lines(&round).unwrap().into_iter().for_each(|line| found.take(4, line));
+        }
+        assert_eq!(found.names, ["a, 1 hart".to_owned(), format!("{AFTERWARDS}, 4 harts")]);
+        assert_eq!(found.samples["a, 1 hart"], [1.0, 2.0, 3.0]);
+        assert_eq!(found.counts[&found.names[1]], 2.0, "one in any round is too many");
+        assert_eq!(found.counts.len(), 1, "what has no samples in a round is not counted");
+    }
 
     #[test]
     fn percentiles() {

@@ -76,7 +76,7 @@ fn with_size(title: &str, row: &Row) -> String {
 /// The rows of a group whose names have two parts: (before the colon, after it, the row).
 fn split<'a>(rows: &'a [Row], group: &str) -> Vec<(&'a str, &'a str, &'a Row)> {
     rows.iter()
-        .filter(|row| row.group == group)
+        .filter(|row| row.group == group && row.is_measured())
         .filter_map(|row| row.name.split_once(": ").map(|(before, after)| (before, after, row)))
         .collect()
 }

@@ -16,7 +16,7 @@ pub(crate) struct Guest {
 #[derive(Deserialize)]
 pub(crate) struct Report {
     pub(crate) startup_ns: Option<u64>,
-    pub(crate) memory: Memory,
+    memory: Memory,
     stats: Stats,
 }
 
@@ -68,8 +68,18 @@ pub(crate) struct Counts {
 
 /// Resident bytes.
 #[derive(Deserialize)]
-pub(crate) struct Memory {
-    pub(crate) overhead: u64,
+struct Memory {
+    overhead: u64,
+}
+
+/// What `twzvmm doctor --json` says of ring 0: why times of it are none of hardware.
+fn why_not(doctor: &serde_json::Value) -> Result<Option<String>> {
+    let ring0 = doctor.pointer("/guest/ring0").context("doctor says nothing of ring 0")?;
+    Ok(match ring0.get("known").and_then(serde_json::Value::as_str) {
+        Some("native") => None,
+        Some(how) => Some(format!("the aim is for hardware; ring 0 is {how} on this host")),
+        None => Some(format!("the aim is for hardware; how ring 0 runs on this host is not known: {ring0}")),
+    })
 }
 
 /// A line of the `measure` program.
@@ -107,6 +117,13 @@ impl Guest {
         Ok((String::from_utf8(output.stdout)?, serde_json::from_slice(&report)?))
     }
 
+    /// Why times of the kernel say nothing about hardware here, if that is so: by what `twzvmm doctor` found out.
+    pub(crate) fn why_no_figures_of_ring0(&self) -> Result<Option<String>> {
+        let output = Command::new(&self.twzvmm).args(["doctor", "--json"]).output();
+        let output = output.with_context(|| format!("cannot run {}", self.twzvmm.display()))?;
+        why_not(&serde_json::from_slice(&output.stdout).context("what doctor says")?)
+    }
+
     /// What an operation takes, by a run that does it often and one that does it seldom.
     pub(crate) fn counts(&self, operation: &str) -> Result<Counts> {
         const FEW: u32 = 20;
@@ -130,5 +147,23 @@ impl Guest {
         let (output, _) = self.run(harts, &["measure", &percent.to_string()])?;
         let parse = |line: &str| serde_json::from_str::<Line>(line).map(|line| (line.name, line.ns));
         Ok(output.lines().map(parse).collect::<Result<_, _>>()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_doctor_says_of_ring_0_counts() {
+        let of = |ring0: &str| {
+            let doctor = format!("{{\"guest\": {{\"ring0\": {ring0}}}}}");
+            why_not(&serde_json::from_str(&doctor).unwrap())
+        };
+        assert_eq!(of(r#"{"known": "native"}"#).unwrap(), None);
+        let interpreted = of(r#"{"known": "interpreted"}"#).unwrap();
+        assert!(interpreted.is_some_and(|reason| reason.contains("interpreted")));
+        assert!(of(r#"{"unknown": "no KVM"}"#).unwrap().is_some_and(|reason| reason.contains("no KVM")));
+        assert!(why_not(&serde_json::Value::Null).is_err());
     }
 }

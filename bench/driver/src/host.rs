@@ -40,7 +40,7 @@ pub struct Host {
     pub kvm_kind: String,
     /// `/sys/devices/system/cpu/vulnerabilities`.
     pub mitigations: BTreeMap<String, String>,
-    /// Load average when the report was made: how much others disturbed.
+    /// Load average when `bench` began: how much others disturbed, and what was measured before.
     pub load: String,
 }
 

@@ -10,6 +10,7 @@ pub mod clock;
 pub mod compare;
 pub mod figures;
 pub mod host;
+pub mod inside;
 pub mod peer;
 pub mod plot;
 pub mod report;

@@ -74,13 +74,60 @@ pub(crate) fn map_file(count: u32) -> io::Result<f64> {
     })
 }
 
-/// What a UNIX program does to reach data by name: `open`, `mmap`, one touch, `munmap`, `close`.
-pub(crate) fn open_map_file(count: u32) -> io::Result<f64> {
+/// A file of a page, in memory.
+fn page_file() -> io::Result<tempfile::NamedTempFile> {
     let file = tempfile::NamedTempFile::new_in("/dev/shm").or_else(|_| tempfile::NamedTempFile::new())?;
     file.as_file().set_len(PAGE as u64)?;
+    Ok(file)
+}
+
+fn open(file: &tempfile::NamedTempFile) -> io::Result<std::fs::File> {
+    std::fs::OpenOptions::new().read(true).write(true).open(file.path())
+}
+
+/// `open` and `close`.
+pub(crate) fn open_close(count: u32) -> io::Result<f64> {
+    let file = page_file()?;
+    timed(count, || (0..count).try_for_each(|_| open(&file).map(drop)))
+}
+
+/// `mmap` and `munmap` of an open file, nothing touched.
+pub(crate) fn map_untouched(count: u32) -> io::Result<f64> {
+    let file = page_file()?;
+    timed(count, || {
+        (0..count).try_for_each(|_| map(file.as_raw_fd(), PAGE).map(|address| unmap(address, PAGE)))
+    })
+}
+
+/// The steps of [`open_map_file`] one by one, each for `count` (descriptors, so a few hundred) mappings: `open` and `mmap`; the first touch;
+/// `munmap` and `close`.
+pub(crate) fn steps(count: u32) -> io::Result<[f64; 3]> {
+    let file = page_file()?;
+    let mut mapped = Vec::new();
+    let reach = timed(count, || {
+        (0..count).try_for_each(|_| {
+            let opened = open(&file)?;
+            mapped.push((map(opened.as_raw_fd(), PAGE)?, opened));
+            Ok(())
+        })
+    })?;
+    let touches = timed(count, || {
+        mapped.iter().for_each(|(address, _)| touch(*address, 0));
+        Ok(())
+    })?;
+    let leave = timed(count, || {
+        mapped.drain(..).for_each(|(address, _opened)| unmap(address, PAGE));
+        Ok(())
+    })?;
+    Ok([reach, touches, leave])
+}
+
+/// What a UNIX program does to reach data by name: `open`, `mmap`, one touch, `munmap`, `close`.
+pub(crate) fn open_map_file(count: u32) -> io::Result<f64> {
+    let file = page_file()?;
     timed(count, || {
         for _ in 0..count {
-            let opened = std::fs::OpenOptions::new().read(true).write(true).open(file.path())?;
+            let opened = open(&file)?;
             let address = map(opened.as_raw_fd(), PAGE)?;
             touch(address, 0);
             unmap(address, PAGE);
@@ -176,10 +223,12 @@ mod tests {
     #[test]
     fn every_peer_does_its_work() {
         type Peer = fn(u32) -> std::io::Result<f64>;
-        let peers: [Peer; 7] = [
+        let peers: [Peer; 9] = [
             super::getppid,
             super::minor_fault,
             super::map_file,
+            super::open_close,
+            super::map_untouched,
             super::open_map_file,
             super::thread_create_join,
             super::futex_wake,
@@ -189,5 +238,6 @@ mod tests {
             let nanoseconds = peer(16).expect("works on any Linux");
             assert!(nanoseconds > 0.0);
         }
+        assert!(super::steps(16).expect("works on any Linux").iter().all(|&ns| ns > 0.0));
     }
 }

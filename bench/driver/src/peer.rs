@@ -1,7 +1,8 @@
-//! Peers in C: programs that are compiled here and spoken to over pipes, so that both sides run in turns.
+//! Peers: programs that are spoken to over pipes, so that both sides run in turns. Most are in C, and compiled here.
 //!
 //! A peer reads lines of words that end in a count, and answers each with the nanoseconds that an operation took (`peers/peer.h`). One that
-//! cannot be built, for want of its library, costs the rows their peer, not the run: they say so.
+//! cannot be built, for want of its library, costs the rows their peer, not the run: they say so. A program on Twizzler that speaks likewise is
+//! run by `twzvmm` ([`Peer::on_twizzler`]).
 
 use crate::row::Row;
 use anyhow::{Context, Result, bail};
@@ -9,11 +10,15 @@ use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use tempfile::TempDir;
 
 /// Headers that peers share.
 const HEADERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/peers");
 /// Where Debian puts the example sources of libpmemobj-dev.
 const EXAMPLES: &str = "/usr/share/doc/libpmemobj-dev/examples";
+
+/// Of the pool of a program on Twizzler; sparse. What Figure 6 has at a time takes a sixth of it.
+const POOL_SIZE: &str = "2G";
 
 /// A peer program, or why there is none.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ struct Running {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
+    /// What goes away with it.
+    _folder: Option<TempDir>,
 }
 
 impl Peer {
@@ -52,6 +59,28 @@ impl Peer {
         Self::start("lmdb", "liblmdb-dev", &[source.to_owned(), "-llmdb".into()], &[], folder, data)
     }
 
+    /// The program `words` on Twizzler, by this `twzvmm`, with a new pool in `data`; or the reason for none.
+    #[must_use]
+    pub fn on_twizzler(twzvmm: Result<&Path, &str>, words: &[&str], data: &Path) -> Self {
+        let start = |twzvmm: &Path| -> Result<Running> {
+            let folder = tempfile::tempdir_in(data)?;
+            let mut command = Command::new(twzvmm);
+            command.arg("--pmem").arg(folder.path().join("pool.img"));
+            command.args(["--create", POOL_SIZE, "--"]).args(words);
+            Running::spawn(command, Some(folder))
+        };
+        Self(match twzvmm {
+            Ok(twzvmm) => start(twzvmm).map_err(|error| format!("{error:#}")),
+            Err(reason) => Err(reason.to_owned()),
+        })
+    }
+
+    /// Why there is none.
+    #[must_use]
+    pub fn missing(&self) -> Option<&str> {
+        self.0.as_ref().err().map(String::as_str)
+    }
+
     fn start(
         name: &str,
         package: &str,
@@ -72,10 +101,24 @@ impl Peer {
     /// # Errors
     /// When the peer ends, or answers something else.
     pub fn measure(&mut self, what: impl Display, count: u64, samples: &mut Vec<f64>) -> Result<()> {
-        if let Ok(running) = &mut self.0 {
-            samples.push(running.ask(&what, count)?);
-        }
+        let [sample] = self.measure_all(what, count)?;
+        samples.extend(sample);
         Ok(())
+    }
+
+    /// The same of a question that has `N` answers; nothing each if there is no peer.
+    ///
+    /// # Errors
+    /// As for one.
+    pub fn measure_all<const N: usize>(
+        &mut self,
+        what: impl Display,
+        count: u64,
+    ) -> Result<[Option<f64>; N]> {
+        match &mut self.0 {
+            Ok(running) => running.ask(&what, count).map(|answers: [f64; N]| answers.map(Some)),
+            Err(_) => Ok([None; N]),
+        }
     }
 
     /// `row` with what this peer took beside, or with the reason for nothing.
@@ -105,23 +148,26 @@ impl Running {
             let error = said.lines().find(|line| line.contains("error")).unwrap_or("it says nothing");
             bail!("cc cannot build {name}: {error}");
         }
-        let mut child = Command::new(&program)
-            .arg(data)
-            .env("PMEM_IS_PMEM_FORCE", "1")
-            .envs(environment.iter().copied())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
-        let (input, output) = (child.stdin.take().context("pipe")?, child.stdout.take().context("pipe")?);
-        Ok(Self { child, input, output: BufReader::new(output) })
+        let mut command = Command::new(&program);
+        command.arg(data).env("PMEM_IS_PMEM_FORCE", "1").envs(environment.iter().copied());
+        Self::spawn(command, None)
     }
 
-    fn ask(&mut self, what: &impl Display, count: u64) -> Result<f64> {
+    fn spawn(mut command: Command, folder: Option<TempDir>) -> Result<Self> {
+        let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child =
+            spawned.with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let (input, output) = (child.stdin.take().context("pipe")?, child.stdout.take().context("pipe")?);
+        Ok(Self { child, input, output: BufReader::new(output), _folder: folder })
+    }
+
+    fn ask<const N: usize>(&mut self, what: &impl Display, count: u64) -> Result<[f64; N]> {
         writeln!(self.input, "{what} {count}").context("cannot ask the peer")?;
         let mut line = String::new();
         self.output.read_line(&mut line).context("cannot hear the peer")?;
-        line.trim().parse().with_context(|| format!("the peer answered {line:?} to {what}"))
+        let numbers = line.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>().ok();
+        let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
+        numbers.with_context(|| format!("the peer answered {line:?} to {what}"))
     }
 }
 
@@ -156,6 +202,21 @@ mod tests {
         assert_eq!(samples, [2.5, 2.5]);
         let row = peer.put_beside(Row::new("g", "n", Where::Hosted, "ns", &[5.0]), "C", &samples);
         assert_eq!((row.ratio, row.skipped), (Some(2.0), None));
+        assert!(peer.measure_all::<2>("get", 10).is_err(), "it answers one number");
+    }
+
+    #[test]
+    fn one_that_fails_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = "#include <stdio.h>\nint main(void) { puts(\"failed: no room\"); return 0; }\n";
+        let error = of(source, folder.path()).measure("get", 1, &mut Vec::new()).unwrap_err();
+        assert!(format!("{error:#}").contains("failed: no room"), "{error:#}");
+        let mut none = Peer::on_twizzler(Err("no KVM"), &["libbench"], folder.path());
+        assert_eq!(none.measure_all::<2>("kv", 1).unwrap(), [None; 2]);
+        assert_eq!(none.missing(), Some("no KVM"));
+        let missing = folder.path().join("twzvmm");
+        let none = Peer::on_twizzler(Ok(&missing), &["libbench"], folder.path());
+        assert!(none.missing().is_some_and(|reason| reason.contains("cannot start")));
     }
 
     #[test]

@@ -156,6 +156,7 @@ pub(crate) fn socket_call(count: u32) -> io::Result<f64> {
 }
 
 /// Samples of nanoseconds a call.
+#[derive(Default)]
 pub(crate) struct Mappings {
     /// `mmap` of a file in memory, and its first touch.
     pub(crate) map: Vec<f64>,
@@ -167,11 +168,11 @@ pub(crate) struct Mappings {
     pub(crate) unmap: Vec<f64>,
 }
 
-/// What Linux takes to make files' pages reachable, and unreachable again.
+/// What Linux takes to make files' pages reachable, and unreachable again: `rounds` samples more.
 ///
 /// # Errors
 /// The host's.
-pub(crate) fn mappings(rounds: usize) -> io::Result<Mappings> {
+pub(crate) fn mappings(samples: &mut Mappings, rounds: usize) -> io::Result<()> {
     let files: Vec<_> = (0..FILES)
         .map(|_| {
             let file = tempfile::tempfile_in("/dev/shm").or_else(|_| tempfile::tempfile())?;
@@ -179,7 +180,6 @@ pub(crate) fn mappings(rounds: usize) -> io::Result<Mappings> {
             Ok(file)
         })
         .collect::<io::Result<_>>()?;
-    let mut samples = Mappings { map: Vec::new(), touch: Vec::new(), protect: Vec::new(), unmap: Vec::new() };
     for _ in 0..rounds {
         let mut pages: Vec<*mut u8> = Vec::new();
         let begun = Instant::now();
@@ -216,7 +216,7 @@ pub(crate) fn mappings(rounds: usize) -> io::Result<Mappings> {
         }
         samples.unmap.push(each(begun));
     }
-    Ok(samples)
+    Ok(())
 }
 
 #[cfg(test)]
@@ -230,7 +230,8 @@ mod tests {
         for peer in peers {
             assert!(peer(16).expect("works on any Linux") > 0.0);
         }
-        let samples = mappings(2).expect("works on any Linux");
+        let mut samples = Mappings::default();
+        mappings(&mut samples, 2).expect("works on any Linux");
         for list in [samples.map, samples.touch, samples.protect, samples.unmap] {
             assert!(list.len() == 2 && list.iter().all(|&sample| sample > 0.0));
         }

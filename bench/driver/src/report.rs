@@ -113,6 +113,7 @@ fn failures(failed: &[String]) -> String {
 fn line(text: &mut String, row: &Row) {
     let number = |value: Option<f64>, spread: Option<[f64; 2]>, unit: &str| {
         let around = spread.map_or(String::new(), |[low, high]| format!(" ± {}", short((high - low) / 2.0)));
+        let value = value.filter(|value| value.is_finite());
         value.map_or("–".into(), |value| format!("{}{around}{unit}", short(value)))
     };
     let unit = format!(" {}", row.unit);
@@ -147,10 +148,11 @@ fn aim(row: &Row) -> String {
 /// The end of the report: how many aims there are, which are missed, and which rows are without their peer.
 #[must_use]
 pub fn missed(rows: &[Row]) -> String {
-    let with_aim = rows.iter().filter(|row| row.holds.is_some()).count();
+    let with_aim = rows.iter().filter(|row| row.aim.is_some()).count();
+    let unknown = rows.iter().filter(|row| row.aim.is_some() && row.holds.is_none()).count();
     let missed: Vec<&Row> = rows.iter().filter(|row| row.holds == Some(false)).collect();
     let mut text = format!(
-        "\n{} rows, {with_aim} with an aim, {} miss it{}\n\n",
+        "\n{} rows, {with_aim} with an aim, {unknown} of which could not be shown here, {} miss it{}\n\n",
         rows.len(),
         missed.len(),
         if missed.is_empty() { "" } else { ":" }
@@ -171,11 +173,13 @@ pub fn missed(rows: &[Row]) -> String {
     let skipped: Vec<(&Row, &String)> =
         rows.iter().filter_map(|row| Some((row, row.skipped.as_ref()?))).collect();
     if !skipped.is_empty() {
-        let _ = write!(text, "\n{} rows are without their peer:\n\n", skipped.len());
+        let _ = write!(text, "\n{} rows are skipped, or their peers:\n\n", skipped.len());
     }
     for (row, reason) in skipped {
-        let peer = row.peer_name.as_deref().unwrap_or("the peer");
-        let _ = writeln!(text, "- {} / {}: {peer} skipped: {reason}", row.group, row.name);
+        let aim = row.aim.as_ref().map_or(String::new(), |aim| format!(" (aim {aim})"));
+        let peer = row.peer_name.as_deref().filter(|_| row.is_measured() && row.peer.is_none());
+        let what = peer.map_or(String::new(), |peer| format!("{peer} "));
+        let _ = writeln!(text, "- {} / {}{aim}: {what}skipped: {reason}", row.group, row.full_name());
     }
     text
 }
@@ -199,7 +203,10 @@ mod tests {
             "{text}"
         );
         assert!(text.ends_with("- kernel / syscall (guest): 50.0 ns, 0.500×; aim ≤ 9 ns\n"), "{text}");
-        assert!(text.contains("2 rows, 2 with an aim, 1 miss it:"), "{text}");
+        assert!(
+            text.contains("2 rows, 2 with an aim, 0 of which could not be shown here, 1 miss it:"),
+            "{text}"
+        );
         let lone = [Row::new("g", "n", Where::Host, "ns", &[1.0]).without("LMDB", "not here")];
         let text_of_lone = markdown(&Host::default(), &lone, &[], &[], &[]);
         assert!(text_of_lone.ends_with("- g / n: LMDB skipped: not here\n"), "{text_of_lone}");
@@ -210,6 +217,11 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("only known of a full run"), "{text}");
+        let unknown = [Row::new("g", "n", Where::Guest, "ns", &[]).at_most(2.0).skip("no KVM")];
+        let text = markdown(&Host::default(), &unknown, &[], &[], &[]);
+        assert!(text.contains("| n | guest | – | – | – | – | ≤ 2 ns | skipped |"), "{text}");
+        assert!(text.contains("1 with an aim, 1 of which could not be shown here, 0 miss it"), "{text}");
+        assert!(text.ends_with("- g / n (aim ≤ 2 ns): skipped: no KVM\n"), "{text}");
         for file in ["report.json", "report.md", "host.json", "kernel.svg"] {
             assert!(folder.path().join(file).is_file(), "{file}");
         }

@@ -124,7 +124,7 @@ fn number_or_null<'de, D: Deserializer<'de>>(from: D) -> std::result::Result<f64
 }
 
 impl Row {
-    /// A row of `samples`, whose median and quartiles count.
+    /// A row of `samples`, whose median and quartiles count. None: it was not measured, which [`Row::skip`] should give the reason for.
     #[must_use]
     pub fn new(group: &str, name: &str, place: Where, unit: &str, samples: &[f64]) -> Self {
         let samples = Samples::new(samples);
@@ -146,12 +146,6 @@ impl Row {
         }
     }
 
-    /// A row that could not be measured here, so that its aim is not forgotten.
-    #[must_use]
-    pub fn not_measured(group: &str, name: &str, place: Where, unit: &str, reason: &str) -> Self {
-        Self { skipped: Some(reason.into()), ..Self::count(group, name, place, unit, f64::NAN) }
-    }
-
     /// A row of something that is counted, not timed: one number, no spread.
     #[must_use]
     pub fn count(group: &str, name: &str, place: Where, unit: &str, count: f64) -> Self {
@@ -162,7 +156,7 @@ impl Row {
     #[must_use]
     pub fn beside(mut self, peer: &str, samples: &[f64]) -> Self {
         let samples = Samples::new(samples);
-        self.peer = Some(samples.median());
+        self.peer = Some(samples.median()).filter(|median| !median.is_nan());
         self.peer_name = Some(peer.into());
         self.peer_spread = samples.spread();
         self.ratio = (samples.median() > 0.0 && self.is_measured()).then(|| self.ours / samples.median());
@@ -173,6 +167,13 @@ impl Row {
     #[must_use]
     pub fn without(mut self, peer: &str, reason: &str) -> Self {
         (self.peer_name, self.skipped) = (Some(peer.into()), Some(reason.into()));
+        self
+    }
+
+    /// Says why there is no figure, or why its aim is not for where it was measured: so that the aim is not forgotten.
+    #[must_use]
+    pub fn skip(mut self, reason: &str) -> Self {
+        (self.skipped, self.holds) = (Some(reason.into()), None);
         self
     }
 
@@ -216,7 +217,8 @@ impl Row {
     #[must_use]
     pub fn ratio_at_most(mut self, limit: f64) -> Self {
         let holds = self.ratio.is_some_and(|ratio| ratio <= limit);
-        (self.aim, self.holds) = (Some(format!("≤ {limit}×")), self.skipped.is_none().then_some(holds));
+        let is_known = self.skipped.is_none() && self.is_measured();
+        (self.aim, self.holds) = (Some(format!("≤ {limit}×")), is_known.then_some(holds));
         self
     }
 }
@@ -281,10 +283,10 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_keeps_its_aim() {
-        let row = Row::not_measured("g", "n", Where::Guest, "ns", "no KVM").beside("p", &[4.0]);
-        let row = row.ratio_at_most(0.5);
+        let row = Row::new("g", "n", Where::Guest, "ns", &[]).beside("p", &[]);
+        let row = row.ratio_at_most(0.5).skip("no KVM");
         assert_eq!((row.aim.as_deref(), row.holds, row.ratio), (Some("≤ 0.5×"), None, None));
-        let alone = Row::not_measured("g", "n", Where::Guest, "ns", "no KVM").at_most(3.0);
+        let alone = Row::count("g", "n", Where::Guest, "ns", f64::NAN).at_most(3.0);
         assert_eq!((alone.aim.as_deref(), alone.holds), (Some("≤ 3 ns"), None));
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.json");

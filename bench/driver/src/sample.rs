@@ -20,10 +20,10 @@ impl Samples {
         self.sorted.get((self.sorted.len() * quarter / 4).min(self.sorted.len().saturating_sub(1))).copied()
     }
 
-    /// The middle value; 0 without any.
+    /// The middle value; not a number without any.
     #[must_use]
     pub fn median(&self) -> f64 {
-        self.at(2).unwrap_or(0.0)
+        self.at(2).unwrap_or(f64::NAN)
     }
 
     /// Lower and upper quartile; absent for fewer than three samples.
@@ -42,7 +42,7 @@ mod tests {
         let samples = Samples::new(&[7.0, 1.0, 3.0, 5.0, 2.0, 6.0, 4.0]);
         assert_eq!(samples.median(), 4.0);
         assert_eq!(samples.spread(), Some([2.0, 6.0]));
-        assert_eq!(Samples::new(&[]).median(), 0.0);
+        assert!(Samples::new(&[]).median().is_nan());
         assert_eq!(Samples::new(&[1.0, 2.0]).spread(), None);
     }
 }

@@ -10,15 +10,24 @@
 mod facts;
 mod ours;
 mod plans;
+mod std_maps;
 mod stopwatch;
 
 use anyhow::Result;
+use bench::inside;
 use bench::peer::Peer;
 use bench::row::{Row, Where};
 use clap::Parser;
 use ours::Ours;
 use plans::{Aim, LMDB, PLANS, Plan, STD};
 use std::path::{Path, PathBuf};
+use std_maps::Std;
+
+/// The group of the rows.
+const GROUP: &str = "libtwz";
+/// Pieces of a round that are timed one by one, here and inside in turns: on a busy host most of them run without a break, and the median on the
+/// wall's clock is one of these.
+const SLICES: u64 = 10;
 
 #[derive(Debug, Parser)]
 #[command(about = "Measures libtwz beside PMDK in one interleaved run")]
@@ -38,6 +47,8 @@ struct Arguments {
     /// Also write the rows here, as JSON.
     #[arg(long)]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    inside: inside::Options,
 }
 
 fn main() -> Result<()> {
@@ -55,6 +66,8 @@ fn run(arguments: &Arguments) -> Result<Vec<Row>> {
     let mut peers = Peers {
         pmdk: pmdk(directory.path(), &arguments.data),
         lmdb: lmdb(directory.path(), &arguments.data),
+        std: Std::default(),
+        inside: arguments.inside.start(&arguments.data),
     };
     libtwz::persist::set_durability(libtwz::sys::Durability::Power);
     let store = libtwz::sys::hosted::MemoryStore::with_durability(libtwz::sys::Durability::Power)?;
@@ -62,7 +75,7 @@ fn run(arguments: &Arguments) -> Result<Vec<Row>> {
     let mut ours = Ours::new()?;
     let mut rows = Vec::new();
     for plan in PLANS.iter().filter(|plan| plan.name.contains(&arguments.only)) {
-        rows.push(measure(plan, &mut ours, &mut peers, arguments)?);
+        rows.extend(measure(plan, &mut ours, &mut peers, arguments)?);
     }
     rows.extend(facts::rows()?.into_iter().filter(|row| row.name.contains(&arguments.only)));
     Ok(rows)
@@ -72,6 +85,9 @@ fn run(arguments: &Arguments) -> Result<Vec<Row>> {
 struct Peers {
     pmdk: Peer,
     lmdb: Peer,
+    std: Std,
+    /// Ourselves, on Twizzler.
+    inside: Peer,
 }
 
 fn pmdk(folder: &Path, data: &Path) -> Peer {
@@ -84,38 +100,50 @@ fn lmdb(folder: &Path, data: &Path) -> Peer {
     Peer::lmdb(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/lmdb.c"), folder, data)
 }
 
-fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Arguments) -> Result<Row> {
-    let count = (plan.count / arguments.divide).max(1);
-    let (mut us, mut them) = (Vec::new(), Vec::new());
+fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Arguments) -> Result<Vec<Row>> {
+    let slice = (plan.count / arguments.divide.max(1) / SLICES).max(1);
+    let count = slice * SLICES;
+    let (mut us, mut them, mut both) = (Vec::new(), Vec::new(), inside::Samples::default());
     for round in 0..=arguments.rounds {
         if round == 1 {
-            // The first round warmed both sides.
+            // The first round warmed all sides.
             us.clear();
             them.clear();
+            both = inside::Samples::default();
         }
-        us.push(ours.measure(plan.ours.0, plan.ours.1, count)?);
+        let mut sum = 0.0;
+        for _ in 0..SLICES {
+            let each = ours.measure(plan.ours.0, plan.ours.1, slice)?;
+            sum += each.cpu;
+            both.hosted.push(each.wall);
+            let question = format_args!("libtwz {} {}", plan.ours.0, plan.ours.1);
+            peers.inside.measure(question, slice, &mut both.guest)?;
+        }
+        #[allow(clippy::cast_precision_loss, reason = "a handful")]
+        us.push(sum / SLICES as f64);
         match plan.peer {
             None => {}
-            Some((STD, what, parameter)) => them.push(ours.measure(what, parameter, count)?),
+            Some((STD, what, _)) => them.push(peers.std.measure(what, count)?),
             Some((name, what, parameter)) => {
                 let peer = if name == LMDB { &mut peers.lmdb } else { &mut peers.pmdk };
                 peer.measure(format_args!("{what} {parameter}"), count, &mut them)?;
             }
         }
     }
-    let row = Row::new("libtwz", plan.name, Where::Hosted, "ns", &us);
-    // Maps that are inserted into grow from round to round; the others are as large whatever the count.
-    let grows = plan.ours.0.ends_with("_insert");
-    let row = if grows { row.sized(count, plan.count, "inserts a round") } else { row };
+    let row = Row::new(GROUP, plan.name, Where::Hosted, "ns", &us);
     let row = match plan.peer {
         None => row,
         Some((STD, ..)) => row.beside(STD, &them),
         Some((LMDB, ..)) => peers.lmdb.put_beside(row, LMDB, &them),
         Some((name, ..)) => peers.pmdk.put_beside(row, name, &them),
     };
-    Ok(match plan.aim {
+    let row = match plan.aim {
         Aim::None => row,
         Aim::Ratio(limit) => row.ratio_at_most(limit),
         Aim::Nanoseconds(limit) => row.at_most(limit),
-    })
+    };
+    let rows = std::iter::once(row).chain(both.rows(&peers.inside, GROUP, plan.name, true));
+    // Maps that are inserted into grow from round to round; the others are as large whatever the count.
+    let grows = plan.ours.0.ends_with("_insert");
+    Ok(rows.map(|row| if grows { row.sized(count, plan.count, "inserts a round") } else { row }).collect())
 }

@@ -1,12 +1,11 @@
 //! The libtwz side of each measurement; the loops are those of `peers/pmdk.c`.
 
-use crate::stopwatch::Stopwatch;
+use crate::stopwatch::{Each, Stopwatch, Time};
 use libtwz::collections::{BTreeMap, HashMap, RbTree};
 use libtwz::prelude::*;
 use libtwz::{Cursor, PersistentPtr, Window, fot, persist, sys, translate};
 use std::collections::HashMap as StdMap;
 use std::hint::black_box;
-use std::time::Duration;
 
 const CHASE_NODES: usize = 512;
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
@@ -47,8 +46,8 @@ pub(crate) struct Ours {
     words: Object<Words>,
     maps: Object<Maps>,
     random: u64,
-    std_hash: StdMap<u64, [u64; 2]>,
-    std_tree: std::collections::BTreeMap<u64, [u64; 2]>,
+    /// Whether the maps hold what is looked up.
+    filled: bool,
     rings: StdMap<(u32, bool), &'static Node>,
     pointers: Box<[PersistentPtr; 1024]>,
     resolved: Option<Resolved>,
@@ -91,8 +90,7 @@ impl Ours {
             words,
             maps,
             random: 0x2545_F491_4F6C_DD1D,
-            std_hash: StdMap::new(),
-            std_tree: std::collections::BTreeMap::new(),
+            filled: false,
             rings: StdMap::new(),
             pointers,
             resolved: None,
@@ -100,7 +98,7 @@ impl Ours {
     }
 
     /// Nanoseconds per operation, or what went wrong.
-    pub(crate) fn measure(&mut self, what: &str, parameter: u32, count: u64) -> Result<f64> {
+    pub(crate) fn measure(&mut self, what: &str, parameter: u32, count: u64) -> Result<Each> {
         let time = match what {
             "translate" => self.translate(count),
             "chase" => self.chase(parameter, true, count)?,
@@ -121,16 +119,13 @@ impl Ours {
             "rb_insert" => self.insert(count, |maps, key| maps.rb.insert(key, [key; 2]).map(drop))?,
             "hash_get" => self.look_up(count, |o, key| o.maps.hash.get(&key).map(|v| v.is_some()))?,
             "tree_get" => self.look_up(count, |o, key| o.maps.tree.get(&key).map(|v| v.is_some()))?,
-            "std_hash_get" => self.look_up(count, |o, key| Ok(o.std_hash.contains_key(&key)))?,
-            "std_tree_get" => self.look_up(count, |o, key| Ok(o.std_tree.contains_key(&key)))?,
             "tx_alloc" => self.tx_alloc(count)?,
             _ => return Err(Error::NoSuchName),
         };
-        #[allow(clippy::cast_precision_loss, reason = "a measurement")]
-        Ok(time.as_secs_f64() * 1e9 / count as f64)
+        Ok(time.each(count))
     }
 
-    fn translate(&self, count: u64) -> Duration {
+    fn translate(&self, count: u64) -> Time {
         let holder = black_box(self.words.window());
         let mut sum = 0;
         let start = Stopwatch::start();
@@ -169,7 +164,7 @@ impl Ours {
         Ok(nodes[0])
     }
 
-    fn chase(&mut self, objects: u32, coloured: bool, count: u64) -> Result<Duration> {
+    fn chase(&mut self, objects: u32, coloured: bool, count: u64) -> Result<Time> {
         let mut at = Cursor::at(self.ring(objects, coloured)?)?;
         let mut sum = 0;
         let start = Stopwatch::start();
@@ -184,7 +179,7 @@ impl Ours {
     }
 
     /// Resolves FOT entries whose targets are mapped but not cached: entries past the cached ones never are.
-    fn first_resolution(&mut self, count: u64) -> Result<Duration> {
+    fn first_resolution(&mut self, count: u64) -> Result<Time> {
         let resolved = match self.resolved.take() {
             Some(resolved) => resolved,
             None => {
@@ -216,7 +211,7 @@ impl Ours {
         Ok(time)
     }
 
-    fn tx_each(&self, words: usize, count: u64) -> Result<Duration> {
+    fn tx_each(&self, words: usize, count: u64) -> Result<Time> {
         let start = Stopwatch::start();
         for i in 0..count {
             self.words.tx(|tx| {
@@ -229,7 +224,7 @@ impl Ours {
         Ok(start.elapsed())
     }
 
-    fn tx_put(&self, words: usize, count: u64) -> Result<Duration> {
+    fn tx_put(&self, words: usize, count: u64) -> Result<Time> {
         let start = Stopwatch::start();
         for i in 0..count {
             self.words.tx(|tx| {
@@ -242,7 +237,7 @@ impl Ours {
         Ok(start.elapsed())
     }
 
-    fn tx_first(&self, words: usize, stride: usize, count: u64) -> Result<Duration> {
+    fn tx_first(&self, words: usize, stride: usize, count: u64) -> Result<Time> {
         let start = Stopwatch::start();
         for i in 0..count {
             self.words.tx(|tx| {
@@ -259,7 +254,7 @@ impl Ours {
         Ok(start.elapsed())
     }
 
-    fn tx_alloc(&self, count: u64) -> Result<Duration> {
+    fn tx_alloc(&self, count: u64) -> Result<Time> {
         let start = Stopwatch::start();
         for i in 0..count {
             self.words.tx(|tx| {
@@ -271,7 +266,7 @@ impl Ours {
     }
 
     /// Random keys, with values as large as a PMEMoid.
-    fn insert(&mut self, count: u64, insert: impl Fn(&Maps, u64) -> Result<()>) -> Result<Duration> {
+    fn insert(&mut self, count: u64, insert: impl Fn(&Maps, u64) -> Result<()>) -> Result<Time> {
         let start = Stopwatch::start();
         for _ in 0..count {
             let key = next_random(&mut self.random) | 1;
@@ -280,16 +275,15 @@ impl Ours {
         Ok(start.elapsed())
     }
 
-    /// Looks small keys up in random order, all of them there; all four maps hold the same.
-    fn look_up(&mut self, count: u64, look: impl Fn(&Self, u64) -> Result<bool>) -> Result<Duration> {
+    /// Looks small keys up in random order, all of them there.
+    fn look_up(&mut self, count: u64, look: impl Fn(&Self, u64) -> Result<bool>) -> Result<Time> {
         const KEYS: u64 = 50_000;
-        if self.std_hash.is_empty() {
+        if !self.filled {
             for key in (0..KEYS).map(|i| i * 2) {
                 self.maps.hash.insert(key, [key; 2])?;
                 self.maps.tree.insert(key, [key; 2])?;
-                self.std_hash.insert(key, [key; 2]);
-                self.std_tree.insert(key, [key; 2]);
             }
+            self.filled = true;
         }
         let (mut state, mut found) = (88_172_645_463_325_252, 0);
         let start = Stopwatch::start();

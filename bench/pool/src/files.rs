@@ -1,7 +1,7 @@
 //! Files beside objects: what a UNIX program makes to hold something under a name.
 
+use crate::timed;
 use anyhow::Result;
-use bench::clock::timed;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 

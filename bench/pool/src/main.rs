@@ -90,6 +90,11 @@ fn run(arguments: &Arguments) -> Result<Vec<Row>> {
     Ok(rows(&samples, &pmemobj, count, many))
 }
 
+/// Nanoseconds on the CPU of each of `count` operations.
+fn timed<E>(count: u64, work: impl FnOnce() -> std::result::Result<(), E>) -> std::result::Result<f64, E> {
+    bench::clock::timed(count, work).map(|each| each.cpu)
+}
+
 fn put<const N: usize>(samples: &mut [Vec<f64>; N], figures: [f64; N]) {
     samples.iter_mut().zip(figures).for_each(|(samples, figure)| samples.push(figure));
 }

@@ -1,7 +1,8 @@
 //! The pool's side of each measurement: one round each, in nanoseconds an operation.
 
+use crate::timed;
 use anyhow::{Result, ensure};
-use bench::clock::{cpu_time, timed};
+use bench::clock::cpu_time;
 use pool::{Access, CreateOptions, ObjectSpec, OpenOptions, Pool};
 use std::hint::black_box;
 use std::path::Path;

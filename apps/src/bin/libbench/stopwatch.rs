@@ -19,10 +19,23 @@ impl Stopwatch {
     }
 
     /// Time since, on a counter of constant rate.
-    pub(crate) fn elapsed(&self) -> Duration {
-        #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^53 ticks")]
-        let ticks = ticks().saturating_sub(self.0) as f64;
-        Duration::from_secs_f64(ticks / ticks_per_second())
+    pub(crate) fn elapsed(&self) -> Time {
+        Time(ticks().saturating_sub(self.0))
+    }
+}
+
+/// Ticks that passed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Time(u64);
+
+/// Nanoseconds an operation.
+pub(crate) type Each = f64;
+
+impl Time {
+    /// Of each of `count`.
+    #[allow(clippy::cast_precision_loss, reason = "far fewer than 2^53")]
+    pub(crate) fn each(self, count: u64) -> Each {
+        self.0 as f64 / ticks_per_second() * 1e9 / count as f64
     }
 }
 

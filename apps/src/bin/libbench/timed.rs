@@ -2,11 +2,11 @@
 
 use crate::stopwatch::Stopwatch;
 
+pub(crate) use crate::stopwatch::Each;
+
 /// Nanoseconds an operation of `work`, which does `count`.
-pub(crate) fn timed<E>(count: u64, work: impl FnOnce() -> Result<(), E>) -> Result<f64, E> {
+pub(crate) fn timed<E>(count: u64, work: impl FnOnce() -> Result<(), E>) -> Result<Each, E> {
     let begun = Stopwatch::start();
     work()?;
-    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
-    let count = count as f64;
-    Ok(begun.elapsed().as_secs_f64() * 1e9 / count)
+    Ok(begun.elapsed().each(count))
 }
