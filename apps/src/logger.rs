@@ -47,6 +47,9 @@ pub mod gates {
     pub const COUNT: u32 = 6;
 }
 
+/// How long the service may leave a full stream as it is, in nanoseconds: far longer than it takes on the slowest host.
+pub const PATIENCE: u64 = 20_000_000_000;
+
 /// Where a message stands in the shared object.
 pub const MESSAGE: u64 = DATA_OFFSET;
 /// Where the stream's header stands.
@@ -124,18 +127,39 @@ impl Logger {
         answer(gate_call(self.service, gates::LOG, words)).map(drop)
     }
 
-    /// Leaves `text` (cut to [`TEXT_MAX`] bytes) in the stream; waits only if the stream is full.
-    pub fn send(&self, level: u32, text: &str) {
+    /// Leaves `text` (cut to [`TEXT_MAX`] bytes) in the stream; waits only if the stream is full, and at most [`PATIENCE`].
+    ///
+    /// # Errors
+    /// As [`Logger::send_within`].
+    pub fn send(&self, level: u32, text: &str) -> Result<(), ErrorCode> {
+        self.send_within(level, text, PATIENCE)
+    }
+
+    /// As [`Logger::send`]; a full stream of which nothing is taken for so many nanoseconds is an error.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TimedOut`]: the service is not there any more, or does not come to it. The record was not sent.
+    pub fn send_within(&self, level: u32, text: &str, nanoseconds: u64) -> Result<(), ErrorCode> {
         let text = cut(text);
         let header = self.header();
         let sent = header.sent.load(Ordering::Relaxed);
+        let mut last = (sent, 0); // what was taken, and since when
         loop {
             let taken = header.taken.load(Ordering::Acquire);
             if sent.wrapping_sub(taken) < SLOTS {
                 break;
             }
+            // Each one that is taken shows that the service lives.
+            let now = syscall::clock()?.0;
+            if last.0 != taken {
+                last = (taken, now);
+            }
+            let left = nanoseconds.saturating_sub(now.saturating_sub(last.1));
+            if left == 0 {
+                return Err(ErrorCode::TimedOut);
+            }
             // Woken, or changed meanwhile: look again.
-            let _ = sync::wait(&header.taken, taken, sync::FOREVER);
+            let _ = sync::wait(&header.taken, taken, left);
         }
         let entry = ENTRIES + u64::from(sent % SLOTS) * SLOT_BYTES;
         self.bytes.set_word(entry, text.len() as u64 | u64::from(level) << 32);
@@ -146,6 +170,7 @@ impl Logger {
             // Fails only without memory, which is there.
             let _ = sync::wake(&header.sent, 1);
         }
+        Ok(())
     }
 
     /// Waits until everything that was sent is durable.

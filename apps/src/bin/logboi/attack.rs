@@ -4,7 +4,7 @@
 use crate::service::LOG_NAME;
 use apps::context_object::ContextObject;
 use apps::keys;
-use apps::logger::{Logger, SERVICE, gates};
+use apps::logger::{Logger, SERVICE, SLOTS, gates};
 use apps::mapped::volatile_object;
 use apps::probe;
 use twz_rt::abi::fault::{FaultCause, FaultFrame, FaultInfo};
@@ -15,6 +15,9 @@ use twz_rt::{fault, println, syscall, view};
 
 /// Clients that connect and vanish: more than the service has entries.
 const CRASHES: u32 = 70;
+
+/// How long a stream that nobody takes anything of is waited for, in nanoseconds.
+const SHORT: u64 = 50_000_000;
 
 /// Attempts, and those that did not end as they must.
 #[derive(Default)]
@@ -78,8 +81,14 @@ fn attempts(tally: &mut Tally) -> Result<(), ErrorCode> {
     let first = Logger::connect()?;
     let second = Logger::connect()?;
     tally.expect("a client may log", first.log(3, "from an attacker, in its own name").is_ok());
-    second.send(3, "by stream, in its own name");
-    tally.expect("a client may send", second.flush().is_ok());
+    let sent = second.send(3, "by stream, in its own name").is_ok();
+    tally.expect("a client may send", sent && second.flush().is_ok());
+    // As if the service had died: nobody takes what this one sends.
+    let third = Logger::connect()?;
+    gate_call(service, gates::DISCONNECT, [third.number, 0, 0])?;
+    let has_room = (0..SLOTS).all(|_| third.send(3, "to nobody").is_ok());
+    let refused = third.send_within(3, "one more", SHORT) == Err(ErrorCode::TimedOut);
+    tally.expect("a sender is told when nobody takes what it sends", has_room && refused);
     tally.expect("a client may not read the log by a gate", owns || first.read(0).is_err());
     let log_as = |number: u64| gate_call(service, gates::LOG, [number, 8, 1]);
     let nobody = (ErrorCode::NotPermitted as u64, 0);

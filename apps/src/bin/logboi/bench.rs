@@ -34,11 +34,7 @@ pub(crate) fn start_client(shared: bool, count: &str, ours: Args) -> Result<u8, 
 pub(crate) fn bench(logger: &Logger, count: u64) -> Result<(), ErrorCode> {
     let count = count.max(1);
     measure("log_sync", count, || logger.log(3, LINE), || Ok(()))?;
-    let send = || {
-        logger.send(3, LINE);
-        Ok(())
-    };
-    measure("log_async", count, send, || logger.flush())
+    measure("log_async", count, || logger.send(3, LINE), || logger.flush())
 }
 
 fn measure(

@@ -14,6 +14,7 @@ mod clock;
 mod control;
 mod service;
 
+use alloc::format;
 use alloc::string::{String, ToString};
 use apps::options::Options;
 use twz_rt::abi::ErrorCode;
@@ -62,7 +63,8 @@ fn main(args: Args) -> Result<u8, String> {
         None if start => println!("logboi: ready"),
         None if line.is_empty() => control::print(&logger).map_err(text)?,
         None if is_async => {
-            logger.send(LEVEL, &line);
+            let sent = logger.send(LEVEL, &line);
+            sent.map_err(|error| format!("the service takes nothing of what is sent: {error}"))?;
             // This program ends now, and with it, perhaps, the machine.
             logger.flush().map_err(text)?;
         }
