@@ -62,6 +62,8 @@ pub enum Error {
     NoSuchObject(ObjectId),
     /// The security context does not permit it: the object needs default rights, or the context a capability for it.
     NotPermitted(ObjectId),
+    /// A power failure left the object in the middle of a change, and this program may not write it: somebody who may must open it first.
+    Unrecovered(ObjectId),
     /// A name leads to nothing.
     NoSuchName,
     /// A name is taken already.
@@ -123,6 +125,10 @@ impl fmt::Display for Error {
             Self::NotPermitted(id) => write!(
                 f,
                 "the security context does not permit object {id}, or it is mapped for reading: grant a capability, or the object default rights, and open it with them"
+            ),
+            Self::Unrecovered(id) => write!(
+                f,
+                "a power failure left object {id} in the middle of a change: a program with the right to write it must open it first"
             ),
             Self::NoSuchName => f.write_str("the name leads to nothing"),
             Self::NameExists => f.write_str("the name is taken"),

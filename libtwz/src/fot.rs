@@ -105,7 +105,7 @@ pub(crate) fn is_named(holder: Window, index: u32) -> bool {
     place(index).is_some_and(|at| holder.load(at + FLAGS) & u64::from(fot_flags::NAME) != 0)
 }
 
-/// Maps the target of entry `index`, resolving a name now.
+/// Maps the target of entry `index`, resolving a name now; it is recovered.
 ///
 /// # Errors
 /// As [`read`], and [`Error::Damaged`] for an entry that does not ask for reading: whoever follows it reads; [`Error::NoSuchName`]; what mapping says.
@@ -124,7 +124,7 @@ pub fn target(holder: Window, index: u32) -> Result<Window> {
     } else {
         crate::names::resolve_entry(holder, entry.target)?
     };
-    view::map(id, entry.rights)
+    view::map_recovered(id, entry.rights)
 }
 
 /// What this program knows of the tables it inserted into.

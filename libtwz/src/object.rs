@@ -11,7 +11,8 @@
 //! # Contract
 //! - **O1** an object is complete before anything leads to it: the magic number is stored last, after the rest is
 //!   durable. An object without it was cut off while being built and cannot be opened.
-//! - Opening checks magic, version, offsets and the type's fingerprint, and recovers what a power failure cut off.
+//! - Opening checks magic, version, offsets and the type's fingerprint, and recovers what a power failure cut off. So does following a pointer to an
+//!   object that this program has not used yet.
 //! - A handle stays usable for the program's life; handles are copies of an address, and dropping one costs nothing.
 
 use crate::arena::{self, Arena, Census};
@@ -240,6 +241,7 @@ fn chained(id: ObjectId, window: Window) -> Vec<ObjectId> {
     let mut found = pieces_of(window);
     let (mut full, mut at) = (id, window);
     while let Ok(next) = overflow_of(at) {
+        // As it stands: what is half changed in it goes with it.
         let Ok(window) = view::map(next, Rights::READ) else { break };
         if !continues(full, next, window) || found.contains(&next) {
             break;
@@ -286,6 +288,13 @@ pub(crate) fn log_of(window: Window) -> Result<(Log, u64)> {
     }
     let log = Log::open(window, window.load(META + offset_of!(ObjectMeta, log_offset)))?;
     Ok((log, window.load(META + offset_of!(ObjectMeta, arena_offset))))
+}
+
+/// Whether the object at `window` is one of `libtwz`'s that transactions change.
+#[inline]
+pub(crate) fn has_log(window: Window) -> bool {
+    let is_ours = window.word(META).load(Ordering::Acquire) == META_MAGIC;
+    is_ours && window.load(META + offset_of!(ObjectMeta, log_offset)) != 0
 }
 
 /// Where the root of the object at `window` stands.
@@ -393,16 +402,16 @@ impl<T: Invariant> Object<T> {
         Self::open_with(id, READ_WRITE)
     }
 
-    /// Opens an object with `rights`; recovery needs write.
+    /// Opens an object with `rights`. If a power failure cut off a change, this program's context must have the right to write it, whatever is
+    /// asked for here.
     ///
     /// # Errors
-    /// As [`Object::open`].
+    /// As [`Object::open`]; [`Error::NotPermitted`] when `rights` are more than it has; [`Error::Unrecovered`].
     pub fn open_with(id: ObjectId, rights: Rights) -> Result<Self> {
         let window = view::map(id, rights)?;
+        view::bind(window, rights & READ_WRITE)?;
         let root = checked_root::<T>(id, window)?;
-        if rights.contains(Rights::WRITE) {
-            tx::recover_if_first(window)?;
-        }
+        tx::recover_to_read(id, window, rights)?;
         Ok(Self { window, address: window.base() + root, id, rights, root: PhantomData })
     }
 

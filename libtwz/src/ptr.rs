@@ -269,13 +269,13 @@ impl<T> GlobalPtr<T> {
 }
 
 impl<T: Invariant> GlobalPtr<T> {
-    /// Maps the object with `rights` if need be and returns what is there.
+    /// Maps the object with `rights` if need be, recovers it if a power failure cut off a change, and returns what is there.
     ///
     /// # Errors
-    /// [`Error::BadPointer`], and what mapping says.
+    /// [`Error::BadPointer`], what mapping and recovery say, [`Error::Unrecovered`].
     pub fn resolve<'a>(&self, rights: Rights) -> Result<&'a T> {
         let () = assert_fits::<T>();
-        let window = view::map(self.id, rights)?;
+        let window = view::map_recovered(self.id, rights)?;
         let offset = u32::try_from(self.offset).unwrap_or(u32::MAX);
         at(window, PersistentPtr::new(0, offset))
     }

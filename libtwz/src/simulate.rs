@@ -90,6 +90,7 @@ mod with_recorder {
     /// put their contents to what survived, and uses no lock, transaction or collection of before.
     pub fn reboot() {
         crate::sys::hosted::next_boot();
+        crate::view::forget_recovered();
         crate::fot::forget_all_tables();
         crate::translate::forget_all(crate::view::used_slots());
     }

@@ -191,7 +191,8 @@ fn lea_slowly(holder: Window, pointer: PersistentPtr) -> Result<usize> {
         return Err(bad("an offset below 1 GiB"));
     }
     let base = resolve(holder, pointer.index()).map_err(|error| match error {
-        Error::Damaged { expected, .. } => bad(expected),
+        // Of the target, or of what a name's way leads through, it says itself what is damaged.
+        Error::Damaged { object, expected, .. } if object == view::id_at(holder.base()) => bad(expected),
         other => other,
     })?;
     Ok(base.base() | pointer.offset() as usize)

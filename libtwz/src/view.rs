@@ -17,7 +17,7 @@ use crate::window::Window;
 use core::sync::atomic::{AtomicU64, Ordering};
 use twz_abi::{ObjectId, Rights};
 
-/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`], the rights, and those of them that [`bind`] found granted.
+/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`], the rights, and those of them that were found granted.
 #[repr(C, align(32))]
 struct SlotEntry {
     lo: AtomicU64,
@@ -27,7 +27,8 @@ struct SlotEntry {
     row_used: AtomicU64,
 }
 
-/// (ID, rights) to slot. `word` is 0 for never used, else [`FILLED`] or [`REMOVED`], a change count, the rights and the slot.
+/// (ID, rights) to slot. `word` is 0 for never used, else [`FILLED`] or [`REMOVED`], a change count, perhaps
+/// [`RECOVERED`], the rights and the slot.
 #[repr(C, align(32))]
 struct IndexEntry {
     lo: AtomicU64,
@@ -40,6 +41,8 @@ const FILLED: u64 = 1 << 63;
 const REMOVED: u64 = 1 << 62;
 const SLOT_BITS: u64 = (1 << 20) - 1;
 const RIGHTS_SHIFT: u32 = 20;
+/// The object was found recovered, or it was brought to that, since it is mapped.
+const RECOVERED: u64 = 1 << 23;
 const COUNT_SHIFT: u32 = 24;
 const COUNT_MASK: u64 = (1 << 38) - 1;
 /// Where a slot's state has the rights that were found granted.
@@ -96,6 +99,12 @@ fn first_probe(id: ObjectId, rights: u64) -> usize {
 #[inline]
 #[must_use]
 pub fn find(id: ObjectId, rights: Rights) -> Option<Window> {
+    find_marked(id, rights).map(|(window, _)| window)
+}
+
+/// [`find`], and whether the mapping is marked as [`RECOVERED`].
+#[inline]
+fn find_marked(id: ObjectId, rights: Rights) -> Option<(Window, bool)> {
     let rights = key_rights(rights);
     let first = first_probe(id, rights);
     for step in 0..INDEX_LEN {
@@ -110,12 +119,52 @@ pub fn find(id: ObjectId, rights: Rights) -> Option<Window> {
             core::sync::atomic::fence(Ordering::Acquire);
             if entry.word.load(Ordering::Relaxed) == word {
                 #[allow(clippy::cast_possible_truncation, reason = "20 bits")]
-                return Window::of_slot((word & SLOT_BITS) as usize + Platform::FIRST_SLOT);
+                let window = Window::of_slot((word & SLOT_BITS) as usize + Platform::FIRST_SLOT)?;
+                return Some((window, word & RECOVERED != 0));
             }
             return None; // changing right now: the caller takes the lock and looks again
         }
     }
     None
+}
+
+/// [`map`] for whoever reads what is in the object next: it is recovered, if it is one with a log. As fast as [`map`] from the second time on.
+///
+/// # Errors
+/// As [`map`]; what recovery says; [`Error::Unrecovered`].
+#[inline]
+pub(crate) fn map_recovered(id: ObjectId, rights: Rights) -> Result<Window> {
+    match find_marked(id, rights) {
+        Some((window, true)) => Ok(window),
+        _ => map_and_recover(id, rights),
+    }
+}
+
+#[cold]
+fn map_and_recover(id: ObjectId, rights: Rights) -> Result<Window> {
+    let window = map(id, rights)?;
+    crate::tx::recover_to_read(id, window, rights)?;
+    mark(id, rights, RECOVERED);
+    Ok(window)
+}
+
+/// Makes `mark` what is known of a mapping, if it is still there.
+fn mark(id: ObjectId, rights: Rights, mark: u64) {
+    let _one = TABLES.lock();
+    if let Some(entry) = index_of(id, key_rights(rights)) {
+        let word = entry.word.load(Ordering::Relaxed);
+        entry.word.store(word & !RECOVERED | mark, Ordering::Release);
+    }
+}
+
+/// Takes no object for recovered any more, as after a power failure.
+#[cfg(feature = "crash-sim")]
+pub(crate) fn forget_recovered() {
+    for slot in Platform::FIRST_SLOT..Platform::FIRST_SLOT + used_slots() {
+        if let Some(Ok((id, rights))) = Window::of_slot(slot).map(what_is_at) {
+            mark(id, rights, 0);
+        }
+    }
 }
 
 /// Maps `id` with at most `rights`, or finds it mapped.
@@ -148,16 +197,15 @@ fn map_slowly(id: ObjectId, rights: Rights) -> Result<Window> {
         }
         None => return Err(Error::OutOfSlots),
     };
-    if let Err(error) = Platform::map_slot(slot, id, rights & Rights::ACCESS) {
-        tables.empty.push(slot);
-        return Err(error);
-    }
+    let granted =
+        Platform::map_slot(slot, id, rights & Rights::ACCESS).inspect_err(|_| tables.empty.push(slot))?;
     let (Some(entry), Some(window)) = (slot_entry(slot), Window::of_slot(slot)) else {
         return Err(Error::OutOfSlots);
     };
     entry.lo.store(id.lo, Ordering::Relaxed);
     entry.hi.store(id.hi, Ordering::Relaxed);
-    entry.state.store(FILLED | key_rights(rights), Ordering::Release);
+    let granted = key_rights(granted & rights) << GRANTED_SHIFT;
+    entry.state.store(FILLED | granted | key_rights(rights), Ordering::Release);
     tables.changes += 1;
     index_insert(id, key_rights(rights), slot, tables.changes);
     Ok(window)
@@ -223,19 +271,26 @@ pub(crate) unsafe fn unmap_all() {
     }
 }
 
-fn index_remove(id: ObjectId, rights: u64, changes: u64) {
+/// The entry of a mapping; the caller holds [`TABLES`].
+fn index_of(id: ObjectId, rights: u64) -> Option<&'static IndexEntry> {
     let first = first_probe(id, rights);
     for step in 0..INDEX_LEN {
         let entry = index_entry(first.wrapping_add(step));
         let word = entry.word.load(Ordering::Relaxed);
         if word == 0 {
-            return;
+            return None;
         }
         let same = entry.lo.load(Ordering::Relaxed) == id.lo && entry.hi.load(Ordering::Relaxed) == id.hi;
         if same && word & FILLED != 0 && word >> RIGHTS_SHIFT & 7 == rights {
-            entry.word.store(REMOVED | (changes & COUNT_MASK) << COUNT_SHIFT, Ordering::Release);
-            return;
+            return Some(entry);
         }
+    }
+    None
+}
+
+fn index_remove(id: ObjectId, rights: u64, changes: u64) {
+    if let Some(entry) = index_of(id, rights) {
+        entry.word.store(REMOVED | (changes & COUNT_MASK) << COUNT_SHIFT, Ordering::Release);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Recovery that cannot be finished, that others wait for, and whose objects are deleted.
+//! Recovery that cannot be finished, that others wait for, that readers wait for, and whose objects are deleted.
 //!
 //! A machine's next boot is `simulate::reboot`: objects keep what was stored, locks do not. What a power failure may leave of unflushed stores is
 //! the subject of `tests/crash`.
@@ -37,6 +37,8 @@ struct Gate {
     refused: RwLock<HashMap<ObjectId, Error>>,
     /// No object can be made.
     full: AtomicBool,
+    /// Objects to which there are only some rights.
+    granted: RwLock<HashMap<ObjectId, Rights>>,
 }
 
 impl Gate {
@@ -65,7 +67,9 @@ impl Store for Gate {
         self.memory.trim(id, range)
     }
     fn stat(&self, id: ObjectId) -> Result<Stat> {
-        self.pass(id).and_then(|()| self.memory.stat(id))
+        let stat = self.pass(id).and_then(|()| self.memory.stat(id))?;
+        let granted = self.granted.read().unwrap().get(&id).copied();
+        Ok(Stat { granted: granted.unwrap_or(stat.granted), ..stat })
     }
     fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
         self.memory.piece(id, offset)
@@ -100,7 +104,8 @@ fn begin() -> (MutexGuard<'static, ()>, Arc<Gate>) {
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let gate = GATE.get_or_init(|| {
         let memory = MemoryStore::with_durability(Durability::Power).unwrap();
-        let gate = Arc::new(Gate { memory, refused: RwLock::default(), full: AtomicBool::new(false) });
+        let (refused, granted) = (RwLock::default(), RwLock::default());
+        let gate = Arc::new(Gate { memory, refused, granted, full: AtomicBool::new(false) });
         use_store(Arc::clone(&gate) as Arc<dyn Store>).unwrap();
         assert!(simulate::record_with(|event, _| {
             if event == Event::Fence {
@@ -117,6 +122,7 @@ fn begin() -> (MutexGuard<'static, ()>, Arc<Gate>) {
         gate
     });
     gate.refused.write().unwrap().clear();
+    gate.granted.write().unwrap().clear();
     (guard, Arc::clone(gate))
 }
 
@@ -136,6 +142,13 @@ impl Gate {
     fn refuse(&self, o: &Object<Cells>, error: Error) {
         self.refused.write().unwrap().insert(o.id(), error);
         // SAFETY: the tests use no reference to a refused object.
+        unsafe { view::unmap(o.id()) };
+    }
+
+    /// From here on there are these rights to the object.
+    fn grant(&self, o: &Object<Cells>, rights: Rights) {
+        self.granted.write().unwrap().insert(o.id(), rights);
+        // SAFETY: the tests use no reference to it.
         unsafe { view::unmap(o.id()) };
     }
 
@@ -266,9 +279,9 @@ fn deleting_an_unrecovered_home_takes_nothing_back() {
     for (failure, value) in expected.iter().enumerate() {
         let (pair, kept) = change_both(false);
         fail_power_at(&pair, &kept[failure]);
-        let reader = Object::<Cells>::open_with(pair[0].id(), Rights::READ).unwrap(); // recovers nothing
+        // By a handle of before: whoever opens it recovers it.
         // SAFETY: no reference into it is used after this.
-        unsafe { reader.delete() }.unwrap();
+        unsafe { pair[0].delete() }.unwrap();
         let other = open(&pair[1]).unwrap();
         assert_eq!([0, 1].map(|i| other.cells[i].get()), [*value; 2], "fence {failure}");
     }
@@ -342,6 +355,135 @@ fn an_opener_does_not_wait_for_a_transaction() {
     });
     assert_eq!(open(&home).unwrap().cells[1].get(), 7, "nor for itself");
     tx.commit().unwrap();
+}
+
+const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
+
+/// Who may only read gets what was committed, or an error; and what is right as it stands needs nobody.
+#[test]
+fn who_may_only_read_sees_nothing_that_was_cut_off() {
+    let (_one, gate) = begin();
+    let read = |o: &Object<Cells>| {
+        let values =
+            Object::<Cells>::open_with(o.id(), Rights::READ).map(|o| [0, 1].map(|i| o.cells[i].get()));
+        let by_id = o.global().resolve(Rights::READ).map(|o| [0, 1].map(|i| o.cells[i].get()));
+        assert_eq!(values, by_id);
+        values
+    };
+    // What becomes of it, and whether it is what recovery would make of it.
+    type Failure = fn(&Object<Cells>);
+    let failures: [(Failure, Option<[u64; 2]>); 6] = [
+        (|_| (), Some([1, 1])),
+        (|o| o.tx(|tx| tx.put(&o.cells[0], 2)).unwrap(), Some([2, 1])),
+        (
+            |o| {
+                o.tx(|tx| tx.put(&o.cells[0], 2)).unwrap();
+                o.tx(|tx| tx.set(&o.cells[1], 3).and_then(|()| tx.put(&o.cells[0], 3))).unwrap();
+                o.tx(|tx| tx.set(&o.cells[1], 4).and(Err::<(), _>(Error::Aborted))).unwrap_err();
+            },
+            Some([3, 3]),
+        ),
+        // The line was not written back: the new value stands in the log only.
+        (
+            |o| {
+                o.tx(|tx| tx.put(&o.cells[0], 2)).unwrap();
+                o.cells[0].set_without_log(1);
+            },
+            None,
+        ),
+        // What was undone had been written back before.
+        (
+            |o| {
+                o.tx(|tx| tx.set(&o.cells[0], 4).and(Err::<(), _>(Error::Aborted))).unwrap_err();
+                o.cells[0].set_without_log(4);
+            },
+            None,
+        ),
+        // It did not end.
+        (
+            |o| {
+                let tx = o.begin().unwrap();
+                tx.set(&o.cells[0], 4).unwrap();
+                std::mem::forget(tx);
+            },
+            None,
+        ),
+    ];
+    for (number, (fail, stands)) in failures.into_iter().enumerate() {
+        let [may_not, may] = [0, 1].map(|_| {
+            let o = cells();
+            fail(&o);
+            o
+        });
+        simulate::reboot();
+        gate.grant(&may_not, Rights::READ);
+        let expected = stands.ok_or(Error::Unrecovered(may_not.id()));
+        assert_eq!(read(&may_not), expected, "case {number}");
+        assert_eq!(read(&may_not), expected, "case {number}, again");
+        assert_eq!(open(&may_not).map(drop), Err(Error::NotPermitted(may_not.id())), "case {number}");
+        // Who could write it need not ask for that.
+        let recovered = read(&may).unwrap();
+        assert_eq!(
+            recovered,
+            open(&may)
+                .unwrap()
+                .cells
+                .first_chunk()
+                .map(|cells: &[_; 2]| cells.each_ref().map(PCell::get))
+                .unwrap()
+        );
+        // Somebody who may has opened it, and changed it since.
+        gate.grant(&may_not, READ_WRITE);
+        open(&may_not).unwrap();
+        gate.grant(&may_not, Rights::READ);
+        assert_eq!(read(&may_not), Ok(recovered), "case {number}");
+    }
+}
+
+/// A pointer is followed to what was committed, whoever opened it before: nobody.
+#[test]
+fn what_a_pointer_leads_to_is_recovered() {
+    let (_one, gate) = begin();
+    for way in 0..3 {
+        let holder = ObjectBuilder::new().build(InvPtr::<Cells>::null()).unwrap();
+        let (o, other) = (cells(), cells());
+        holder.tx(|tx| tx.point(&*holder, Some(o.base()))).unwrap();
+        if way == 1 {
+            libtwz::fot::change(holder.window(), 1, libtwz::fot::Target::Id(o.id()), Rights::READ).unwrap();
+        }
+        // Of two objects, and the power fails before the new values are written back.
+        o.tx(|tx| tx.put(&o.cells[0], 2).and_then(|()| tx.set(&other.cells[0], 2))).unwrap();
+        o.cells[0].set_without_log(1);
+        simulate::reboot();
+        let follow = || match way {
+            2 => o.global().resolve(READ_WRITE).map(|o| o.cells[0].get()),
+            _ => holder.resolve().map(|o| o.cells[0].get()),
+        };
+        if way == 0 {
+            // A recovery that fails is tried again.
+            let refused = Error::NotPermitted(o.id());
+            gate.refuse(&o, refused);
+            assert_eq!(follow(), Err(refused));
+            gate.admit(&o);
+        }
+        assert_eq!(follow(), Ok(2), "way {way}");
+        o.tx(|tx| tx.set(&o.cells[0], 3)).unwrap();
+        assert_eq!(follow(), Ok(3), "way {way}");
+        if way < 2 {
+            // The context may not write it, whatever the entry asks for.
+            o.tx(|tx| tx.put(&o.cells[0], 4)).unwrap();
+            simulate::reboot();
+            gate.grant(&o, Rights::READ);
+            assert_eq!(follow(), Ok(4), "it stands as it should");
+            simulate::reboot();
+            gate.grant(&o, READ_WRITE);
+            open(&o).unwrap().tx(|tx| tx.put(&o.cells[0], 5)).unwrap();
+            o.cells[0].set_without_log(4);
+            simulate::reboot();
+            gate.grant(&o, Rights::READ);
+            assert_eq!(follow(), Err(Error::Unrecovered(o.id())));
+        }
+    }
 }
 
 #[test]

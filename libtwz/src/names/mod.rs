@@ -114,8 +114,8 @@ impl Namespace {
         Self { root, rights: Rights::READ.union(Rights::WRITE) }
     }
 
-    /// The namespace whose root directory is `root`, for those who may only read it. Directories are not recovered by readers: after
-    /// a power failure, somebody with the right to write opens them first.
+    /// The namespace whose root directory is `root`, for those who may only read it. A directory in which a power failure cut off a change gives
+    /// them [`Error::Unrecovered`], until somebody with the right to write it has opened it.
     #[must_use]
     pub const fn read_only(root: ObjectId) -> Self {
         Self { root, rights: Rights::READ }

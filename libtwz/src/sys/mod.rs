@@ -103,11 +103,12 @@ pub unsafe trait Seam {
     /// [`crate::Error::Platform`] when address space cannot be had.
     fn start() -> Result<()>;
 
-    /// Makes `slot` show `id` with at most `rights`. Guest: store target, then flags, of the view entry; no call.
+    /// Makes `slot` show `id` with at most `rights`, and returns what rights this program's context has to it now: it may be less, and an access
+    /// that it does not cover faults.
     ///
     /// # Errors
-    /// [`crate::Error::NoSuchObject`] where this is known at once; else the first access faults.
-    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<()>;
+    /// [`crate::Error::NoSuchObject`]; [`crate::Error::NotPermitted`] for an object that the context may not even read.
+    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<Rights>;
     /// Makes `slot` fault again (guest: clear the entry, then `invalidate_view`).
     fn unmap_slot(slot: usize);
 

@@ -582,11 +582,16 @@ impl Log {
         })
     }
 
+    /// Whether transactions may change a range.
+    pub(super) const fn may_restore(offset: usize, bytes: usize) -> bool {
+        offset >= START && offset + bytes <= SLOT
+    }
+
     /// Stores a range as an entry says, and flushes it. What no transaction may change is left alone.
     #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn restore(&self, entry: Entry) {
         let Entry::Range { offset, bytes, window, payload } = entry else { return };
-        if offset < START || offset + bytes > SLOT {
+        if !Self::may_restore(offset, bytes) {
             return;
         }
         let words = (payload..).step_by(8).map(|at| window.load(at));

@@ -29,13 +29,15 @@ mod check;
 mod entry;
 mod link;
 mod log;
+mod look;
 mod part;
 mod piece;
 mod recover;
 
 pub(crate) use link::Link;
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
-pub(crate) use recover::{recover_before_delete, recover_if_first};
+pub(crate) use look::recover_to_read;
+pub(crate) use recover::recover_before_delete;
 
 use crate::cell::PCell;
 use crate::error::{Error, Result, damaged_at};

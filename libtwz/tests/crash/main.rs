@@ -38,7 +38,8 @@ scenarios! {
     collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, strings_and_rings_stay_whole;
     overflow: a_vector_outgrows_its_object, a_text_outgrows_its_object, a_ring_outgrows_its_object, a_list_outgrows_its_object,
         a_hash_map_outgrows_its_object, an_ordered_map_outgrows_its_object, a_tree_outgrows_its_object, names_outgrow_their_object;
-    objects: fot_entries_are_whole, entries_of_names_are_whole, names_are_whole, what_was_sent_is_received, what_was_done_once_stays_done;
+    objects: fot_entries_are_whole, entries_of_names_are_whole, names_are_whole, what_was_sent_is_received, what_was_done_once_stays_done,
+        what_is_not_opened_is_recovered;
 }
 
 /// Mutants that are the same program, by place (file and a piece of the line) and sort, and why.

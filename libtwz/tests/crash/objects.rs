@@ -271,3 +271,40 @@ pub(crate) fn what_was_done_once_stays_done(how: &mut How<'_>) {
         how,
     );
 }
+
+/// Objects that nobody opens after the failure, but follows pointers to, or reads.
+pub(crate) fn what_is_not_opened_is_recovered(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let holder = ObjectBuilder::new().build(Pointers { places: [const { InvPtr::null() }; 16] }).unwrap();
+    let targets: [_; 3] = [0, 1, 2].map(|_| ObjectBuilder::new().build(PCell::new(0_u64)).unwrap());
+    let global = targets[1].global();
+    holder.tx(|tx| tx.point(&holder.places[0], Some(targets[0].base()))).unwrap();
+    let (id, read_id) = (holder.id(), targets[2].id());
+    let windows = [holder.window(), targets[0].window(), targets[1].window(), targets[2].window()];
+    scenario(
+        "objects that are not opened",
+        &windows,
+        &world,
+        &mut |step| {
+            let target = &targets[usize::try_from(step % 3).unwrap()];
+            if step % 2 == 0 {
+                target.tx(|tx| tx.put(target, step + 1)).unwrap();
+            } else {
+                target.tx(|tx| tx.set(target, step + 1)).unwrap();
+            }
+            step < 11
+        },
+        &|k| {
+            let holder = text(Object::<Pointers>::open(id))?;
+            let found = [
+                text(holder.places[0].resolve())?.get(),
+                text(global.resolve(Rights::READ))?.get(),
+                text(Object::<PCell<u64>>::open_with(read_id, Rights::READ))?.get(),
+            ];
+            // The last step at each before k, from 1.
+            let last = |i: u64| (0..k).rev().find(|step| step % 3 == i).map_or(0, |step| step + 1);
+            expect("cells", found, [0, 1, 2].map(last))
+        },
+        how,
+    );
+}

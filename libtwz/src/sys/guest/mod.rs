@@ -92,11 +92,14 @@ unsafe impl Seam for Guest {
         Ok(())
     }
 
-    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<()> {
-        // The store into the view would do; but then a missing object would be a fault and not an error.
-        Self::stat(id)?;
+    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<Rights> {
+        // The store into the view would do; but then a missing object or right would be a fault and not an error.
+        let granted = Self::stat(id)?.granted;
+        if !granted.contains(Rights::READ) {
+            return Err(Error::NotPermitted(id));
+        }
         let mapped = View::current().map(slot as u64, id, rights);
-        mapped.map(drop).ok_or(Error::OutOfSlots)
+        mapped.map(|_| granted).ok_or(Error::OutOfSlots)
     }
 
     fn unmap_slot(slot: usize) {

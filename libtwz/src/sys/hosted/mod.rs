@@ -294,15 +294,19 @@ unsafe impl Seam for Hosted {
         Ok(())
     }
 
-    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<()> {
+    fn map_slot(slot: usize, id: ObjectId, rights: Rights) -> Result<Rights> {
+        let granted = store()?.stat(id)?.granted;
+        if !granted.contains(Rights::READ) {
+            return Err(Error::NotPermitted(id));
+        }
         // As in the guest: what is not granted faults when it is touched.
-        let rights = rights & store()?.stat(id)?.granted;
+        let rights = rights & granted;
         let mut state = state();
         if let Some(place) = state.as_mut().and_then(|s| s.slots.get_mut(slot.wrapping_sub(Self::FIRST_SLOT)))
         {
             *place = Some(Box::new(Slot { id, rights, mapped: Vec::new() }));
         }
-        Ok(())
+        Ok(granted)
     }
 
     fn unmap_slot(slot: usize) {
