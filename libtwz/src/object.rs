@@ -409,7 +409,7 @@ impl<T: Invariant> Object<T> {
     /// As [`Object::open`]; [`Error::NotPermitted`] when `rights` are more than it has; [`Error::Unrecovered`].
     pub fn open_with(id: ObjectId, rights: Rights) -> Result<Self> {
         let window = view::map(id, rights)?;
-        view::bind(window, rights)?;
+        view::bind(window, rights & READ_WRITE)?;
         let root = checked_root::<T>(id, window)?;
         tx::recover_to_read(id, window, rights)?;
         Ok(Self { window, address: window.base() + root, id, rights, root: PhantomData })

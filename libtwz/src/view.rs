@@ -17,7 +17,7 @@ use crate::window::Window;
 use core::sync::atomic::{AtomicU64, Ordering};
 use twz_abi::{ObjectId, Rights};
 
-/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`], the rights, and those that were found granted ([`bind`]).
+/// What a slot holds. `state` is 0 for an empty slot, else [`FILLED`], the rights, and those of them that were found granted.
 #[repr(C, align(32))]
 struct SlotEntry {
     lo: AtomicU64,
@@ -43,10 +43,10 @@ const SLOT_BITS: u64 = (1 << 20) - 1;
 const RIGHTS_SHIFT: u32 = 20;
 /// The object was found recovered, or it was brought to that, since it is mapped.
 const RECOVERED: u64 = 1 << 23;
-/// Where a slot's state has the rights that were found granted.
-const GRANTED_SHIFT: u32 = 8;
 const COUNT_SHIFT: u32 = 24;
 const COUNT_MASK: u64 = (1 << 38) - 1;
+/// Where a slot's state has the rights that were found granted.
+const GRANTED_SHIFT: u32 = 3;
 
 const INDEX_LEN: usize = (Platform::SLOT_COUNT * 2).next_power_of_two();
 const SLOTS_AT: usize = Platform::VOLATILE_AREA;
@@ -204,7 +204,8 @@ fn map_slowly(id: ObjectId, rights: Rights) -> Result<Window> {
     };
     entry.lo.store(id.lo, Ordering::Relaxed);
     entry.hi.store(id.hi, Ordering::Relaxed);
-    entry.state.store(FILLED | key_rights(granted) << GRANTED_SHIFT | key_rights(rights), Ordering::Release);
+    let granted = key_rights(granted & rights) << GRANTED_SHIFT;
+    entry.state.store(FILLED | granted | key_rights(rights), Ordering::Release);
     tables.changes += 1;
     index_insert(id, key_rights(rights), slot, tables.changes);
     Ok(window)
@@ -294,43 +295,32 @@ fn index_remove(id: ObjectId, rights: u64, changes: u64) {
 }
 
 /// Makes sure now that what is mapped at `window` may be accessed with `rights`: what the security context does not permit is an error here,
-/// and a fault at the first access otherwise. Asks the platform only if the slot does not know it yet, so what is revoked after it was mapped is
-/// a fault all the same.
+/// and a fault at the first access otherwise. Asks the platform once; from then on a slot remembers what was granted, so what is revoked
+/// later is a fault all the same.
 ///
 /// # Errors
 /// [`Error::NotPermitted`], also for rights that it is not mapped with; [`Error::NotInObject`] for an empty slot; [`Error::NoSuchObject`].
 #[inline]
 pub fn bind(window: Window, rights: Rights) -> Result<()> {
-    let (id, mapped) = what_is_at(window)?;
-    let may = mapped.contains(rights & Rights::ACCESS) && is_granted(window, rights)?;
-    if may { Ok(()) } else { Err(Error::NotPermitted(id)) }
-}
-
-/// Whether the security context permits `rights` on the object at `window`, however that is mapped.
-///
-/// # Errors
-/// [`Error::NotInObject`] for an empty slot; [`Error::NoSuchObject`].
-#[inline]
-pub(crate) fn is_granted(window: Window, rights: Rights) -> Result<bool> {
-    let wanted = key_rights(rights);
+    let wanted = key_rights(rights) << GRANTED_SHIFT;
     let known =
-        slot_entry(window.slot()).map_or(0, |entry| entry.state.load(Ordering::Acquire) >> GRANTED_SHIFT);
-    if known & wanted == wanted { Ok(true) } else { Ok(wanted & !ask_granted(window)? == 0) }
+        slot_entry(window.slot()).is_some_and(|entry| entry.state.load(Ordering::Acquire) & wanted == wanted);
+    if known { Ok(()) } else { bind_slowly(window, rights) }
 }
 
 #[cold]
-fn ask_granted(window: Window) -> Result<u64> {
-    let (id, _) = what_is_at(window)?;
-    let granted = key_rights(Platform::stat(id)?.granted);
+fn bind_slowly(window: Window, rights: Rights) -> Result<()> {
+    let (id, mapped) = what_is_at(window)?;
+    let granted = Platform::stat(id)?.granted & mapped;
     if let Some(entry) = slot_entry(window.slot()) {
         let state = entry.state.load(Ordering::Acquire);
+        let known = state | key_rights(granted) << GRANTED_SHIFT;
         if state & FILLED != 0 {
             // Fails only where another thread was faster, or emptied the slot.
-            let known = state | granted << GRANTED_SHIFT;
             let _ = entry.state.compare_exchange(state, known, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
-    Ok(granted)
+    if granted.contains(rights & Rights::ACCESS) { Ok(()) } else { Err(Error::NotPermitted(id)) }
 }
 
 /// Which object a window shows, and with what rights.

@@ -480,6 +480,36 @@ fn damaged_counters_are_errors_that_say_where() {
     // The place that the next entry goes to has been published already.
     o.window().store(offset_in(&o, queue) + 5 * 8, 5);
     inside(o.queue.submit(1).unwrap_err(), queue, size_of::<Queue<u64, 8>>());
+    // Nobody waits for an entry that cannot come. In another thread: a wrong one waits for ever.
+    let o: &'static Object<Ways> = Box::leak(Box::new(ways()));
+    let is_damaged =
+        |error| assert!(matches!(error, Error::Damaged { object, .. } if object == o.id()), "{error}");
+    assert_eq!(o.queue.take_for(Duration::ZERO), Err(Error::TimedOut));
+    for (word, value) in [(5, 2), (5, 7), (5, u64::MAX), (2, 8), (2, u64::MAX), (2, 1 << 40)] {
+        let at = offset_in(o, queue) + word * 8;
+        let before = o.window().load(at);
+        o.window().store(at, value);
+        let (told, tell) = std::sync::mpsc::channel();
+        std::thread::spawn(move || told.send(o.queue.take()));
+        let taken = tell.recv_timeout(Duration::from_secs(60)).expect("it waits");
+        is_damaged(taken.unwrap_err());
+        is_damaged(o.queue.take_for(Duration::from_secs(60)).unwrap_err());
+        o.window().store(at, before);
+    }
+    // A sequence that is not the tail's: neither free nor full.
+    o.window().store(offset_in(o, queue) + 5 * 8, u64::MAX - 2);
+    is_damaged(o.queue.submit(1).unwrap_err());
+}
+
+/// What is written is written, whatever the bell says that is to tell of it.
+#[test]
+fn a_damaged_bell_is_no_error_of_the_stream() {
+    start();
+    let o = ways();
+    o.stream.bell().set_raw(libtwz::PersistentPtr::new(77_000, 0x1000));
+    assert_eq!(o.stream.write(b"four"), Ok(4));
+    assert_eq!(o.stream.close(), Ok(()));
+    assert_eq!(o.stream.read(&mut [0; 9]), Ok(4));
 }
 
 #[test]

@@ -68,7 +68,7 @@ fn each_entry_is_taken_once_and_in_turn() {
             })
         })
         .collect();
-    let taken: Vec<u64> = (0..900).map(|_| o.queue.take()).collect();
+    let taken: Vec<u64> = (0..900).map(|_| o.queue.take().unwrap()).collect();
     for s in 0..3 {
         assert!(taken.iter().copied().filter(|t| t / 10_000 == s).eq(s * 10_000..s * 10_000 + 300));
     }
@@ -83,13 +83,13 @@ fn a_server_answers() {
     let o = shared();
     let server = thread::spawn(move || {
         for _ in 0..100 {
-            let question = o.duplex.submissions.take();
+            let question = o.duplex.submissions.take().unwrap();
             o.duplex.completions.submit([question, question * 2]).unwrap();
         }
     });
     for i in 0..100 {
         o.duplex.submissions.submit(i).unwrap();
-        assert_eq!(o.duplex.completions.take(), [i, i * 2]);
+        assert_eq!(o.duplex.completions.take().unwrap(), [i, i * 2]);
     }
     server.join().unwrap();
 }

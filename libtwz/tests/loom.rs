@@ -75,7 +75,7 @@ impl Counter for LoomWord {
         self.word.store(value, order);
     }
     fn claim(&self, current: u64, new: u64) -> Result<u64, u64> {
-        self.word.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed)
+        self.word.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
     }
     fn count(&self, order: std::sync::atomic::Ordering) {
         self.word.fetch_add(1, order);
@@ -381,7 +381,10 @@ fn a_queue_passes_each_entry_once() {
             spawn(number, move || other.submit(number).unwrap())
         });
         let turns = shared.turns();
-        assert_eq!(turns.take(|at| shared.read(at)) + turns.take(|at| shared.read(at)), 5);
+        assert_eq!(
+            turns.take(|at| shared.read(at), None).unwrap() + turns.take(|at| shared.read(at), None).unwrap(),
+            5
+        );
         senders.into_iter().for_each(|sender| sender.join().unwrap());
         assert!(turns.try_take(|_| ()).is_err(), "no entry comes twice");
     });
@@ -399,9 +402,9 @@ fn places_of_a_queue_are_used_again() {
             ME.with(|me| me.set(2));
             other.submit(3).is_ok()
         });
-        assert_eq!(shared.turns().take(|at| shared.read(at)), 1);
+        assert_eq!(shared.turns().take(|at| shared.read(at), None).unwrap(), 1);
         let sent = sender.join().unwrap();
-        assert_eq!(shared.turns().take(|at| shared.read(at)), 2);
+        assert_eq!(shared.turns().take(|at| shared.read(at), None).unwrap(), 2);
         assert_eq!(shared.turns().try_take(|at| shared.read(at)).ok(), sent.then_some(3));
     });
 }

@@ -1,4 +1,4 @@
-//! Recovery that cannot be finished, that others wait for, that readers wait for, and whose objects are deleted; what is done once.
+//! Recovery that cannot be finished, that others wait for, that readers wait for, and whose objects are deleted.
 //!
 //! A machine's next boot is `simulate::reboot`: objects keep what was stored, locks do not. What a power failure may leave of unflushed stores is
 //! the subject of `tests/crash`.
@@ -7,7 +7,6 @@
 
 use libtwz::prelude::*;
 use libtwz::simulate::{self, Event};
-use libtwz::sync::Once;
 use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
 use libtwz::sys::{CreateSpec, Durability, Stat};
 use libtwz::{Window, view};
@@ -485,35 +484,6 @@ fn what_a_pointer_leads_to_is_recovered() {
             assert_eq!(follow(), Err(Error::Unrecovered(o.id())));
         }
     }
-}
-
-fn once() -> &'static Once {
-    let o = Box::leak(Box::new(ObjectBuilder::new().build(Once::new()).unwrap()));
-    o.base()
-}
-
-#[test]
-fn once_is_done_when_that_is_durable() {
-    let (_one, _gate) = begin();
-    let once = once();
-    // As another thread could at that moment.
-    AT_FENCE.set(Some(Box::new(|| assert!(!once.is_done(), "told of before it is durable"))));
-    once.call_once(|| Ok(())).unwrap();
-    assert!(AT_FENCE.take().is_none(), "the mark has a fence");
-    assert!(once.is_done());
-}
-
-#[test]
-fn once_is_free_again_after_a_panic() {
-    let (_one, _gate) = begin();
-    let once = once();
-    let panicked = std::panic::catch_unwind(|| once.call_once(|| panic!("on purpose")));
-    assert!(panicked.is_err() && !once.is_done());
-    // In another thread, which could wait for ever.
-    let (told, tell) = channel();
-    std::thread::spawn(move || told.send(once.call_once(|| Ok(()))).unwrap());
-    assert_eq!(tell.recv_timeout(Duration::from_secs(60)), Ok(Ok(())));
-    assert!(once.is_done());
 }
 
 #[test]

@@ -12,8 +12,9 @@ use crate::sync::Turns;
 use crate::sys::{Platform, Seam};
 use crate::{InvPtr, PCell};
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
-/// A queue of at most `N` entries; `N` is a power of two.
+/// A queue of at most `N` entries; `N` is a power of two, at least 2.
 #[derive(Debug, Invariant)]
 #[repr(C)]
 pub struct Queue<T: Invariant + Copy, const N: usize> {
@@ -32,7 +33,7 @@ impl<T: Invariant + Copy, const N: usize> Queue<T, N> {
     /// An empty queue; `blank` fills its places.
     #[must_use]
     pub fn new(blank: T) -> Self {
-        const { assert!(N.is_power_of_two(), "a queue's length is a power of two") };
+        const { assert!(N.is_power_of_two() && N > 1, "a queue's length is a power of two, and not one") };
         Self {
             boot: AtomicU64::new(u64::from(Platform::boot_generation())),
             tail: AtomicU64::new(0),
@@ -83,14 +84,25 @@ impl<T: Invariant + Copy, const N: usize> Queue<T, N> {
     /// Takes the oldest entry.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`](crate::Error::WouldBlock) when there is none.
+    /// [`Error::WouldBlock`](crate::Error::WouldBlock) when there is none; [`Error::Damaged`](crate::Error::Damaged).
     pub fn try_take(&self) -> Result<T> {
         self.turns().try_take(|at| self.places[at].get())
     }
 
     /// Takes the oldest entry, waiting for one.
-    pub fn take(&self) -> T {
-        self.turns().take(|at| self.places[at].get())
+    ///
+    /// # Errors
+    /// [`Error::Damaged`](crate::Error::Damaged).
+    pub fn take(&self) -> Result<T> {
+        self.turns().take(|at| self.places[at].get(), None)
+    }
+
+    /// Takes the oldest entry, waiting for one for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`](crate::Error::TimedOut); [`Error::Damaged`](crate::Error::Damaged).
+    pub fn take_for(&self, limit: Duration) -> Result<T> {
+        self.turns().take(|at| self.places[at].get(), Some(Platform::monotonic() + limit))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::raw::RawMutex;
 use crate::error::{Error, Result};
 use crate::invariant::Invariant;
+use core::marker::PhantomData;
 use core::ops::Deref;
 use core::time::Duration;
 
@@ -15,9 +16,18 @@ pub struct Mutex<T: Invariant> {
 }
 
 /// Holding a [`Mutex`]; frees it when dropped.
+///
+/// It stays with its thread, whose number the lock's word holds:
+/// ```compile_fail,E0277
+/// fn pass_on(held: libtwz::sync::MutexGuard<'static, u64>) {
+///     std::thread::spawn(move || drop(held)); // error: cannot be sent between threads
+/// }
+/// ```
 #[derive(Debug)]
 pub struct MutexGuard<'a, T: Invariant> {
     mutex: &'a Mutex<T>,
+    /// Not [`Send`].
+    thread: PhantomData<*const ()>,
 }
 
 impl<T: Invariant> Mutex<T> {
@@ -33,7 +43,7 @@ impl<T: Invariant> Mutex<T> {
     /// [`Error::WouldBlock`] when the caller holds it.
     pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
         self.raw.lock()?;
-        Ok(MutexGuard { mutex: self })
+        Ok(MutexGuard::of(self))
     }
 
     /// Takes the lock if that needs no waiting.
@@ -41,7 +51,7 @@ impl<T: Invariant> Mutex<T> {
     /// # Errors
     /// [`Error::WouldBlock`].
     pub fn try_lock(&self) -> Result<MutexGuard<'_, T>> {
-        if self.raw.try_lock() { Ok(MutexGuard { mutex: self }) } else { Err(Error::WouldBlock) }
+        if self.raw.try_lock() { Ok(MutexGuard::of(self)) } else { Err(Error::WouldBlock) }
     }
 
     /// Takes the lock, waiting for at most `limit`.
@@ -50,7 +60,7 @@ impl<T: Invariant> Mutex<T> {
     /// [`Error::TimedOut`]; [`Error::WouldBlock`] when the caller holds it.
     pub fn lock_for(&self, limit: Duration) -> Result<MutexGuard<'_, T>> {
         self.raw.lock_for(limit)?;
-        Ok(MutexGuard { mutex: self })
+        Ok(MutexGuard::of(self))
     }
 }
 
@@ -62,6 +72,11 @@ impl<T: Invariant> Mutex<T> {
 }
 
 impl<'a, T: Invariant> MutexGuard<'a, T> {
+    /// The calling thread has taken the lock.
+    const fn of(mutex: &'a Mutex<T>) -> Self {
+        Self { mutex, thread: PhantomData }
+    }
+
     /// The lock that is held.
     pub(super) fn raw(&self) -> &'a RawMutex {
         &self.mutex.raw

@@ -6,11 +6,17 @@
 //! ```
 //! # Contract
 //! - A place is filled by whoever has its turn, and read by one who took that turn, after it was published. Publishing is a release, looking
-//!   for it an acquire; the counters themselves order nothing.
+//!   for it an acquire.
+//! - **Q1** claims order what was done before them, so that whoever sees a counter sees at least what its claims had seen. At turn `t` of `tail` the
+//!   place's sequence is `t` (free), `t + 1 - N` (full) or `t - N` (being filled); at turn `t` of `head` it is `t + 1` (full), `t` (empty, or being
+//!   filled) or `t + 1 - N` (being emptied). Anything else is damage, and is not waited for.
 
+use super::raw::left;
 use super::word::{Word, low};
 use crate::error::{Error, Result, damaged};
+use crate::sys::Woken;
 use core::sync::atomic::{AtomicU64, Ordering};
+use core::time::Duration;
 
 /// A [`Word`] that is also a counter with orderings to choose.
 pub trait Counter: Word {
@@ -18,7 +24,7 @@ pub trait Counter: Word {
     fn get(&self, order: Ordering) -> u64;
     /// Stores `value`.
     fn set(&self, value: u64, order: Ordering);
-    /// Replaces `current` by `new`, ordering nothing; what is there instead if it is something else.
+    /// Replaces `current` by `new` (acquire and release); what is there instead if it is something else.
     ///
     /// # Errors
     /// The value that it has.
@@ -40,7 +46,7 @@ impl Counter for AtomicU64 {
 
     #[inline]
     fn claim(&self, current: u64, new: u64) -> core::result::Result<u64, u64> {
-        self.compare_exchange(current, new, Ordering::Relaxed, Ordering::Relaxed)
+        self.compare_exchange(current, new, Ordering::AcqRel, Ordering::Acquire)
     }
 
     #[inline]
@@ -58,7 +64,7 @@ pub struct Turns<'a, C> {
     pub head: &'a C,
     /// Raised with each entry; takers sleep on it.
     pub arrived: &'a C,
-    /// Of each place: the turn that may fill it, or one more: it is filled.
+    /// Of each place: the turn that may fill it, or one more: it is filled. At least two.
     pub sequences: &'a [C],
 }
 
@@ -76,7 +82,7 @@ impl<C: Counter> Turns<'_, C> {
     /// # Errors
     /// [`Error::WouldBlock`] when all are full; [`Error::Damaged`].
     pub fn submit(&self, fill: impl FnOnce(usize)) -> Result<()> {
-        let mut turn = self.tail.get(Ordering::Relaxed);
+        let mut turn = self.tail.get(Ordering::Acquire);
         loop {
             let at = self.index(turn);
             let sequence = self.sequences[at].get(Ordering::Acquire);
@@ -89,16 +95,19 @@ impl<C: Counter> Turns<'_, C> {
                     }
                     Err(now) => turn = now,
                 }
-            } else if sequence.wrapping_sub(turn).cast_signed() < 0 {
-                return Err(Error::WouldBlock);
-            } else {
-                // Whoever published it moved the tail before, and the sequence was read with Acquire.
-                let now = self.tail.get(Ordering::Relaxed);
-                if now == turn {
-                    return Err(damaged(&self.sequences[at], "a sequence that the queue's tail has come to"));
-                }
-                turn = now;
+                continue;
             }
+            // Whoever published it moved the tail before, and the sequence was read with Acquire.
+            let now = self.tail.get(Ordering::Acquire);
+            if now != turn {
+                turn = now;
+                continue;
+            }
+            let behind = turn.wrapping_sub(sequence);
+            if behind == self.len() || behind.wrapping_add(1) == self.len() {
+                return Err(Error::WouldBlock);
+            }
+            return Err(damaged(&self.sequences[at], "a sequence that the queue's tail has come to")); // Q1
         }
         self.arrived.count(Ordering::Release);
         self.arrived.wake(1);
@@ -108,16 +117,21 @@ impl<C: Counter> Turns<'_, C> {
     /// Empties the oldest full place, whose number `read` gets.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] when there is none.
+    /// [`Error::WouldBlock`] when there is none; [`Error::Damaged`].
     pub fn try_take<R>(&self, read: impl FnOnce(usize) -> R) -> Result<R> {
         loop {
-            let turn = self.head.get(Ordering::Relaxed);
+            let turn = self.head.get(Ordering::Acquire);
             let at = self.index(turn);
-            if self.sequences[at].get(Ordering::Acquire) != turn.wrapping_add(1) {
-                if self.head.get(Ordering::Relaxed) == turn {
+            let sequence = self.sequences[at].get(Ordering::Acquire);
+            if sequence != turn.wrapping_add(1) {
+                if self.head.get(Ordering::Acquire) != turn {
+                    continue;
+                }
+                let behind = turn.wrapping_add(1).wrapping_sub(sequence);
+                if behind == 1 || behind == self.len() {
                     return Err(Error::WouldBlock);
                 }
-                continue;
+                return Err(damaged(&self.sequences[at], "a sequence that the queue's head has come to")); // Q1
             }
             if self.head.claim(turn, turn.wrapping_add(1)).is_ok() {
                 let entry = read(at);
@@ -127,14 +141,24 @@ impl<C: Counter> Turns<'_, C> {
         }
     }
 
-    /// [`Turns::try_take`], waiting for an entry.
-    pub fn take<R>(&self, mut read: impl FnMut(usize) -> R) -> R {
+    /// [`Turns::try_take`], waiting for an entry until a moment.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; [`Error::Damaged`].
+    pub fn take<R>(&self, mut read: impl FnMut(usize) -> R, until: Option<Duration>) -> Result<R> {
         loop {
             let seen = self.arrived.get(Ordering::Acquire);
-            if let Ok(entry) = self.try_take(&mut read) {
-                return entry;
+            match self.try_take(&mut read) {
+                Err(Error::WouldBlock) => {}
+                result => return result,
             }
-            self.arrived.wait(low(seen), None);
+            if self.arrived.wait(low(seen), left(until)?) == Woken::TimedOut {
+                // The last one may have come with the end of the time.
+                return match self.try_take(&mut read) {
+                    Err(Error::WouldBlock) => Err(Error::TimedOut),
+                    result => result,
+                };
+            }
         }
     }
 }

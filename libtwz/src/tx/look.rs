@@ -37,7 +37,7 @@ pub(crate) fn recover_to_read(id: ObjectId, window: Window, rights: Rights) -> R
     if lock.is_recovered() {
         return Ok(());
     }
-    let may_write = view::is_granted(window, READ_WRITE)?;
+    let may_write = Platform::stat(id)?.granted.contains(READ_WRITE);
     if rights.contains(READ_WRITE) && may_write {
         return recover_if_first(window);
     }

@@ -50,15 +50,30 @@ use crate::view;
 use crate::window::{SLOT_MASK, Window};
 use alloc::vec::Vec;
 use core::cell::RefCell;
+use core::marker::PhantomData;
 use part::Part;
 use twz_abi::{ObjectId, PersistentPtr, Rights};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 
-/// A running transaction. Not shared between threads; ends when dropped, undone unless [`Tx::end`] was called.
+/// A running transaction. Ends when dropped, undone unless [`Tx::end`] was called.
+///
+/// It stays with its thread, whose number the objects' locks hold:
+/// ```compile_fail,E0277
+/// fn pass_on(tx: libtwz::Tx) {
+///     std::thread::spawn(move || tx.abort()); // error: cannot be sent between threads
+/// }
+/// ```
+/// ```compile_fail,E0277
+/// fn pass_on(tx: libtwz::TxObject<libtwz::PCell<u64>>) {
+///     std::thread::spawn(move || tx.commit());
+/// }
+/// ```
 #[derive(Debug)]
 pub struct Tx {
     inner: RefCell<Inner>,
+    /// Not [`Send`].
+    thread: PhantomData<*const ()>,
 }
 
 #[derive(Debug)]
@@ -128,7 +143,7 @@ impl Tx {
             ended: false,
             locked: false,
         };
-        Self { inner: RefCell::new(inner) }
+        Self { inner: RefCell::new(inner), thread: PhantomData }
     }
 
     #[inline(always)]

@@ -299,7 +299,8 @@ unsafe impl Seam for Hosted {
         if !granted.contains(Rights::READ) {
             return Err(Error::NotPermitted(id));
         }
-        let rights = rights & granted; // as in the guest: what is not granted faults when it is touched
+        // As in the guest: what is not granted faults when it is touched.
+        let rights = rights & granted;
         let mut state = state();
         if let Some(place) = state.as_mut().and_then(|s| s.slots.get_mut(slot.wrapping_sub(Self::FIRST_SLOT)))
         {
