@@ -4,7 +4,7 @@
 //! page 0      never mapped
 //! colour      up to 516 KiB left out, by ID: the first bytes of all objects would share cache sets and TLB sets
 //! root        T
-//! log         LogHeader and the first chunk (tx/log.rs)
+//! log         LogHeader and the first chunk (tx/log/mod.rs)
 //! arena       ArenaHeader, then blocks up (arena.rs) – and log chunks down from DATA_END
 //! FOT, metadata page (twz-abi)
 //! ```

@@ -530,11 +530,15 @@ pub const SEEDED_FAULTS: &[(&str, Load, &[&str])] = &[
     ("no flush in the program's own log", Load::Churn, &["churn/main.rs"]),
     ("no flush of the pool's records", Load::Churn, &["pool/src/format/records.rs"]),
     ("no flush of what the monitor writes", Load::Churn, &["pool/src/object.rs"]),
-    ("no flush of the transactions' log", Load::Ledger, &["libtwz/src/tx/log.rs"]),
+    (
+        "no flush of the transactions' log",
+        Load::Ledger,
+        &["libtwz/src/tx/log/mod.rs", "libtwz/src/tx/log/append.rs", "libtwz/src/tx/log/dirty.rs"],
+    ),
     (
         "no flush of what transactions changed",
         Load::Ledger,
-        &["libtwz/src/tx/mod.rs", "libtwz/src/tx/part.rs"],
+        &["libtwz/src/tx/inner.rs", "libtwz/src/tx/part.rs"],
     ),
     ("no flush of kv's records", Load::Pairs, &["apps/kv/src/data.rs"]),
     ("no flush of capabilities", Load::Grants, &["apps/src/mapped.rs"]),

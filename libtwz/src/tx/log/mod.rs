@@ -32,13 +32,15 @@
 //!   cheaper so.
 //! - Never torn: `epoch`, `floor` (one word each). Tearable: batches since the last fence.
 
-use super::check::Check;
-use super::entry::{ENTRY_MAX, split_head, whole_entries, write_words};
-use super::link::Link;
-use super::piece::{self, Place};
+mod append;
+mod dirty;
+mod read;
+
 use crate::error::{Error, Result, damaged_at};
 use crate::persist::{self, LINE};
-use crate::simulate;
+use crate::tx::entry::ENTRY_MAX;
+use crate::tx::link::Link;
+use crate::tx::piece::{self, Place};
 use crate::view;
 use crate::window::Window;
 use core::sync::atomic::Ordering;
@@ -229,15 +231,15 @@ impl Log {
 
     /// What tells whether a transaction came between.
     #[inline(always)]
-    pub(crate) fn state(&self) -> super::State {
+    pub(crate) fn state(&self) -> crate::tx::State {
         let word = |field| self.window.load(self.at + field);
-        super::State { epoch: self.epoch(), tail: word(TAIL), sequence: word(SEQUENCE) }
+        crate::tx::State { epoch: self.epoch(), tail: word(TAIL), sequence: word(SEQUENCE) }
     }
 
     /// [`Log::state`] if nobody has the lock.
     #[inline(always)]
-    pub(crate) fn state_if_free(&self) -> Option<super::State> {
-        let free = super::part::lock_of(self).is_free_in_this_boot();
+    pub(crate) fn state_if_free(&self) -> Option<crate::tx::State> {
+        let free = crate::tx::part::lock_of(self).is_free_in_this_boot();
         free.then(|| self.state())
     }
 
@@ -424,255 +426,10 @@ impl Log {
         Link { from: self.window, at: self.at + FIRST_PIECE, to: ObjectId::NULL }.cut();
     }
 
-    /// Appends entries as batches, the last of them of kind `last` and the others of kind `others`; durable after a fence.
-    /// `limit`: first offset that data does not use.
-    #[inline]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    pub(crate) fn append(
-        &self,
-        to: &mut Position,
-        others: Kind,
-        last: Kind,
-        words: &[u64],
-        limit: impl Fn() -> Result<usize>,
-    ) -> Result<()> {
-        let mut rest = words;
-        while rest.len() > SMALL_BATCH_WORDS {
-            let most = self.batch_words();
-            if rest.len() <= most {
-                break;
-            }
-            let (now, later) = rest.split_at(whole_entries(rest, most));
-            self.append_batch(to, others, now, &limit)?;
-            rest = later;
-        }
-        self.append_batch(to, last, rest, &limit)
-    }
-
-    #[inline]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn append_batch(
-        &self,
-        to: &mut Position,
-        kind: Kind,
-        words: &[u64],
-        limit: &impl Fn() -> Result<usize>,
-    ) -> Result<()> {
-        let bytes = (16 + words.len() * 8).next_multiple_of(LINE);
-        if to.at + bytes > to.end {
-            self.next_chunk(to, bytes, limit()?)?;
-        }
-        let head = kind as u64 | (words.len() as u64) << 8 | u64::from(to.sequence) << 32;
-        let mut check = Check::new(self.epoch(), head);
-        check.add_all(words);
-        // The first line has room for six words after the two of the head.
-        let (first, rest) = words.split_at(words.len().min(6));
-        let word = |i: usize| first.get(i).copied().unwrap_or(0);
-        let line = [check.end(), head, word(0), word(1), word(2), word(3), word(4), word(5)];
-        if bytes <= BY_CACHE {
-            put_lines::<true>(to.window, to.at, &line, rest);
-        } else {
-            put_lines::<false>(to.window, to.at, &line, rest);
-        }
-        to.at += bytes;
-        to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
-        Ok(())
-    }
-
-    /// Has the lines fetched that a small batch goes to: they come before it does.
-    #[inline(always)]
-    pub(crate) fn expect_batch(&self, to: Position) {
-        to.window.expect_store(to.at);
-        to.window.expect_store(to.at + LINE);
-    }
-
-    /// Goes on in the next chunk, which must have room for `bytes`, reserving it if it never was; where there is no room for it, in the next
-    /// piece.
-    #[cold]
-    fn next_chunk(&self, to: &mut Position, bytes: usize, limit: usize) -> Result<()> {
-        let full = Error::OutOfSpace(view::id_at(self.window.base()));
-        let chunk = if to.chunk & PIECE == 0 { self.chunk_after(to.chunk) } else { None };
-        let next = match chunk {
-            Some(next) if next.at >= self.floor() || self.reserve(next.at, limit).is_ok() => next,
-            _ => {
-                let place = self.piece_after(*to).ok_or(full)?;
-                let found = place.find_or_make(self.piece_bytes()).map_err(|error| match error {
-                    Error::OutOfSpace(_) => full,
-                    other => other,
-                })?;
-                Self::in_piece(place, found)
-            }
-        };
-        *to = Position { sequence: to.sequence, ..next };
-        if next.end - next.at < bytes { Err(full) } else { Ok(()) }
-    }
-
-    /// The next batch that counts (**L1**); moves past it.
-    ///
-    /// # Errors
-    /// What keeps this program from a piece that is there.
-    pub(crate) fn read(&self, from: &mut Position) -> Result<Option<Batch>> {
-        if let Some(batch) = self.read_here(from) {
-            return Ok(Some(batch));
-        }
-        // The rest of a chunk may have been too small for a batch.
-        let Some(next) = self.chunk_to_read(from)? else { return Ok(None) };
-        let mut next = Position { sequence: from.sequence, ..next };
-        let batch = self.read_here(&mut next);
-        if batch.is_some() {
-            *from = next;
-        }
-        Ok(batch)
-    }
-
-    /// Where the next batch is, if not in this chunk.
-    fn chunk_to_read(&self, from: &Position) -> Result<Option<Position>> {
-        if from.chunk & PIECE == 0
-            && let Some(next) = self.chunk_after(from.chunk)
-            && next.at >= self.floor()
-        {
-            return Ok(Some(next));
-        }
-        let Some(place) = self.piece_after(*from) else { return Ok(None) };
-        Ok(place.find()?.map(|found| Self::in_piece(place, found)))
-    }
-
-    fn read_here(&self, from: &mut Position) -> Option<Batch> {
-        if from.at + LINE > from.end {
-            return None;
-        }
-        let window = from.window;
-        let head = window.load(from.at + 8);
-        let words = usize::try_from(head >> 8 & 0xff_ffff).ok()?;
-        let bytes = (16 + words * 8).next_multiple_of(LINE);
-        if head >> 32 != u64::from(from.sequence) || words > BATCH_WORDS || from.at + bytes > from.end {
-            return None;
-        }
-        let first = from.at + 16;
-        let mut check = Check::new(self.epoch(), head);
-        for i in 0..words {
-            check.add(i, window.load(first + i * 8));
-        }
-        if window.load(from.at) != check.end() {
-            return None;
-        }
-        from.at += bytes;
-        from.sequence = from.sequence.wrapping_add(1);
-        Some(Batch { kind: Kind::of(head)?, window, first, words })
-    }
-
-    /// The entries of a batch; ends at one that does not make sense.
-    pub(crate) fn entries(&self, batch: Batch) -> impl Iterator<Item = Entry> {
-        let mut at = batch.first;
-        let end = batch.first + batch.words * 8;
-        let window = batch.window;
-        core::iter::from_fn(move || {
-            if at >= end {
-                return None;
-            }
-            let (offset, bytes) = split_head(window.load(at));
-            let payload = at + 8;
-            if bytes == 0 {
-                at = payload + 16;
-                let id = ObjectId { lo: window.load(payload), hi: window.load(payload + 8) };
-                return (at <= end).then_some(Entry::Participant(id));
-            }
-            at = payload + bytes.next_multiple_of(8);
-            (at <= end && bytes <= ENTRY_MAX).then_some(Entry::Range { offset, bytes, window, payload })
-        })
-    }
-
-    /// Whether transactions may change a range.
-    pub(super) const fn may_restore(offset: usize, bytes: usize) -> bool {
-        offset >= START && offset + bytes <= SLOT
-    }
-
-    /// Stores a range as an entry says, and flushes it. What no transaction may change is left alone.
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    pub(crate) fn restore(&self, entry: Entry) {
-        let Entry::Range { offset, bytes, window, payload } = entry else { return };
-        if !Self::may_restore(offset, bytes) {
-            return;
-        }
-        let words = (payload..).step_by(8).map(|at| window.load(at));
-        write_words(self.window, offset, bytes, words);
-        self.window.flush(offset, bytes);
-    }
-
     /// Whether a batch of this epoch stands in the log.
     #[inline]
     pub(crate) fn is_empty(&self, tail: Position) -> bool {
         tail.sequence == 0
-    }
-
-    /// Notes that lines of a range are changed in place, or will be, and are not durable. A line that loses its place to
-    /// another is flushed, which counts with the next fence of this thread.
-    #[inline(always)]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    pub(crate) fn mark_dirty(&self, offset: usize, bytes: usize) {
-        let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
-        self.mark_line(first);
-        for line in first + 1..=last {
-            self.mark_line(line);
-        }
-    }
-
-    #[inline(always)]
-    fn mark_line(&self, line: usize) {
-        let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
-        #[allow(clippy::cast_possible_truncation, reason = "at most 2^24 lines in an object")]
-        let line = line as u32;
-        let before = place.load(Ordering::Relaxed);
-        if before != line {
-            place.store(line, Ordering::Relaxed);
-            self.flush_marked(before);
-        }
-    }
-
-    /// Flushes a line that the set of dirty ones named; numbers that damage made are outside the data, or do no harm.
-    #[inline(never)]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn flush_marked(&self, line: u32) {
-        if (START / LINE..END_OF_LINES).contains(&(line as usize)) {
-            self.window.flush(line as usize * LINE, LINE);
-        }
-    }
-
-    /// Flushes those lines of a range that have lost their place to others of the same transaction; true if there were any.
-    #[inline]
-    pub(crate) fn flush_unmarked(&self, offset: usize, bytes: usize) -> bool {
-        let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
-        let mut any = self.flush_unmarked_line(first);
-        for line in first + 1..=last {
-            any |= self.flush_unmarked_line(line);
-        }
-        any
-    }
-
-    #[inline(always)]
-    fn flush_unmarked_line(&self, line: usize) -> bool {
-        let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
-        let unmarked = place.load(Ordering::Relaxed) as usize != line;
-        if unmarked {
-            self.window.flush(line * LINE, LINE);
-        }
-        unmarked
-    }
-
-    /// Makes everything in place durable and the log empty; nothing may be trailing.
-    #[cold]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    pub(crate) fn checkpoint(&self) -> Position {
-        for place in 0..DIRTY_PLACES {
-            let place = self.window.half(self.at + DIRTY + place * 4);
-            let line = place.load(Ordering::Relaxed);
-            if line != 0 {
-                self.flush_marked(line);
-                place.store(0, Ordering::Relaxed);
-            }
-        }
-        persist::fence();
-        self.void()
     }
 
     /// Forgets what a boot before this one left in the lines that are never flushed.
@@ -692,35 +449,4 @@ impl Log {
         self.set_tail(self.start());
         self.start()
     }
-}
-
-/// Writes a batch's lines, the first of them and the words of the others, through the cache or around it.
-#[inline(always)]
-#[cfg_attr(feature = "crash-sim", track_caller)]
-fn put_lines<const BY_CACHE: bool>(window: Window, at: usize, first: &[u64; 8], rest: &[u64]) {
-    put_line::<BY_CACHE>(window, at, first);
-    let mut at = at + LINE;
-    let (lines, last) = rest.as_chunks::<8>();
-    for line in lines {
-        put_line::<BY_CACHE>(window, at, line);
-        at += LINE;
-    }
-    if !last.is_empty() {
-        put_line::<BY_CACHE>(window, at, &core::array::from_fn(|i| last.get(i).copied().unwrap_or(0)));
-    }
-}
-
-#[inline(always)]
-#[cfg_attr(feature = "crash-sim", track_caller)]
-fn put_line<const BY_CACHE: bool>(window: Window, at: usize, line: &[u64; 8]) {
-    if BY_CACHE {
-        for (place, word) in window.line(at).iter().zip(line) {
-            place.store(*word, Ordering::Relaxed);
-        }
-        simulate::stored(window.base() + at, LINE);
-        window.flush(at, LINE);
-        return;
-    }
-    #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
-    persist::store_line(window, at as u32, line);
 }

@@ -1,0 +1,127 @@
+//! Appending batches.
+
+use super::{BY_CACHE, Kind, Log, PIECE, Position, SMALL_BATCH_WORDS};
+use crate::error::{Error, Result};
+use crate::persist::{self, LINE};
+use crate::simulate;
+use crate::tx::check::Check;
+use crate::tx::entry::whole_entries;
+use crate::view;
+use crate::window::Window;
+use core::sync::atomic::Ordering;
+
+impl Log {
+    /// Appends entries as batches, the last of them of kind `last` and the others of kind `others`; durable after a fence.
+    /// `limit`: first offset that data does not use.
+    #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    pub(crate) fn append(
+        &self,
+        to: &mut Position,
+        others: Kind,
+        last: Kind,
+        words: &[u64],
+        limit: impl Fn() -> Result<usize>,
+    ) -> Result<()> {
+        let mut rest = words;
+        while rest.len() > SMALL_BATCH_WORDS {
+            let most = self.batch_words();
+            if rest.len() <= most {
+                break;
+            }
+            let (now, later) = rest.split_at(whole_entries(rest, most));
+            self.append_batch(to, others, now, &limit)?;
+            rest = later;
+        }
+        self.append_batch(to, last, rest, &limit)
+    }
+
+    #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn append_batch(
+        &self,
+        to: &mut Position,
+        kind: Kind,
+        words: &[u64],
+        limit: &impl Fn() -> Result<usize>,
+    ) -> Result<()> {
+        let bytes = (16 + words.len() * 8).next_multiple_of(LINE);
+        if to.at + bytes > to.end {
+            self.next_chunk(to, bytes, limit()?)?;
+        }
+        let head = kind as u64 | (words.len() as u64) << 8 | u64::from(to.sequence) << 32;
+        let mut check = Check::new(self.epoch(), head);
+        check.add_all(words);
+        // The first line has room for six words after the two of the head.
+        let (first, rest) = words.split_at(words.len().min(6));
+        let word = |i: usize| first.get(i).copied().unwrap_or(0);
+        let line = [check.end(), head, word(0), word(1), word(2), word(3), word(4), word(5)];
+        if bytes <= BY_CACHE {
+            put_lines::<true>(to.window, to.at, &line, rest);
+        } else {
+            put_lines::<false>(to.window, to.at, &line, rest);
+        }
+        to.at += bytes;
+        to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
+        Ok(())
+    }
+
+    /// Has the lines fetched that a small batch goes to: they come before it does.
+    #[inline(always)]
+    pub(crate) fn expect_batch(&self, to: Position) {
+        to.window.expect_store(to.at);
+        to.window.expect_store(to.at + LINE);
+    }
+
+    /// Goes on in the next chunk, which must have room for `bytes`, reserving it if it never was; where there is no room for it, in the next
+    /// piece.
+    #[cold]
+    fn next_chunk(&self, to: &mut Position, bytes: usize, limit: usize) -> Result<()> {
+        let full = Error::OutOfSpace(view::id_at(self.window.base()));
+        let chunk = if to.chunk & PIECE == 0 { self.chunk_after(to.chunk) } else { None };
+        let next = match chunk {
+            Some(next) if next.at >= self.floor() || self.reserve(next.at, limit).is_ok() => next,
+            _ => {
+                let place = self.piece_after(*to).ok_or(full)?;
+                let found = place.find_or_make(self.piece_bytes()).map_err(|error| match error {
+                    Error::OutOfSpace(_) => full,
+                    other => other,
+                })?;
+                Self::in_piece(place, found)
+            }
+        };
+        *to = Position { sequence: to.sequence, ..next };
+        if next.end - next.at < bytes { Err(full) } else { Ok(()) }
+    }
+}
+
+/// Writes a batch's lines, the first of them and the words of the others, through the cache or around it.
+#[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
+fn put_lines<const BY_CACHE: bool>(window: Window, at: usize, first: &[u64; 8], rest: &[u64]) {
+    put_line::<BY_CACHE>(window, at, first);
+    let mut at = at + LINE;
+    let (lines, last) = rest.as_chunks::<8>();
+    for line in lines {
+        put_line::<BY_CACHE>(window, at, line);
+        at += LINE;
+    }
+    if !last.is_empty() {
+        put_line::<BY_CACHE>(window, at, &core::array::from_fn(|i| last.get(i).copied().unwrap_or(0)));
+    }
+}
+
+#[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
+fn put_line<const BY_CACHE: bool>(window: Window, at: usize, line: &[u64; 8]) {
+    if BY_CACHE {
+        for (place, word) in window.line(at).iter().zip(line) {
+            place.store(*word, Ordering::Relaxed);
+        }
+        simulate::stored(window.base() + at, LINE);
+        window.flush(at, LINE);
+        return;
+    }
+    #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
+    persist::store_line(window, at as u32, line);
+}
