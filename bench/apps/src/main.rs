@@ -28,7 +28,7 @@ const PAIRS: u64 = 1_000_000;
 const PMDK_NODES: u64 = 250_000;
 /// Keys that the mixes have, and operations of a round.
 const YCSB_KEYS: u64 = 200_000;
-const YCSB_OPERATIONS: u64 = 1_000_000;
+const YCSB_OPERATIONS: u64 = 400_000;
 
 /// Measure kv and rbt beside unixkv, unixrbt, PMDK, LMDB and raw pointers.
 #[derive(Parser)]
@@ -74,7 +74,16 @@ fn main() -> Result<()> {
         add(stores::beside_others(folder.path(), data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
     }
     if wanted("ycsb") {
-        add(ycsb::all(scaled(YCSB_KEYS), scaled(YCSB_OPERATIONS), rounds)?, YCSB_KEYS, "keys");
+        add(
+            ycsb::all(
+                peers::lmdb_threads(folder.path(), data),
+                scaled(YCSB_KEYS),
+                scaled(YCSB_OPERATIONS),
+                rounds,
+            )?,
+            YCSB_KEYS,
+            "keys",
+        );
     }
     if wanted("rbt") {
         add(trees::all(&mut guest, data, scaled(PAIRS), rounds)?, PAIRS, "nodes");

@@ -13,3 +13,8 @@ pub(crate) fn pmdk(folder: &Path, data: &Path) -> Peer {
 pub(crate) fn lmdb(folder: &Path, data: &Path) -> Peer {
     Peer::lmdb(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/lmdb.c"), folder, data)
 }
+
+/// LMDB with several threads.
+pub(crate) fn lmdb_threads(folder: &Path, data: &Path) -> Peer {
+    Peer::lmdb(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/ycsb.c"), folder, data)
+}

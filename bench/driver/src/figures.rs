@@ -19,7 +19,8 @@ const BARS: [(&str, &str, &str); 3] = [
     ("rbt (§5.4)", "rbt-bars.svg", "§5.4: one red-black tree three ways"),
 ];
 /// Groups that become lines over the number in the point's name.
-const LINES: [(&str, &str, &str); 1] = [("ycsb", "ycsb-lines.svg", "YCSB-like mixes on kv")];
+const LINES: [(&str, &str, &str); 1] =
+    [("ycsb", "ycsb-lines.svg", "YCSB-like mixes on kv, LMDB and a plain map")];
 
 /// Writes the figures that there are rows for; returns (title, file) of each.
 ///

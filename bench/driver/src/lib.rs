@@ -2,7 +2,10 @@
 //!
 //! # Contract
 //! - A benchmark is a program that writes [`row::Row`]s as JSON (see [`row::write`]); `bench` collects them, adds its own, and reports.
-//! - A figure is the median of at least seven interleaved repeats: ours, the peer, ours again. Its quartiles go with it.
+//! - A figure is the median of at least seven interleaved repeats: ours, the peer, ours again; rounds are the outermost loop. Its quartiles go
+//!   with it.
+//! - What cannot be measured is there with its aim and the reason ([`row::Row::skip`]); what is measured with less than in a full run says
+//!   so ([`row::Row::sized`]).
 //! - `report.json` is the list of all rows. Beside it: `report.md`, an SVG of the ratios for each group, figures over several rows
 //!   ([`figures`]), and `host.json`, what it was measured on.
 

@@ -56,7 +56,14 @@ impl Peer {
     /// `source` on LMDB. Built in `folder`, its store in `data`.
     #[must_use]
     pub fn lmdb(source: &str, folder: &Path, data: &Path) -> Self {
-        Self::start("lmdb", "liblmdb-dev", &[source.to_owned(), "-llmdb".into()], &[], folder, data)
+        Self::start(
+            "lmdb",
+            "liblmdb-dev",
+            &[source, "-llmdb", "-lpthread", "-lm"].map(str::to_owned),
+            &[],
+            folder,
+            data,
+        )
     }
 
     /// The program `words` on Twizzler, by this `twzvmm`, with a new pool in `data`; or the reason for none.

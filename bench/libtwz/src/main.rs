@@ -1,6 +1,7 @@
 //! `bench-libtwz`: the figures of libtwz beside its peers, in one interleaved run.
 //!
-//! Each row is measured in rounds: ours, then the peer, then ours again …, and the median of each side counts, in time on the CPU. Both
+//! Each row is measured in rounds: ours, then the peer, then ours again …, and the median of each side counts, in time on the CPU. A program inside
+//! the machine does the same in turns with ours, in time on the wall on both sides. Both
 //! write to memory and flush as if it were persistent (`PMEM_IS_PMEM_FORCE=1` and the same for us), on the same CPU.
 //!
 //! Maps of the peer are PMDK's own examples, unchanged: `hashmap_tx`, and of `tree_map` `btree_map` (the fastest, so the one that
@@ -30,7 +31,9 @@ const GROUP: &str = "libtwz";
 const SLICES: u64 = 10;
 
 #[derive(Debug, Parser)]
-#[command(about = "Measures libtwz beside PMDK in one interleaved run")]
+#[command(
+    about = "Measures libtwz beside PMDK, LMDB and std, and inside the machine, in one interleaved run"
+)]
 struct Arguments {
     /// Rounds of each row.
     #[arg(long, default_value_t = 7)]
