@@ -27,6 +27,7 @@
 
 mod check;
 mod entry;
+mod framed;
 mod link;
 mod log;
 mod look;
