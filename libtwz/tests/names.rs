@@ -104,11 +104,81 @@ fn readers_see_names_while_writers_work() {
             scope.spawn(|| {
                 for _ in 0..300 {
                     assert_eq!(names.lookup("/fixed"), Ok(a.id()));
+                    let moving = names.lookup("/moving").unwrap();
+                    assert!([a.id(), b.id()].contains(&moving), "{moving}");
                 }
             });
         }
     });
     assert_eq!(names.list("/").unwrap().len(), 152);
+}
+
+#[test]
+fn a_name_is_taken_over_in_place() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let (a, b) = (number(1), number(2));
+    assert_eq!(names.rebind("/it", a.id()), Ok(None));
+    names.link("/link", "/it").unwrap();
+    let directory = libtwz::Object::<libtwz::names::Directory>::open(names.id()).unwrap();
+    let used = || directory.census().map(|census| census.bytes - census.free_bytes).unwrap();
+    let before = used();
+    for _ in 0..100 {
+        assert_eq!(names.rebind("/it", b.id()), Ok(Some(Entry::Object(a.id()))));
+        assert_eq!(names.rebind("/it", a.id()), Ok(Some(Entry::Object(b.id()))));
+    }
+    assert_eq!(names.rebind("/link", b.id()), Ok(Some(Entry::Link("/it".into()))));
+    assert_eq!((names.lookup("/link"), names.lookup("/it")), (Ok(b.id()), Ok(a.id())));
+    let dir = names.make_dir("/dir", Rights::READ).unwrap();
+    assert_eq!(names.rebind("/dir", a.id()), Err(Error::NameExists));
+    assert_eq!(names.lookup("/dir"), Ok(dir));
+    names.unbind("/dir").unwrap();
+    assert!(used() < before, "the link's text is given back");
+}
+
+#[test]
+fn no_name_goes_into_a_directory_that_is_taken_out() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let a = number(1);
+    let (mut bound, mut gone) = (0, 0);
+    for round in 0..60 {
+        names.make_dir("/dir", Rights::READ).unwrap();
+        let (bind, unbind) = std::thread::scope(|scope| {
+            let binder = scope.spawn(|| {
+                // Now one is first, now the other.
+                (0..round % 3).for_each(|_| std::thread::yield_now());
+                names.bind("/dir/name", a.id())
+            });
+            let unbind = names.unbind("/dir");
+            (binder.join().unwrap(), unbind)
+        });
+        match (bind, unbind) {
+            (Ok(()), Err(Error::NameExists)) => {
+                bound += 1;
+                assert_eq!(names.lookup("/dir/name"), Ok(a.id()), "what was bound is found");
+                names.unbind("/dir/name").unwrap();
+                names.unbind("/dir").unwrap();
+            }
+            (Err(Error::NoSuchName), Ok(Entry::Directory(_))) => gone += 1,
+            other => panic!("round {round}: {other:?}"),
+        }
+    }
+    assert_eq!(bound + gone, 60);
+    // The same, one after the other: by who has found the directory before it was taken out.
+    let dir = Namespace::at(names.make_dir("/dir", Rights::READ).unwrap());
+    names.unbind("/dir").unwrap();
+    assert_eq!(dir.bind("/name", a.id()), Err(Error::NoSuchName));
+    assert_eq!(dir.make_dir("/name", Rights::READ), Err(Error::NoSuchName));
+    // Deleted.
+    let dir = names.make_dir("/dir", Rights::READ).unwrap();
+    names.bind("/name", a.id()).unwrap();
+    // SAFETY: nobody else uses it.
+    let remove = |path| unsafe { names.remove_dir(path) };
+    assert_eq!((remove("/name"), remove("/dir")), (Err(Error::NoSuchName), Ok(())));
+    assert_eq!(names.lookup("/dir"), Err(Error::NoSuchName));
+    assert_eq!(
+        libtwz::Object::<libtwz::names::Directory>::open(dir).map(drop),
+        Err(Error::NoSuchObject(dir))
+    );
 }
 
 #[test]

@@ -16,6 +16,7 @@ tests_on!(
     all_tests_pass_on_two_harts,
     threads_meet_on_one_and_on_four_harts,
     no_program_sees_a_stale_translation,
+    a_missing_right_is_an_error,
     data_survives_restarts,
     locks_and_transactions_end_with_a_kill,
     arguments_and_environment_arrive,
@@ -27,6 +28,7 @@ tests_on!(
     hello_counts_its_starts,
     the_quick_tests_pass,
     no_program_sees_a_stale_translation,
+    a_missing_right_is_an_error,
     data_survives_restarts,
     locks_and_transactions_end_with_the_power,
 );
@@ -134,6 +136,14 @@ fn no_program_sees_a_stale_translation(place: Place) {
         let said = &output.expect_status(0).stdout;
         assert_eq!(said, "libtest: 40 changes seen by another program\n");
     }
+}
+
+/// A program in a context of its own on objects that it may not read, or not write.
+fn a_missing_right_is_an_error(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let job = Job::new(&["twzvmm", "--pmem", &machine.pool(), "--create", "128M", "--", "libtest", "rights"]);
+    let output = &machine.run_all(&[job])[0];
+    assert_eq!(output.expect_status(0).stdout, "libtest: rights that a program has not are errors\n");
 }
 
 fn data_survives_restarts(place: Place) {

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! Directory (root of its object)
-//!   version   readers look without a lock, and look again if a writer came between
-//!   parent    ID of the directory above; the root's own for the root
+//!   version   readers look without a lock, and look again if a writer came between; odd through each whole transaction (tx/framed.rs)
+//!   parent    ID of the directory above; the root's own for the root; NULL: taken out of the one above, and takes no names any more
 //!   names     hash of the name -> first record with that hash
 //! Record
 //!   next      another record with the same hash
@@ -75,9 +75,29 @@ impl Directory {
         Ok(made)
     }
 
-    /// The directory above.
-    pub(super) fn parent(&self) -> ObjectId {
-        self.parent.get()
+    /// The directory above, which one that was taken out has not.
+    pub(super) fn parent(&self) -> Result<ObjectId> {
+        let parent = self.parent.get();
+        if parent.is_null() { Err(Error::NoSuchName) } else { Ok(parent) }
+    }
+
+    /// Changes `directory` by one transaction, of which readers see all or nothing.
+    pub(super) fn change<R>(directory: &Object<Self>, body: impl FnOnce(&Tx) -> Result<R>) -> Result<R> {
+        Tx::run_versioned(directory.window(), &directory.version, body)
+    }
+
+    /// What `name` leads to, if it is there: for who changes the directory.
+    pub(super) fn look(&self, name: &str) -> Result<Option<Entry>> {
+        self.find(name, READ_WRITE)?.map(Record::entry).transpose()
+    }
+
+    /// Lets nobody add names from now on, if there are none: for a directory that is taken out of the one above. Holds its lock until `tx` ends.
+    pub(super) fn close(&self, tx: &Tx) -> Result<()> {
+        tx.record(&self.parent)?; // takes the lock
+        if !self.names.is_empty() {
+            return Err(Error::NameExists);
+        }
+        tx.set_recorded(&self.parent, ObjectId::NULL)
     }
 
     /// What `name` leads to; `rights` to ask for where records stand in other objects.
@@ -100,8 +120,24 @@ impl Directory {
         Err(damaged(first, CHAIN))
     }
 
+    /// Gives `name` to `object`, in place of what had it; returns that. A directory keeps its name.
+    pub(super) fn replace(&self, tx: &Tx, name: &str, object: ObjectId) -> Result<Option<Entry>> {
+        let Some(record) = self.find(name, READ_WRITE)? else {
+            return self.add(tx, name, &Entry::Object(object)).map(|()| None);
+        };
+        let before = record.entry()?;
+        if matches!(before, Entry::Directory(_)) {
+            return Err(Error::NameExists);
+        }
+        tx.put(&record.kind, KIND_OBJECT)?;
+        tx.put(&record.target, object)?;
+        record.text.release(tx)?;
+        Ok(Some(before))
+    }
+
     /// Gives a name that is not there.
     pub(super) fn add(&self, tx: &Tx, name: &str, entry: &Entry) -> Result<()> {
+        self.parent()?; // not one that was taken out
         if self.find(name, READ_WRITE)?.is_some() {
             return Err(Error::NameExists);
         }
@@ -122,7 +158,7 @@ impl Directory {
         if let Some(first) = self.names.get(&hash(name))? {
             tx.point(&record.next, Some(first.resolve(READ_WRITE)?))?;
         }
-        self.version.write(|| self.names.insert_in(tx, hash(name), GlobalPtr::to(record)?))?;
+        self.names.insert_in(tx, hash(name), GlobalPtr::to(record)?)?;
         Ok(())
     }
 
@@ -130,34 +166,37 @@ impl Directory {
     pub(super) fn remove(&self, tx: &Tx, name: &str) -> Result<Entry> {
         let gone = self.find(name, READ_WRITE)?.ok_or(Error::NoSuchName)?;
         let entry = gone.entry()?;
-        self.version.write(|| {
-            let first = self.names.get(&hash(name))?.ok_or(Error::NoSuchName)?;
-            let first = first.resolve(READ_WRITE)?;
-            if core::ptr::eq(first, gone) {
-                match gone.next.get()? {
-                    Some(next) => self.names.insert_in(tx, hash(name), GlobalPtr::to(next)?)?,
-                    None => self.names.remove_in(tx, &hash(name))?,
-                };
-                return Ok(());
-            }
-            let mut before = first;
-            for _ in 0..CHAIN_MAX {
-                match before.next.get()? {
-                    Some(next) if core::ptr::eq(next, gone) => {
-                        return tx.point(&before.next, gone.next.get()?);
-                    }
-                    Some(next) => before = next,
-                    None => return Err(Error::NoSuchName),
-                }
-            }
-            Err(Error::NoSuchName)
-        })?;
+        self.unlink(tx, name, gone)?;
         gone.name.release(tx)?;
         gone.text.release(tx)?;
         // SAFETY: allocated by `add`; the chain and the map do not lead to it any more. A reader that is looking at it looks again,
         // since the version changed.
         unsafe { tx.free(gone) }?;
         Ok(entry)
+    }
+
+    /// Takes a record out of its chain.
+    fn unlink(&self, tx: &Tx, name: &str, gone: &Record) -> Result<()> {
+        let first = self.names.get(&hash(name))?.ok_or(Error::NoSuchName)?;
+        let first = first.resolve(READ_WRITE)?;
+        if core::ptr::eq(first, gone) {
+            match gone.next.get()? {
+                Some(next) => self.names.insert_in(tx, hash(name), GlobalPtr::to(next)?)?,
+                None => self.names.remove_in(tx, &hash(name))?,
+            };
+            return Ok(());
+        }
+        let mut before = first;
+        for _ in 0..CHAIN_MAX {
+            match before.next.get()? {
+                Some(next) if core::ptr::eq(next, gone) => {
+                    return tx.point(&before.next, gone.next.get()?);
+                }
+                Some(next) => before = next,
+                None => return Err(Error::NoSuchName),
+            }
+        }
+        Err(Error::NoSuchName)
     }
 
     /// All names with what they lead to, in order.
@@ -180,11 +219,6 @@ impl Directory {
             all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
             Ok(all)
         })
-    }
-
-    /// Whether no name is in it.
-    pub(super) fn is_empty(&self) -> bool {
-        self.names.is_empty()
     }
 }
 

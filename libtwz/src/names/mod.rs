@@ -28,6 +28,9 @@ use directory::check_name;
 /// Links followed in one look-up before they are taken for a cycle.
 const LINKS_MAX: u32 = 40;
 
+/// Tries to take out a directory that somebody is changing.
+const PATIENCE: u32 = 10_000;
+
 /// A hierarchy of names.
 #[derive(Clone, Copy, Debug)]
 pub struct Namespace {
@@ -174,7 +177,8 @@ impl Namespace {
         while let Some(part) = parts.next() {
             if part == ".." {
                 // Above the root of this namespace there is nothing.
-                directory = if directory == self.root { directory } else { self.open(directory)?.parent() };
+                directory =
+                    if directory == self.root { directory } else { self.open(directory)?.parent()? };
                 continue;
             }
             check_name(part)?;
@@ -199,10 +203,17 @@ impl Namespace {
         change: impl FnOnce(&crate::Tx, &Directory, &str) -> Result<R>,
     ) -> Result<R> {
         let place = self.place(self.root, path, &mut { LINKS_MAX })?;
+        Self::change_at(&place, change)
+    }
+
+    fn change_at<R>(
+        place: &Place<'_>,
+        change: impl FnOnce(&crate::Tx, &Directory, &str) -> Result<R>,
+    ) -> Result<R> {
         let name = place.name.ok_or(Error::BadName)?;
         let directory = Object::<Directory>::open(place.directory)?;
-        let result = directory.tx(|tx| change(tx, &directory, name));
-        translate::names_changed(); // also after a failure: a reader may have seen what was put back
+        let result = Directory::change(&directory, |tx| change(tx, &directory, name));
+        translate::names_changed(); // also after a failure, of which nobody knows how far it came
         result
     }
 
@@ -214,22 +225,12 @@ impl Namespace {
         self.change(path, |tx, directory, name| directory.add(tx, name, &Entry::Object(object)))
     }
 
-    /// Gives `object` a name, taking it from what had it; returns that.
+    /// Gives `object` a name, taking it from what had it; returns that. Whoever looks the name up meanwhile finds one of the two.
     ///
     /// # Errors
     /// As [`Namespace::bind`]; [`Error::NameExists`] when a directory has it.
     pub fn rebind(&self, path: &str, object: ObjectId) -> Result<Option<Entry>> {
-        self.change(path, |tx, directory, name| {
-            let before = match directory.get(name, self.rights) {
-                Ok(Entry::Directory(_)) => return Err(Error::NameExists),
-                Ok(_) => Some(directory.remove(tx, name)?),
-                Err(Error::NoSuchName) => None,
-                Err(error) => return Err(error),
-            };
-            tx.apply()?;
-            directory.add(tx, name, &Entry::Object(object))?;
-            Ok(before)
-        })
+        self.change(path, |tx, directory, name| directory.replace(tx, name, object))
     }
 
     /// Makes `path` lead where `target` leads, whenever it is followed; `target` need not exist.
@@ -245,9 +246,9 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::bind`].
     pub fn make_dir(&self, path: &str, default_rights: Rights) -> Result<ObjectId> {
-        let parent = self.place(self.root, path, &mut { LINKS_MAX })?.directory;
-        let made = Directory::create(parent, default_rights)?.id();
-        self.change(path, |tx, directory, name| directory.add(tx, name, &Entry::Directory(made)))
+        let place = self.place(self.root, path, &mut { LINKS_MAX })?;
+        let made = Directory::create(place.directory, default_rights)?.id();
+        Self::change_at(&place, |tx, directory, name| directory.add(tx, name, &Entry::Directory(made)))
             .inspect_err(|_| {
                 // Nobody knows it; that it cannot be deleted either is the lesser error.
                 let _ = Platform::delete(made);
@@ -255,19 +256,45 @@ impl Namespace {
         Ok(made)
     }
 
-    /// Takes a name out; the object stays. Returns what it led to.
+    /// Takes a name out; the object stays. Returns what it led to. A directory takes no names any more then: whoever had found it is told
+    /// [`Error::NoSuchName`].
     ///
     /// # Errors
-    /// As [`Namespace::lookup`]; [`Error::NameExists`] for a directory that is not empty.
+    /// As [`Namespace::lookup`]; [`Error::NameExists`] for a directory that is not empty; [`Error::Busy`] for one that stays in a transaction.
     pub fn unbind(&self, path: &str) -> Result<Entry> {
-        self.change(path, |tx, directory, name| {
-            if let Entry::Directory(id) = directory.get(name, self.rights)?
-                && !self.open(id)?.is_empty()
-            {
-                return Err(Error::NameExists);
+        let place = self.place(self.root, path, &mut { LINKS_MAX })?;
+        let mut tries = 0;
+        loop {
+            let result = Self::change_at(&place, |tx, directory, name| {
+                if let Some(Entry::Directory(id)) = directory.look(name)? {
+                    Object::<Directory>::open(id)?.close(tx)?;
+                }
+                directory.remove(tx, name)
+            });
+            tries += 1;
+            if !matches!(result, Err(Error::Busy(_))) || tries > PATIENCE {
+                return result;
             }
-            directory.remove(tx, name)
-        })
+            Platform::yield_now(); // somebody is changing the directory that is to go
+        }
+    }
+
+    /// Takes a directory's name out, and deletes it.
+    ///
+    /// A power failure between the two leaves an object without a name.
+    ///
+    /// # Safety
+    /// No other thread of this program is using a path through the directory: its memory goes. Other programs keep it until they end.
+    ///
+    /// # Errors
+    /// As [`Namespace::unbind`]; [`Error::NoSuchName`] for what is no directory.
+    pub unsafe fn remove_dir(&self, path: &str) -> Result<()> {
+        if !matches!(self.entry(path)?, Entry::Directory(_)) {
+            return Err(Error::NoSuchName);
+        }
+        let Entry::Directory(id) = self.unbind(path)? else { return Ok(()) };
+        // SAFETY: the caller's promise.
+        unsafe { Object::<Directory>::open(id)?.delete() }
     }
 
     /// The names in a directory with what they lead to, in order.

@@ -5,7 +5,9 @@
 use super::word::{LOW, Word};
 use crate::error::{Error, Result};
 use crate::invariant::{Invariant, SEED, mix_text};
+use crate::sys::{Platform, Seam};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
+use core::time::Duration;
 
 /// Counts changes. Its user excludes other writers.
 #[derive(Debug, Default)]
@@ -20,8 +22,10 @@ unsafe impl Invariant for Version {
     const CELLS: bool = true;
 }
 
-/// Tries before a writer that never ends is reported.
-const PATIENCE: u32 = 1_000_000;
+/// Tries before others are let run.
+const SPINS: u32 = 256;
+/// How long a writer is waited for, before it is taken for one that never ends.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 impl Version {
     /// Nothing changed yet.
@@ -43,28 +47,47 @@ impl<W: Word> Version<W> {
     /// # Errors
     /// What `read` says when nobody was writing; [`Error::TimedOut`] when a writer never ends.
     pub fn read<R>(&self, read: impl Fn() -> Result<R>) -> Result<R> {
-        for _ in 0..PATIENCE {
-            let before = self.word.load();
-            let writing = before & 1 != 0 && before & !LOW == self.word.generation();
-            if !writing {
-                let result = read();
-                fence(Ordering::Acquire);
-                if self.word.load() == before {
-                    return result;
+        let mut until = None;
+        loop {
+            for _ in 0..SPINS {
+                let before = self.word.load();
+                let writing = before & 1 != 0 && before & !LOW == self.word.generation();
+                if !writing {
+                    let result = read();
+                    fence(Ordering::Acquire);
+                    if self.word.load() == before {
+                        return result;
+                    }
                 }
+                core::hint::spin_loop();
             }
-            core::hint::spin_loop();
+            // The writer may be waiting for this processor.
+            Platform::yield_now();
+            let now = Platform::monotonic();
+            if now > *until.get_or_insert(now + PATIENCE) {
+                return Err(Error::TimedOut);
+            }
         }
-        Err(Error::TimedOut)
     }
 
     /// Runs `write`, during which readers wait.
     pub fn write<R>(&self, write: impl FnOnce() -> R) -> R {
+        let before = self.begin();
+        let result = write();
+        self.end(before);
+        result
+    }
+
+    /// Has readers wait; [`Version::end`] with what this returns must follow.
+    pub(crate) fn begin(&self) -> u64 {
         let before = self.word.load() & LOW & !1;
         self.word.swap(self.word.generation() | before | 1);
         fence(Ordering::SeqCst);
-        let result = write();
+        before
+    }
+
+    /// Ends what [`Version::begin`] began.
+    pub(crate) fn end(&self, before: u64) {
         self.word.swap(self.word.generation() | (before.wrapping_add(2) & LOW));
-        result
     }
 }

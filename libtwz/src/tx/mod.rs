@@ -28,6 +28,7 @@
 mod change;
 mod check;
 mod entry;
+mod framed;
 mod inner;
 mod link;
 mod log;

@@ -2,7 +2,7 @@
 //!
 //! Each test runs in a thread of its own, so that one that panics is told and the others go on. `libtest --list` prints the names;
 //! `libtest restart NUMBER [hold]` is what must hold over restarts, see [`restart`];
-//! `libtest others` needs the guest: two programs. `libtest env ARGUMENTS` prints these and the environment.
+//! `libtest others` and `libtest rights` need the guest: two programs. `libtest env ARGUMENTS` prints these and the environment.
 #![no_std]
 #![no_main]
 
@@ -23,6 +23,8 @@ pub mod sync {
 #[cfg(feature = "guest")]
 mod others;
 mod restart;
+#[cfg(feature = "guest")]
+mod rights;
 
 #[allow(clippy::wildcard_imports, reason = "the test files are written for std's prelude")]
 mod files {
@@ -55,6 +57,10 @@ fn main() -> core::result::Result<u8, Error> {
         },
         #[cfg(feature = "guest")]
         Some("second") => others::second(),
+        #[cfg(feature = "guest")]
+        Some("rights") => rights::first().map(|()| 0),
+        #[cfg(feature = "guest")]
+        Some("no-rights") => rights::second(&arguments[1..]),
         _ => Ok(run(&arguments)),
     }
 }
