@@ -23,15 +23,18 @@
 //!   power failure (`store/recover.rs`).
 //! - **K3 one thread per segment changes the index** (a lock in each), any number read it without locks. A reader that copies a value
 //!   while others replace it gets one of the values that the key had, never a mixture ([`Value::to_vec`]).
+//! - **K4 rights only where something is written**: a writer needs them on the index, on the secondary indexes, on the objects that it puts into, and
+//!   on those whose records it replaces or deletes. What it has not got is an error of the mapping, with nothing changed and no lock held.
 //! - Damage yields an [`Error`] or a record less, never a panic or an access outside the objects.
-//! - Lock order: segment, stripe, data object, store. Making an object takes long; only those wait who need it.
+//! - Lock order: segment, beginning in an object, stripe, data object, secondary index, store. Making an object takes long; only those wait who need it.
 //!
 //! | file | what |
 //! |---|---|
 //! | `layout` | records and slots, bit by bit |
 //! | `data` | a data object: where records go |
 //! | `index` | extendible hashing (Fagin et al., TODS 1979) in segments of 16 KiB |
-//! | `store` | both together; regions; recovery |
+//! | `life` | whether an object was left in order |
+//! | `store` | all together; regions; recovery |
 //! | `secondary` | ordered indexes over values, in objects with rights of their own |
 #![forbid(unsafe_code)]
 #![no_std]

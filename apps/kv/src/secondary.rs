@@ -8,6 +8,7 @@
 //!   failure leaves in between goes when the store is recovered.
 //! - **S2** an entry tells the record's sequence. A place that was used again has another, and that is stored before anything else of the new record
 //!   ([`crate::data`]): so what is read through an entry is the value that it was made for, or [`Error::Changed`].
+//! - **S3** entries are read in pieces of which each is as it was at one moment: what nobody changes is found, and found once, whatever others do.
 
 use crate::error::{Error, Result};
 use crate::layout::{Record, zero};
@@ -18,8 +19,11 @@ use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::sync::atomic::Ordering;
 use libtwz::prelude::*;
+use libtwz::sync::{RawMutex, Version};
 use libtwz::{PersistentPtr, Window, at, collections, persist, translate};
 
+/// Entries that are read at one moment.
+const PIECE: usize = 32;
 /// Bytes that [`By::Number`] looks at: a number of 64 bits has 20 digits at most.
 const DIGITS: usize = 20;
 
@@ -80,6 +84,14 @@ impl By {
     }
 }
 
+/// The key after this one.
+fn after([number, sequence]: [u64; 2]) -> Option<[u64; 2]> {
+    match sequence.checked_add(1) {
+        Some(sequence) => Some([number, sequence]),
+        None => number.checked_add(1).map(|number| [number, 0]),
+    }
+}
+
 fn first_bytes(value: &[u8], rest: u8) -> [u8; 8] {
     core::array::from_fn(|i| value.get(i).copied().unwrap_or(rest))
 }
@@ -97,10 +109,18 @@ pub(crate) struct SecondaryRoot {
     /// (number, sequence) to the pointer to the record, in this object's FOT.
     entries: collections::BTreeMap<[u64; 2], u64>,
     reserved2: [u64; 4],
+    /// From here on never flushed. Guards the entries, and `changes`, which tells readers.
+    lock: RawMutex,
+    changes: Version,
+    reserved3: [u64; 6],
 }
 
 // docs/formats/kv.md
-const _: () = assert!(offset_of!(SecondaryRoot, life) == 64 && offset_of!(SecondaryRoot, entries) == 192);
+const _: () = assert!(
+    offset_of!(SecondaryRoot, life) == 64
+        && offset_of!(SecondaryRoot, entries) == 192
+        && offset_of!(SecondaryRoot, lock) == 256
+);
 
 impl SecondaryRoot {
     pub(crate) const fn new(by: By) -> Self {
@@ -111,6 +131,9 @@ impl SecondaryRoot {
             life: Life::new(false),
             entries: collections::BTreeMap::new(),
             reserved2: [0; 4],
+            lock: RawMutex::new(),
+            changes: Version::new(),
+            reserved3: [0; 6],
         }
     }
 }
@@ -153,7 +176,7 @@ impl Secondary {
     /// them: one for which `each` says [`Error::Changed`] is not.
     ///
     /// # Errors
-    /// Damage, and what `each` says.
+    /// Damage, and what `each` says; `TimedOut` when writers leave the index alone at no time.
     pub fn range(
         &self,
         from: u64,
@@ -162,20 +185,24 @@ impl Secondary {
     ) -> Result<Scanned> {
         let mut scanned = Scanned::default();
         let mut refused = Refused::default();
-        for entry in self.entries.root.entries.range([from, 0]..=[to, u64::MAX]) {
-            let ([number, sequence], pointer) = entry?;
-            let pointer = PersistentPtr(pointer);
-            let found = refused.unless(pointer.index(), || self.entries.value(pointer, sequence))?;
-            match found {
-                None => scanned.hidden += 1,
-                Some(None) => {}
-                Some(Some(value)) => match each(number, value) {
-                    Err(Error::Changed) => {}
-                    done => {
-                        scanned.pairs += 1;
-                        done?;
-                    }
-                },
+        let mut next = Some([from, 0]);
+        while let Some(first) = next {
+            let piece = self.entries.piece(first, to)?;
+            next = piece.last().filter(|_| piece.len() == PIECE).and_then(|(last, _)| after(*last));
+            for ([number, sequence], pointer) in piece {
+                let pointer = PersistentPtr(pointer);
+                let found = refused.unless(pointer.index(), || self.entries.value(pointer, sequence))?;
+                match found {
+                    None => scanned.hidden += 1,
+                    Some(None) => {}
+                    Some(Some(value)) => match each(number, value) {
+                        Err(Error::Changed) => {}
+                        done => {
+                            scanned.pairs += 1;
+                            done?;
+                        }
+                    },
+                }
             }
         }
         Ok(scanned)
@@ -217,11 +244,25 @@ impl Entries {
         persist::persist(self.root.complete.as_ptr().addr(), 8);
     }
 
+    /// The first entries from `first` on, as they are at one moment (**S3**); fewer than [`PIECE`] are the last ones.
+    fn piece(&self, first: [u64; 2], to: u64) -> Result<Vec<([u64; 2], u64)>> {
+        let entries = &self.root.entries;
+        Ok(self.root.changes.read(|| entries.range(first..=[to, u64::MAX]).take(PIECE).collect())?)
+    }
+
+    /// Changes entries.
+    fn change<R>(&self, change: impl FnOnce() -> libtwz::Result<R>) -> Result<R> {
+        self.root.lock.lock()?;
+        let result = self.root.changes.write(change);
+        self.root.lock.unlock();
+        Ok(result?)
+    }
+
     /// Notes a value that stands in the record at `address`.
     pub(crate) fn add(&self, value: &[u8], sequence: u64, address: usize) -> Result<()> {
         if let Some(number) = self.by.number_of(value) {
             let pointer = translate::persistent(self.window, address)?;
-            self.root.entries.insert([number, sequence], pointer.0)?;
+            self.change(|| self.root.entries.insert([number, sequence], pointer.0))?;
         }
         Ok(())
     }
@@ -235,13 +276,13 @@ impl Entries {
     pub(crate) fn take_out(&self, window: Window, offset: usize) -> Result<()> {
         let Some(record) = Record::at(window, offset) else { return Ok(()) };
         if let Some(number) = self.by.number_of(&value_of(&record)?) {
-            self.root.entries.remove(&[number, record.sequence()])?;
+            self.change(|| self.root.entries.remove(&[number, record.sequence()]))?;
         }
         Ok(())
     }
 
     pub(crate) fn clear(&self) -> Result<()> {
-        Ok(self.root.entries.clear()?)
+        self.change(|| self.root.entries.clear())
     }
 
     /// The value that an entry leads to; `None` if it left (**S2**).
@@ -263,7 +304,10 @@ fn value_of(record: &Record) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
+    use core::sync::atomic::AtomicBool;
 
     #[test]
     fn numbers_are_made_of_values() {
@@ -286,6 +330,38 @@ mod tests {
             (By::Number.range_of(b"3", b"20"), By::Number.range_of(b"3", b"x")),
             (Some([3, 20]), None)
         );
+    }
+
+    /// A reader that comes while an entry is moved finds it.
+    #[test]
+    fn entries_are_read_between_changes() {
+        let object = ObjectBuilder::new().build(SecondaryRoot::new(By::Number)).unwrap();
+        let root = u32::try_from(object.global().offset()).unwrap();
+        let entries = Entries::at(object.window(), PersistentPtr::new(0, root)).unwrap();
+        entries.change(|| entries.root.entries.insert([7, 1], 5)).unwrap();
+        let (begun, done) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while !begun.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+                // A writer that does not get to run may outlast one attempt.
+                let found = core::iter::repeat_with(|| entries.piece([0, 0], 9)).find_map(Result::ok);
+                done.store(true, Ordering::Release);
+                found.unwrap()
+            });
+            entries
+                .change(|| {
+                    entries.root.entries.remove(&[7, 1])?;
+                    begun.store(true, Ordering::Release);
+                    (0..2000)
+                        .take_while(|_| !done.load(Ordering::Acquire))
+                        .for_each(|_| std::thread::yield_now());
+                    entries.root.entries.insert([7, 1], 5)
+                })
+                .unwrap();
+            assert_eq!(reader.join().unwrap(), [([7, 1], 5)]);
+        });
     }
 
     #[test]
