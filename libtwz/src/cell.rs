@@ -19,17 +19,18 @@ pub struct PCell<T> {
 }
 
 // SAFETY: same bytes as T.
-unsafe impl<T: Invariant + Copy> Invariant for PCell<T> {
+unsafe impl<T: Invariant> Invariant for PCell<T> {
     const FINGERPRINT: u64 = mix_text(T::FINGERPRINT, "cell");
     const SHALLOW: u64 = mix_text(T::SHALLOW, "cell");
     const CELLS: bool = true;
     const NO_PADDING: () = T::NO_PADDING;
 }
 
-// SAFETY: all access is by atomic loads and stores; every bit pattern is a T, so a torn value is a value.
-unsafe impl<T: Invariant + Copy + Send> Sync for PCell<T> {}
+// SAFETY: all access is by atomic loads and stores; every bit pattern is a T, so a torn value is a value. (Of a T that is not Copy there is no
+// access but by its address.)
+unsafe impl<T: Invariant + Send> Sync for PCell<T> {}
 
-impl<T: Invariant + Copy + Default> Default for PCell<T> {
+impl<T: Invariant + Default> Default for PCell<T> {
     fn default() -> Self {
         Self::new(T::default())
     }
@@ -41,19 +42,39 @@ impl<T: Invariant + Copy + fmt::Debug> fmt::Debug for PCell<T> {
     }
 }
 
-impl<T: Invariant + Copy> From<T> for PCell<T> {
+impl<T: Invariant> From<T> for PCell<T> {
     fn from(value: T) -> Self {
         Self::new(value)
     }
 }
 
-impl<T: Invariant + Copy> PCell<T> {
+impl<T: Invariant> PCell<T> {
     /// A cell that holds `value`.
     #[must_use]
     pub const fn new(value: T) -> Self {
         Self { value: UnsafeCell::new(value) }
     }
 
+    /// Where the value stands.
+    #[must_use]
+    pub const fn as_ptr(&self) -> *const T {
+        self.value.get()
+    }
+
+    /// The value in place, of a type that may change under a reference ([`Invariant::CELLS`]); others do not compile.
+    pub(crate) const fn as_ref(&self) -> &T {
+        const {
+            assert!(
+                T::CELLS,
+                "only what is all cells and pointers may be lent out: put the fields into PCell"
+            )
+        };
+        // SAFETY: the address of the value; all of it is cells, so whoever changes it does so as they do: atomically, under an UnsafeCell.
+        unsafe { &*self.value.get() }
+    }
+}
+
+impl<T: Invariant + Copy> PCell<T> {
     /// The value now.
     #[inline]
     #[must_use]
@@ -84,12 +105,6 @@ impl<T: Invariant + Copy> PCell<T> {
             );
         }
         crate::simulate::stored(self.value.get().addr(), size_of::<T>());
-    }
-
-    /// Where the value stands.
-    #[must_use]
-    pub const fn as_ptr(&self) -> *const T {
-        self.value.get()
     }
 }
 

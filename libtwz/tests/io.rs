@@ -134,13 +134,32 @@ fn the_newest_records_stay() {
     assert!(last.text.chars().all(|c| c == 'ü') && last.text.len() > 100);
 }
 
+/// The oldest record is not UTF-8, or its length leads past the end: the log goes on all the same.
+#[test]
+fn a_damaged_oldest_record_does_not_stop_a_log() {
+    for damage in [u64::from_le_bytes(*b"\xff\xfe\xfd\xfc\xff\xff\xff\xff"), 0] {
+        let o = ObjectBuilder::new().build(LogRing::<1024>::new()).unwrap();
+        o.append(3, "the oldest record").unwrap();
+        let bytes = (core::ptr::from_ref(o.base()).addr() & 0x3fff_ffff) + size_of::<LogRing<1024>>() - 1024;
+        // The text, or the length before it.
+        let (at, word) = if damage == 0 { (bytes, u64::MAX) } else { (bytes + 16, damage) };
+        o.window().store(at, word);
+        assert!(matches!(o.records(), Err(Error::Damaged { .. })));
+        for i in 0..100 {
+            o.append(3, &format!("record {i}")).unwrap();
+        }
+        let records = o.records().unwrap();
+        assert_eq!(records.last().unwrap().text, "record 99");
+        assert!(records.len() > 10);
+    }
+}
+
 #[cfg(feature = "log")]
 #[test]
 fn the_facade_writes_to_the_object() {
     use libtwz::io::log::Facade;
     static FACADE: Facade = Facade::new();
-    log::set_logger(&FACADE).unwrap();
-    log::set_max_level(log::LevelFilter::Info);
+    FACADE.install_log(log::LevelFilter::Info).unwrap();
     let object = ObjectBuilder::new().build(LogRing::new()).unwrap();
     log::info!("before it is connected");
     FACADE.connect(object);
@@ -149,23 +168,54 @@ fn the_facade_writes_to_the_object() {
     let records = object.records().unwrap();
     assert_eq!(records.len(), 1);
     assert_eq!((records[0].level, records[0].text.as_str()), (2, "test: number 7"));
+    assert_eq!(FACADE.lost(), 0);
+    // Its ends say more than there is: nothing can be written until it is cleared.
+    let ends = core::ptr::from_ref(object.base()).addr() & 0x3fff_ffff;
+    let before = object.window().load(ends + 16);
+    assert!(before > 0, "where the log ends");
+    object.window().store(ends + 16, u64::MAX);
+    log::error!("into a damaged log");
+    assert_eq!(FACADE.lost(), 1);
+    object.clear().unwrap();
+    log::error!(target: "test", "once more");
+    assert_eq!(FACADE.lost(), 1);
+    let records = object.records().unwrap();
+    assert_eq!((records.len(), records[0].text.as_str()), (1, "test: once more"));
 }
 
 #[cfg(feature = "tracing")]
 #[test]
 fn events_and_their_spans_go_to_the_object() {
     use libtwz::io::log::Facade;
-    static FACADE: Facade = Facade::new();
+    static FACADE: Facade = Facade::with_level(4);
     tracing::subscriber::set_global_default(&FACADE).unwrap();
     let object = ObjectBuilder::new().build(LogRing::new()).unwrap();
     FACADE.connect(object);
     tracing::info!(target: "test", number = 7, "outside");
     let outer = tracing::info_span!("outer", a = 1);
     outer.in_scope(|| tracing::debug_span!("inner").in_scope(|| tracing::warn!(target: "test", "inside")));
+    // An event may name the span that it is in, or none; a span lives as long as those in it.
+    let inner = outer.in_scope(|| {
+        tracing::warn!(target: "test", parent: None, "in none");
+        tracing::debug_span!("late")
+    });
+    tracing::warn!(target: "test", parent: &outer, "named");
     drop(outer);
+    tracing::warn!(target: "test", parent: &inner, "later");
+    assert!(tracing::Span::current().is_none());
+    inner.in_scope(|| assert_eq!(tracing::Span::current().id(), inner.id()));
+    drop(inner);
+    tracing::trace!("above the level");
+    assert!(!tracing::enabled!(tracing::Level::TRACE) && tracing::enabled!(tracing::Level::DEBUG));
     tracing::error!(target: "test", what = "end");
     let said: Vec<(u32, String)> = object.records().unwrap().into_iter().map(|r| (r.level, r.text)).collect();
-    let expected =
-        [(3, "test: outside number=7"), (2, "outer{a=1}:inner: test: inside"), (1, "test:  what=\"end\"")];
+    let expected = [
+        (3, "test: outside number=7"),
+        (2, "outer{a=1}:inner: test: inside"),
+        (2, "test: in none"),
+        (2, "outer{a=1}: test: named"),
+        (2, "outer{a=1}:late: test: later"),
+        (1, "test:  what=\"end\""),
+    ];
     assert_eq!(said, expected.map(|(level, text)| (level, text.to_owned())));
 }

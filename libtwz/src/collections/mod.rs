@@ -7,7 +7,10 @@
 //! - Each change exists twice: `insert(…)` is a transaction of its own, durable when it returns, for one fence; `insert_in(tx, …)`
 //!   is a part of `tx`, and visible to what follows in it.
 //! - One writer at a time per object, by the transaction's lock. Readers take no lock: while a writer works they may see any
-//!   mixture of old and new, never an access astray; hold a [`crate::sync::RwLock`] where that matters.
+//!   mixture of old and new, also what else became of a block that was given back, or an error that says damage; never an access astray. Hold a
+//!   [`crate::sync::RwLock`] where that matters.
+//! - Names and results are std's. Where std's methods panic (an index past the end), these say `None` or `false`; and since others may change
+//!   what stands in an object, there are no slices, no `iter_mut` and no references to what is copied.
 //! - Damage (a count too large, a pointer astray, a cycle) is an error, never a panic or an endless loop.
 //!
 //! | | for | memory |
@@ -20,6 +23,31 @@
 //! | [`List`] | both ends, stable places | a node per element |
 //! | [`Ring`] | a fixed number of newest elements | segments, as a vector's, that come when they are first needed |
 
+/// Declares changes twice: as a transaction of their own, and as a part of one.
+macro_rules! changes {
+    ($($(#[$doc:meta])* $name:ident / $name_in:ident => $change:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+        $(#[$doc])*
+        /// Durable, all or nothing.
+        ///
+        /// # Errors
+        /// [`crate::Error::OutOfSpace`], [`crate::Error::Damaged`], [`crate::Error::BadPointer`], [`crate::Error::Busy`].
+        pub fn $name(&self, $($argument: $type),*) -> $crate::Result<$result> {
+            $crate::collections::alone(self, |tx| self.$change(tx, $($argument),*))
+        }
+
+        #[doc = concat!("[`Self::", stringify!($name), "`] as a part of `tx`.")]
+        ///
+        /// # Errors
+        #[doc = concat!("As [`Self::", stringify!($name), "`].")]
+        pub fn $name_in(&self, tx: &$crate::Tx, $($argument: $type),*) -> $crate::Result<$result> {
+            $crate::collections::inside(tx, |tx| self.$change(tx, $($argument),*))
+        }
+    )*};
+}
+
+#[macro_use]
+mod maps;
+
 mod btree;
 mod hash_map;
 mod list;
@@ -29,18 +57,19 @@ mod segments;
 mod string;
 mod vec;
 
-pub use btree::BTreeMap;
-pub use hash_map::HashMap;
-pub use list::List;
-pub use rb_tree::RbTree;
-pub use ring::Ring;
+pub use btree::{BTreeMap, BTreeMapRange};
+pub use hash_map::{HashMap, HashMapIter};
+pub use list::{List, ListIter, ListPlace};
+pub use rb_tree::{RbTree, RbTreeRange};
+pub use ring::{Ring, RingIter};
 pub use string::String;
-pub use vec::Vec;
+pub use vec::{Vec, VecIter};
 
-use crate::error::{Result, damaged};
+use crate::error::{Error, Result, damaged};
 use crate::persist::LINE;
 use crate::tx::Tx;
 use crate::window::Window;
+use core::ops::{Bound, RangeBounds};
 
 /// The window of the object that a collection stands in.
 #[inline]
@@ -71,4 +100,47 @@ fn expect_store<T>(node: &T) {
     for line in (start & !(LINE - 1)..end).step_by(LINE) {
         crate::persist::expect_store(line);
     }
+}
+
+/// Puts values in a row; there may be none of them.
+fn put_all<T: crate::Invariant>(tx: &Tx, address: usize, values: &[T]) -> Result<()> {
+    if size_of_val(values) == 0 { Ok(()) } else { tx.put_slice(address, values) }
+}
+
+/// Makes room for `more` elements in this program's memory: how many there are may come from a damaged object.
+fn reserve<T>(list: &mut alloc::vec::Vec<T>, more: u64) -> Result<()> {
+    let count = usize::try_from(more).unwrap_or(usize::MAX);
+    let too_large = Error::TooLarge { bytes: more.saturating_mul(size_of::<T>() as u64) };
+    list.try_reserve(count).map_err(|_| too_large)
+}
+
+/// Appends an element in this program's memory.
+fn push<T>(list: &mut alloc::vec::Vec<T>, element: T) -> Result<()> {
+    reserve(list, 1)?;
+    list.push(element);
+    Ok(())
+}
+
+/// All elements of an iterator, in this program's memory, or its first error.
+fn collect<T>(from: impl Iterator<Item = Result<T>>) -> Result<alloc::vec::Vec<T>> {
+    let mut list = alloc::vec::Vec::new();
+    for element in from {
+        push(&mut list, element?)?;
+    }
+    Ok(list)
+}
+
+/// First and one past the last index of a range of `len` elements; what is past the end is left out.
+fn bounds_of(range: &impl RangeBounds<u64>, len: u64) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(before) => before.saturating_add(1),
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(last) => last.saturating_add(1),
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => len,
+    };
+    (start.min(end.min(len)), end.min(len))
 }

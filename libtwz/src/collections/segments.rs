@@ -1,7 +1,7 @@
 //! Memory of sequences that grow without moving: segments, each twice as long as the one before, each in whatever object had room.
 
-use super::home_of;
-use crate::error::Result;
+use super::{damaged, home_of, put_all};
+use crate::error::{Error, Result};
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::translate;
@@ -51,6 +51,16 @@ pub(super) fn locate(index: u64, size: usize) -> Option<Place> {
 /// Address of an element; `None` when its segment was never allocated.
 #[inline]
 pub(super) fn address<T: Invariant>(segments: &[InvPtr<T>; SEGMENTS], place: Place) -> Result<Option<usize>> {
+    run_address(segments, place, 1)
+}
+
+/// Address of `count` elements in one segment.
+#[inline]
+fn run_address<T: Invariant>(
+    segments: &[InvPtr<T>; SEGMENTS],
+    place: Place,
+    count: usize,
+) -> Result<Option<usize>> {
     let pointer = &segments[place.segment];
     if pointer.is_null() {
         return Ok(None);
@@ -58,7 +68,8 @@ pub(super) fn address<T: Invariant>(segments: &[InvPtr<T>; SEGMENTS], place: Pla
     let holder = home_of(pointer)?;
     let index = u32::try_from(place.index * size_of::<T>() as u64).unwrap_or(u32::MAX);
     let offset = pointer.raw().offset().saturating_add(index);
-    translate::lea_range(holder, PersistentPtr::new(pointer.raw().index(), offset), size_of::<T>()).map(Some)
+    let bytes = count.saturating_mul(size_of::<T>());
+    translate::lea_range(holder, PersistentPtr::new(pointer.raw().index(), offset), bytes).map(Some)
 }
 
 /// Allocates the segment of `place` near its pointer, and returns its address, which is that of the segment's first element.
@@ -70,6 +81,54 @@ pub(super) fn add<T: Invariant>(tx: &Tx, segments: &[InvPtr<T>; SEGMENTS], place
     let stored = translate::persistent(home, segment)?;
     tx.put_value(core::ptr::from_ref(pointer).addr(), &stored.0)?;
     Ok(segment)
+}
+
+/// Puts `values` at the places from `from` on, of which those before are all there; allocates segments as they are needed.
+pub(super) fn write<T: Invariant>(
+    tx: &Tx,
+    segments: &[InvPtr<T>; SEGMENTS],
+    from: u64,
+    values: &[T],
+) -> Result<()> {
+    let (mut index, mut rest) = (from, values);
+    while !rest.is_empty() {
+        let place = locate(index, size_of::<T>()).ok_or(Error::TooLarge { bytes: index })?;
+        let run = usize::try_from(place.segment_len - place.index).unwrap_or(usize::MAX).min(rest.len());
+        let (now, later) = rest.split_at(run);
+        put_all(tx, make(tx, segments, place, run)?, now)?;
+        (index, rest) = (index.saturating_add(run as u64), later);
+    }
+    Ok(())
+}
+
+/// Address of `count` elements in one segment, which is allocated if `place` is its first and it is not there.
+fn make<T: Invariant>(
+    tx: &Tx,
+    segments: &[InvPtr<T>; SEGMENTS],
+    place: Place,
+    count: usize,
+) -> Result<usize> {
+    match run_address(segments, place, count)? {
+        Some(address) => Ok(address),
+        None if place.index == 0 => add(tx, segments, place),
+        None => Err(damaged(&segments[place.segment], "a segment for each element")),
+    }
+}
+
+/// Allocates what is missing of the segments of the places `from..to`.
+pub(super) fn allocate<T: Invariant>(
+    tx: &Tx,
+    segments: &[InvPtr<T>; SEGMENTS],
+    from: u64,
+    to: u64,
+) -> Result<()> {
+    let mut index = from;
+    while index < to {
+        let place = locate(index, size_of::<T>()).ok_or(Error::TooLarge { bytes: index })?;
+        make(tx, segments, place, 1)?;
+        index = index.saturating_add(place.segment_len - place.index);
+    }
+    Ok(())
 }
 
 /// Gives all segments back.

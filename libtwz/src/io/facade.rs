@@ -1,13 +1,14 @@
-//! The facades of the crates `log` and `tracing` into a [`LogRing`]: `log::set_logger(&FACADE)`,
-//! `tracing::subscriber::set_global_default(&FACADE)`, after or before [`Facade::connect`].
+//! The facades of the crates `log` and `tracing` into a [`LogRing`]: `FACADE.install_log(level)`,
+//! `tracing::subscriber::set_global_default(&FACADE)`, after or before [`Facade::connect`]. Both keep to the facade's level, `info` unless
+//! [`Facade::with_level`] says another. What could not be written is counted: [`Facade::lost`].
 //!
 //! A record's text is `target: message`; of an event, spans and fields are added as `outer{a=1}:inner: target: message b=2`. Its level is 1
 //! (error) to 5 (trace).
 
 use super::log::LogRing;
-use crate::error::Result;
 use crate::lock::Lock;
 use crate::object::Object;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bytes of the ring that the facade writes to.
 pub const FACADE_RING: usize = 256 << 10;
@@ -16,6 +17,9 @@ pub const FACADE_RING: usize = 256 << 10;
 #[derive(Debug)]
 pub struct Facade {
     object: Lock<Option<Object<LogRing<FACADE_RING>>>>,
+    /// The largest number of a level that is written.
+    level: AtomicU32,
+    lost: AtomicU64,
 }
 
 impl Default for Facade {
@@ -25,10 +29,42 @@ impl Default for Facade {
 }
 
 impl Facade {
-    /// A logger that drops everything until it is connected.
+    /// A logger of levels up to `info` that drops everything until it is connected.
     #[must_use]
     pub const fn new() -> Self {
-        Self { object: Lock::new(None) }
+        Self::with_level(3)
+    }
+
+    /// A logger of levels up to `level`: 0 nothing, 1 error, 2 warn, 3 info, 4 debug, 5 trace.
+    #[must_use]
+    pub const fn with_level(level: u32) -> Self {
+        Self { object: Lock::new(None), level: AtomicU32::new(level), lost: AtomicU64::new(0) }
+    }
+
+    /// Makes this the process's logger for the crate `log`, of levels up to `level`: that crate logs nothing until it is told a level.
+    ///
+    /// # Errors
+    /// There is a logger already.
+    #[cfg(feature = "log")]
+    pub fn install_log(
+        &'static self,
+        level: log::LevelFilter,
+    ) -> core::result::Result<(), log::SetLoggerError> {
+        log::set_logger(self)?;
+        self.level.store(level as u32, Ordering::Relaxed);
+        log::set_max_level(level);
+        Ok(())
+    }
+
+    /// Records that could not be written, since the start: the log's object is damaged, or its lock cannot be had. Those from before it was
+    /// connected do not count.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    fn is_enabled(&self, level: u32) -> bool {
+        level <= self.level.load(Ordering::Relaxed)
     }
 
     /// Sends records to `object` from now on.
@@ -36,22 +72,25 @@ impl Facade {
         *self.object.lock() = Some(object);
     }
 
-    fn append(&self, level: u32, text: &str) -> Result<()> {
+    /// Writes a record; one that cannot be written is counted, since a logger has nobody to tell.
+    fn append(&self, level: u32, text: &str) {
         let object = *self.object.lock();
-        object.map_or(Ok(()), |object| object.append(level, text))
+        if object.is_some_and(|object| object.append(level, text).is_err()) {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
 #[cfg(feature = "log")]
 impl log::Log for Facade {
-    fn enabled(&self, _metadata: &log::Metadata<'_>) -> bool {
-        true
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.is_enabled(metadata.level() as u32)
     }
 
     fn log(&self, record: &log::Record<'_>) {
-        let text = alloc::format!("{}: {}", record.target(), record.args());
-        // A logger has nobody to tell that it could not.
-        let _ = self.append(record.level() as u32, &text);
+        if self.is_enabled(record.level() as u32) {
+            self.append(record.level() as u32, &alloc::format!("{}: {}", record.target(), record.args()));
+        }
     }
 
     fn flush(&self) {}
@@ -69,12 +108,16 @@ mod events {
     use core::fmt::{Debug, Write};
     use core::sync::atomic::{AtomicU64, Ordering};
     use tracing_core::field::{Field, Visit};
+    use tracing_core::span::Current;
     use tracing_core::span::{Attributes, Id, Record};
-    use tracing_core::{Event, Level, Metadata, Subscriber};
+    use tracing_core::{Event, Level, LevelFilter, Metadata, Subscriber};
 
     /// A span that is not closed.
     struct Span {
         text: String,
+        /// The span that it is in, which it keeps open; 0: none.
+        parent: u64,
+        metadata: &'static Metadata<'static>,
         references: usize,
     }
 
@@ -114,9 +157,60 @@ mod events {
         }
     }
 
+    const FILTERS: [LevelFilter; 6] = [
+        LevelFilter::OFF,
+        LevelFilter::ERROR,
+        LevelFilter::WARN,
+        LevelFilter::INFO,
+        LevelFilter::DEBUG,
+        LevelFilter::TRACE,
+    ];
+
+    /// The innermost span that the thread is in; 0: none.
+    fn innermost() -> u64 {
+        INSIDE.with_borrow(|inside| inside.last().copied().unwrap_or(0))
+    }
+
+    /// The span that something new is in: the one that it names, none, or the one that the thread is in.
+    fn parent_of(named: Option<&Id>, is_root: bool) -> u64 {
+        match named {
+            Some(id) => id.into_u64(),
+            None if is_root => 0,
+            None => innermost(),
+        }
+    }
+
+    /// The texts of a span and those that it is in, the outermost first.
+    fn path_to(spans: &BTreeMap<u64, Span>, innermost: u64) -> String {
+        let mut texts = Vec::new();
+        let mut at = innermost;
+        while let Some(span) = spans.get(&at) {
+            texts.push(span.text.as_str());
+            at = span.parent; // always of a span made before, thus smaller
+        }
+        texts.iter().rev().fold(String::new(), |path, text| path + text + ":")
+    }
+
+    /// Takes one reference from a span; the last one takes one from the span that it is in. Whether it is closed now.
+    fn release(spans: &mut BTreeMap<u64, Span>, number: u64) -> bool {
+        let Some(span) = spans.get_mut(&number) else { return false };
+        span.references -= 1;
+        if span.references > 0 {
+            return false;
+        }
+        let parent = span.parent;
+        spans.remove(&number);
+        release(spans, parent);
+        true
+    }
+
     impl Subscriber for &'static Facade {
-        fn enabled(&self, _metadata: &Metadata<'_>) -> bool {
-            true
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            self.is_enabled(number(*metadata.level()))
+        }
+
+        fn max_level_hint(&self) -> Option<LevelFilter> {
+            FILTERS.get(self.level.load(Ordering::Relaxed) as usize).copied().or(Some(LevelFilter::TRACE))
         }
 
         fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -127,7 +221,12 @@ mod events {
                 let _ = write!(text, "{{{}}}", fields.others);
             }
             let number = LAST.fetch_add(1, Ordering::Relaxed) + 1;
-            SPANS.lock().insert(number, Span { text, references: 1 });
+            let parent = parent_of(span.parent(), span.is_root());
+            let mut spans = SPANS.lock();
+            if let Some(parent) = spans.get_mut(&parent) {
+                parent.references += 1;
+            }
+            spans.insert(number, Span { text, parent, metadata: span.metadata(), references: 1 });
             Id::from_u64(number)
         }
 
@@ -144,13 +243,7 @@ mod events {
         fn event(&self, event: &Event<'_>) {
             let mut fields = Fields::default();
             event.record(&mut fields);
-            let mut text = String::new();
-            INSIDE.with_borrow(|inside| {
-                let spans = SPANS.lock();
-                for span in inside.iter().filter_map(|number| spans.get(number)) {
-                    let _ = write!(text, "{}:", span.text);
-                }
-            });
+            let mut text = path_to(&SPANS.lock(), parent_of(event.parent(), event.is_root()));
             if !text.is_empty() {
                 text.push(' ');
             }
@@ -158,8 +251,7 @@ mod events {
             if !fields.others.is_empty() {
                 let _ = write!(text, " {}", fields.others);
             }
-            // A logger has nobody to tell that it could not.
-            let _ = self.append(number(*event.metadata().level()), &text);
+            self.append(number(*event.metadata().level()), &text);
         }
 
         fn enter(&self, span: &Id) {
@@ -182,15 +274,15 @@ mod events {
         }
 
         fn try_close(&self, span: Id) -> bool {
-            let mut spans = SPANS.lock();
-            let number = span.into_u64();
-            let Some(known) = spans.get_mut(&number) else { return false };
-            known.references -= 1;
-            let closed = known.references == 0;
-            if closed {
-                spans.remove(&number);
+            release(&mut SPANS.lock(), span.into_u64())
+        }
+
+        fn current_span(&self) -> Current {
+            let number = innermost();
+            match SPANS.lock().get(&number) {
+                Some(span) => Current::new(Id::from_u64(number), span.metadata),
+                None => Current::none(),
             }
-            closed
         }
     }
 }

@@ -86,8 +86,12 @@ impl<const N: usize> LogRing<N> {
         // 1. The oldest records make room, durably, before their bytes change.
         while Self::used(&ends)? > (N - record.len()) as u64 {
             let start = ends.start.get();
-            let oldest = self.read_at(&ends, start)?;
-            set(&ends.start, start.wrapping_add((HEAD + oldest.text.len()).next_multiple_of(8) as u64));
+            // Only its length counts: whatever else is wrong with it, it goes. If that is wrong, too, nobody can tell where the next one begins.
+            let next = match self.head_at(&ends, start) {
+                Ok((_, len)) => start.wrapping_add((HEAD + len).next_multiple_of(8) as u64),
+                Err(_) => end,
+            };
+            set(&ends.start, next.min(end));
         }
         // 2. The record.
         self.pieces(end, record.len(), |window, at, done, piece| {
@@ -124,15 +128,21 @@ impl<const N: usize> LogRing<N> {
         Ok(())
     }
 
-    fn read_at(&self, ends: &MutexGuard<'_, Ends>, at: u64) -> Result<Record> {
+    /// The head of the record `at`, and how long its text is.
+    fn head_at(&self, ends: &MutexGuard<'_, Ends>, at: u64) -> Result<([u8; HEAD], usize)> {
         let mut head = [0; HEAD];
         self.copy_out(at, &mut head)?;
-        let [a, b, c, d, e, f, g, h, time @ ..] = head;
+        let [a, b, c, d, ..] = head;
         let len = u32::from_le_bytes([a, b, c, d]) as usize;
         let left = usize::try_from(ends.end.get().wrapping_sub(at)).unwrap_or(0);
         if len > N / 2 || HEAD + len > left {
             return Err(self.damaged_at(at, "a log record that ends before the log does"));
         }
+        Ok((head, len))
+    }
+
+    fn read_at(&self, ends: &MutexGuard<'_, Ends>, at: u64) -> Result<Record> {
+        let ([_, _, _, _, e, f, g, h, time @ ..], len) = self.head_at(ends, at)?;
         let mut text = vec![0; len];
         self.copy_out(at.wrapping_add(HEAD as u64), &mut text)?;
         let text = String::from_utf8(text).map_err(|_| self.damaged_at(at, "a log record in UTF-8"))?;
@@ -150,6 +160,21 @@ impl<const N: usize> LogRing<N> {
         self.pieces(at, bytes, |window, at, done, piece| {
             window.read(at, &mut into[done..done + piece]);
         })
+    }
+
+    /// Forgets all records, durably. Also mends a log whose ends are damaged.
+    ///
+    /// # Errors
+    /// What locking says.
+    pub fn clear(&self) -> Result<()> {
+        let ends = self.ends.lock()?;
+        let end = ends.end.get();
+        // A multiple of 8 that more can follow, whatever damage made of it.
+        let end = if end > u64::MAX / 2 { 0 } else { end.next_multiple_of(8) };
+        // The start first and alone: at no moment do bytes of nobody count as records.
+        set(&ends.start, end);
+        set(&ends.end, end);
+        Ok(())
     }
 
     /// All records, oldest first.

@@ -230,11 +230,7 @@ pub(crate) fn strings_and_rings_stay_whole(how: &mut How<'_>) {
                 }
                 model.push_back(step);
             }
-            expect(
-                "ring",
-                text(o.ring.iter().and_then(Iterator::collect::<Result<Vec<_>>>))?,
-                Vec::from(model),
-            )
+            expect("ring", text(o.ring.iter().collect::<Result<Vec<_>>>())?, Vec::from(model))
         },
         how,
     );

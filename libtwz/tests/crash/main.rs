@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod collections;
+mod moves;
 mod objects;
 mod overflow;
 mod scenario;
@@ -36,6 +37,7 @@ scenarios! {
     transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew,
         lines_take_each_others_place, the_log_goes_on_in_other_objects;
     collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, strings_and_rings_stay_whole;
+    moves: sequences_move_at_once, maps_move_at_once, leaves_go_and_come;
     overflow: a_vector_outgrows_its_object, a_text_outgrows_its_object, a_ring_outgrows_its_object, a_list_outgrows_its_object,
         a_hash_map_outgrows_its_object, an_ordered_map_outgrows_its_object, a_tree_outgrows_its_object, names_outgrow_their_object;
     objects: fot_entries_are_whole, entries_of_names_are_whole, names_are_whole, what_was_sent_is_received, what_was_done_once_stays_done,
@@ -142,12 +144,12 @@ fn known_equivalent(site: &str, kind: &str) -> Option<&'static str> {
     found.map(|(.., why)| *why)
 }
 
-/// `TWZ_CRASH_MUTATE` names the scenarios that are mutated, by a piece of their names. If it is not set: all but those that make objects, whose
-/// mutants take too long.
+/// `TWZ_CRASH_MUTATE` names the scenarios that are mutated, by a piece of their names. If it is not set: all but those that make objects, or move many
+/// elements, whose mutants take too long.
 fn is_wanted(name: &str) -> bool {
     match std::env::var("TWZ_CRASH_MUTATE") {
         Ok(piece) => name.contains(&piece),
-        Err(_) => !name.contains("outgrow") && !name.contains("other_objects"),
+        Err(_) => !["outgrow", "other_objects", "move_at_once"].iter().any(|long| name.contains(long)),
     }
 }
 

@@ -153,9 +153,7 @@ pub(crate) fn a_ring_outgrows_its_object(how: &mut How<'_>) {
             })
             .unwrap();
         },
-        |o, k| {
-            expect("ring", text(o.iter().and_then(Iterator::collect::<libtwz::Result<Vec<_>>>))?, model(k))
-        },
+        |o, k| expect("ring", text(o.iter().collect::<libtwz::Result<Vec<_>>>())?, model(k)),
         how,
     );
 }

@@ -4,11 +4,18 @@
 //! leaf:  used bits 0–15 | next leaf | 16 keys | 16 values
 //! inner: keys in order | count and level | 16 children; child i holds keys < keys[i] (and >= keys[i-1])
 //! ```
-//! A removed key leaves its place free; leaves are not merged, and an empty one is filled again by later keys of its range.
+//! A removed key leaves its place free. A leaf that becomes empty is taken out and given back, with the inner nodes that led to it alone, and so
+//! is a root with one child; leaves that are not empty are not merged.
+//!
+//! Keys and values are `Copy`: leaves are split, and what they hold moves. A value that must stay where it is – a text, another collection – is a
+//! `GlobalPtr` to it here, or stands in a [`super::RbTree`]. For std's entries there is [`BTreeMap::update`]; `iter_mut` and references to
+//! values are not there, since others may change them.
 
 mod iter;
 mod node;
 mod remove;
+
+pub use self::iter::BTreeMapRange;
 
 use self::node::{Inner, Leaf, WIDTH, as_child, child_as, free_entry};
 use super::{alone, damaged, expect_store, home_of, inside};
@@ -25,6 +32,7 @@ const DEPTH_MAX: u64 = 20;
 /// A map ordered by key.
 #[derive(Debug, Invariant)]
 #[repr(C)]
+#[invariant(version = 1)]
 pub struct BTreeMap<K: Invariant + Copy + Ord, V: Invariant + Copy> {
     count: PCell<u64>,
     /// Levels of inner nodes.
@@ -108,6 +116,9 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         Ok(self.get(key)?.is_some())
     }
 
+    map_methods!();
+    ordered_map_methods!();
+
     /// Gives `key` a value, durably; returns the one before.
     ///
     /// # Errors
@@ -134,6 +145,11 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
     /// As [`BTreeMap::insert`].
     pub fn insert_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
         inside(tx, |tx| self.do_insert(tx, key, value))
+    }
+
+    /// An insert as a step of a change.
+    fn put_entry_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
+        self.do_insert(tx, key, value)
     }
 
     fn do_insert(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {

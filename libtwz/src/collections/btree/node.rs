@@ -1,16 +1,20 @@
 //! The nodes of the tree.
 
 use crate::cell::PCell;
-use crate::collections::{damaged, home_of};
+use crate::collections::maps::is_before;
+use crate::collections::{damaged, home_of, put_all};
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::tx::Tx;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::ops::Bound;
 
 /// Entries of a leaf, and children of an inner node.
 pub(super) const WIDTH: usize = 16;
+/// The bits of `used` that say something.
+pub(super) const USED: u64 = (1 << WIDTH) - 1;
 
 #[derive(Debug, Invariant)]
 #[repr(C)]
@@ -89,6 +93,25 @@ impl<K: Invariant + Copy + Ord> Inner<K> {
         // Not searched: see `Leaf::find`. Keys past the last are anything.
         let passed = bits(&self.keys, |other| *key >= other).trailing_ones() as usize;
         passed.min(count - 1)
+    }
+
+    /// The child whose leaves hold the largest keys of a range with this end.
+    pub(super) fn child_before(&self, end: &Bound<K>, count: usize) -> usize {
+        let passed = bits(&self.keys, |other| is_before(end, &other)).trailing_ones() as usize;
+        passed.min(count - 1)
+    }
+
+    /// Takes child `at` out: the one before it takes its keys over, or else the one behind it.
+    pub(super) fn remove(&self, tx: &Tx, count: usize, at: usize) -> Result<()> {
+        if at >= count {
+            return Err(damaged(&self.count, "as many children as a moment ago"));
+        }
+        let keys: [K; WIDTH] = core::array::from_fn(|i| self.keys[i].get());
+        let children: [u64; WIDTH] = core::array::from_fn(|i| self.children[i].raw().0);
+        let key = at.saturating_sub(1);
+        put_all(tx, core::ptr::from_ref(&self.keys[key]).addr(), &keys[key + 1..count.max(key + 1)])?;
+        put_all(tx, core::ptr::from_ref(&self.children[at]).addr(), &children[at + 1..count])?;
+        tx.put(&self.count, count as u64 - 1)
     }
 
     /// Puts `right` after child `at`, with `separator` between the two. `at` was found when the node was last read: one that lies in

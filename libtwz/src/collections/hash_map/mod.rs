@@ -6,11 +6,17 @@
 //! ```
 //! With `count` entries, there are `buckets` buckets; a key's bucket is its hash modulo the next power of two, or the half of
 //! that where the bucket does not exist yet.
+//!
+//! Keys and values are `Copy`: buckets are split, and what they hold moves. A value that must stay where it is – a text, another collection – is a
+//! `GlobalPtr` to it here, or stands in a [`super::RbTree`]. For std's entries there is [`HashMap::update`]; `iter_mut` and references to
+//! values are not there, since others may change them.
 
 mod bucket;
 mod iter;
 mod remove;
 mod split;
+
+pub use self::iter::HashMapIter;
 
 use self::bucket::{Bucket, ENTRIES, candidates, for_words, same, with_entry};
 use super::{alone, damaged, expect_store, home_of, inside};
@@ -34,6 +40,7 @@ const CHAIN_MAX: usize = 10_000;
 /// A map from `K` to `V`; keys are equal when their bytes are.
 #[derive(Debug, Invariant)]
 #[repr(C)]
+#[invariant(version = 1)]
 pub struct HashMap<K: Invariant + Copy, V: Invariant + Copy> {
     count: PCell<u64>,
     buckets: PCell<u64>,
@@ -168,6 +175,8 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         Ok(self.get(key)?.is_some())
     }
 
+    map_methods!();
+
     /// Gives `key` a value, durably; returns the one before.
     ///
     /// # Errors
@@ -186,7 +195,12 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     /// # Errors
     /// As [`HashMap::insert`].
     pub fn insert_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
-        inside(tx, |tx| self.do_insert(tx, &key, value, self.hash(&key)))
+        inside(tx, |tx| self.put_entry_in(tx, key, value))
+    }
+
+    /// An insert as a step of a change.
+    fn put_entry_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
+        self.do_insert(tx, &key, value, self.hash(&key))
     }
 
     fn is_full(&self) -> bool {

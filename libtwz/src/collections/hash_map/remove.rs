@@ -2,52 +2,35 @@
 
 use super::bucket::Bucket;
 use super::{CHAIN_MAX, HashMap};
-use crate::collections::{alone, damaged, home_of, inside};
+use crate::collections::{collect, damaged, home_of};
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::tx::Tx;
 
 impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
-    /// Takes `key` out, durably; returns its value.
-    ///
-    /// # Errors
-    /// As [`HashMap::get`]; [`crate::Error::Busy`].
-    pub fn remove(&self, key: &K) -> Result<Option<V>> {
-        alone(self, |tx| self.do_remove(tx, key))
+    changes! {
+        /// Takes `key` out; returns its value.
+        remove / remove_in => do_remove(key: &K) -> Option<V>;
+        /// Takes everything out and gives all memory back.
+        clear / clear_in => do_clear() -> ();
+        /// Takes everything out, as [`HashMap::clear`], and returns it.
+        drain / drain_in => do_drain() -> alloc::vec::Vec<(K, V)>;
     }
 
-    /// Takes `key` out as a part of `tx`.
-    ///
-    /// # Errors
-    /// As [`HashMap::remove`].
-    pub fn remove_in(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
-        inside(tx, |tx| self.do_remove(tx, key))
+    fn do_drain(&self, tx: &Tx) -> Result<alloc::vec::Vec<(K, V)>> {
+        let entries = collect(self.iter())?;
+        self.do_clear(tx)?;
+        Ok(entries)
     }
 
-    fn do_remove(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
+    pub(super) fn do_remove(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
         let Some(found) = self.find(key, self.hash(key))? else { return Ok(None) };
         tx.put(&found.bucket.used, found.bucket.used.get() & !(1 << found.entry))?;
         tx.put(&self.count, self.count.get().saturating_sub(1))?;
         Ok(Some(found.bucket.entries[found.entry].value.get()))
     }
 
-    /// Takes everything out and gives all memory back, durably, all or nothing.
-    ///
-    /// # Errors
-    /// As [`HashMap::remove`].
-    pub fn clear(&self) -> Result<()> {
-        alone(self, |tx| self.do_clear(tx))
-    }
-
-    /// Takes everything out as a part of `tx`.
-    ///
-    /// # Errors
-    /// As [`HashMap::clear`].
-    pub fn clear_in(&self, tx: &Tx) -> Result<()> {
-        inside(tx, |tx| self.do_clear(tx))
-    }
-
-    fn do_clear(&self, tx: &Tx) -> Result<()> {
+    pub(super) fn do_clear(&self, tx: &Tx) -> Result<()> {
         for number in 0..self.buckets.get() {
             let first = self.bucket(number)?;
             let mut at = first.overflow.get()?;

@@ -92,6 +92,9 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         let home = home_of(self)?;
         // Its buckets are filled as they come into use ([`Bucket::empty`]).
         let address = tx.alloc_unfilled(home, bytes, align_of::<Bucket<K, V>>())?;
+        // What comes into the block without a record must not be lost to the free list, which its first word links, if this fails.
+        tx.record_range(address, 8)?;
+        tx.settle()?;
         let place = &self.segments[segment];
         let pointer =
             crate::translate::persistent(Window::around(core::ptr::from_ref(place).addr())?, address)?;
