@@ -182,6 +182,24 @@ fn no_name_goes_into_a_directory_that_is_taken_out() {
 }
 
 #[test]
+fn a_name_whose_object_is_gone_is_free() {
+    let names = Namespace::create(Rights::READ).unwrap();
+    let open = |value: u64| {
+        let root = || Number { value: PCell::new(value), other: InvPtr::null() };
+        names.open_or_build("/it", ObjectBuilder::new(), root).map(|o| (o.id(), o.value.get()))
+    };
+    let (first, value) = open(1).unwrap();
+    assert_eq!((value, open(2)), (1, Ok((first, 1))));
+    let object = libtwz::Object::<Number>::open(first).unwrap();
+    // SAFETY: no reference into it is used after this.
+    unsafe { object.delete() }.unwrap();
+    let (second, value) = open(3).unwrap();
+    assert!(value == 3 && second != first);
+    assert_eq!((open(4), names.lookup("/it")), (Ok((second, 3)), Ok(second)));
+    assert_eq!(names.list("/").unwrap().len(), 1);
+}
+
+#[test]
 fn a_pointer_by_name_follows_the_name() {
     let names = Namespace::create(Rights::READ).unwrap();
     let resolver = Resolver::paths(names).unwrap();

@@ -75,7 +75,7 @@ impl Namespace {
         }
     }
 
-    /// The object that `path` leads to; if there is none, a new one of that name with `root` in it.
+    /// The object that `path` leads to; if there is none, or it was deleted, a new one of that name with `root` in it.
     ///
     /// A power failure between making and naming leaves an object without a name.
     ///
@@ -87,12 +87,23 @@ impl Namespace {
         builder: ObjectBuilder<T>,
         root: impl FnOnce() -> T,
     ) -> Result<Object<T>> {
-        match self.lookup(path) {
-            Err(Error::NoSuchName) => {}
-            found => return Object::open(found?),
-        }
+        // What the name leads to if that is gone: the name is as good as free.
+        let gone = match self.lookup(path) {
+            Err(Error::NoSuchName) => None,
+            found => {
+                let id = found?;
+                match Object::open(id) {
+                    Err(Error::NoSuchObject(gone)) if gone == id => Some(id),
+                    opened => return opened,
+                }
+            }
+        };
         let made = builder.build(root())?;
-        match self.bind(path, made.id()) {
+        let named = self.change(path, |tx, directory, name| match directory.look(name)? {
+            Some(Entry::Object(id)) if Some(id) == gone => directory.replace(tx, name, made.id()).map(drop),
+            _ => directory.add(tx, name, &Entry::Object(made.id())),
+        });
+        match named {
             Ok(()) => Ok(made),
             Err(error) => {
                 // Nobody knows it; that it cannot be deleted either is the lesser error.

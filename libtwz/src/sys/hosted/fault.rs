@@ -4,15 +4,15 @@
 //! instruction runs again. Any other fault is the program's: it is reported with object and offset, and then goes to
 //! whoever handled SIGSEGV before (by default, the process ends).
 
-use super::{Hosted, Piece, SLOT_COUNT, Seam, Slot, last_error, state};
+use super::{Hosted, Mapping, Piece, SLOT_COUNT, Seam, Shows, Slot, State, last_error, state, unmap_meeting};
 use crate::error::Result;
 use crate::window::{SLOT_MASK, SLOT_SHIFT};
 use std::io::Write;
 use std::mem::{MaybeUninit, zeroed};
 use std::ptr;
 use std::sync::{Arc, OnceLock};
-use twz_abi::Rights;
 use twz_abi::object::DATA_OFFSET;
+use twz_abi::{PAGE_SIZE, Rights};
 
 static BEFORE: OnceLock<[libc::sigaction; 2]> = OnceLock::new();
 
@@ -65,6 +65,7 @@ fn map_page(address: usize, is_write: bool) -> bool {
         return false;
     }
     let needed = if is_write { Rights::WRITE } else { Rights::READ };
+    let base = address & !SLOT_MASK;
     loop {
         // 1. What should be there?
         let (store, id, epoch) = {
@@ -74,26 +75,56 @@ fn map_page(address: usize, is_write: bool) -> bool {
             if !slot.rights.contains(needed) {
                 return false;
             }
-            if slot.mapped.iter().any(|&(start, bytes)| offset.wrapping_sub(start) < bytes) {
+            let there = slot.mapped.iter().find(|mapping| mapping.meets(offset, 1));
+            if there.is_some_and(|mapping| !is_write || mapping.shows == Shows::All) {
                 return true; // another thread was faster
             }
             (Arc::clone(&state.store), slot.id, state.epoch)
         };
         // 2. Where is it? Without the lock: the store may call back.
-        let Ok(piece) = store.piece(id, offset) else { return false };
+        let piece = if is_write {
+            store.piece(id, offset).map(|piece| Some((piece, true)))
+        } else {
+            store.piece_to_read(id, offset)
+        };
+        let Ok(piece) = piece else { return false };
         // 3. Map it, unless the store took that back meanwhile.
         let mut state = state();
         let Some(state) = state.as_mut() else { return false };
-        let Some(Some(slot)) = state.slots.get_mut(number) else { return false };
-        if state.epoch == epoch && slot.id == id {
-            return map_piece(slot, address & !SLOT_MASK, piece);
+        let Some(Some(slot)) = state.slots.get(number) else { return false };
+        if state.epoch != epoch || slot.id != id {
+            continue;
         }
+        if is_write && let Some((piece, _)) = piece {
+            make_way(state, number, &piece);
+        }
+        let Some(Some(slot)) = state.slots.get_mut(number) else { return false };
+        return match piece {
+            Some((piece, is_own)) => map_piece(slot, base, piece, is_own),
+            None => map_zeroes(slot, base, offset & !(PAGE_SIZE - 1)),
+        };
     }
 }
 
-fn map_piece(slot: &mut Slot, base: usize, piece: Piece) -> bool {
+/// Before a piece is mapped to be written: whatever shows zeroes in its place, in any slot, would go on doing so; and who has just been told
+/// that nothing is there asks again.
+fn make_way(state: &mut State, number: usize, piece: &Piece) {
+    state.epoch += 1;
+    let Some(Some(id)) = state.slots.get(number).map(|slot| slot.as_ref().map(|slot| slot.id)) else {
+        return;
+    };
+    for (other, slot) in state.slots.iter_mut().enumerate() {
+        let Some(slot) = slot.as_mut().filter(|slot| slot.id == id) else { continue };
+        unmap_meeting(other, slot, piece.object_offset, piece.bytes, |shows| {
+            shows == Shows::Zeroes || other == number && shows == Shows::ToRead
+        });
+    }
+}
+
+/// `is_own`: the piece may be written as it is.
+fn map_piece(slot: &mut Slot, base: usize, piece: Piece, is_own: bool) -> bool {
     let mut protection = libc::PROT_READ;
-    if slot.rights.contains(Rights::WRITE) {
+    if is_own && slot.rights.contains(Rights::WRITE) {
         protection |= libc::PROT_WRITE;
     }
     if slot.rights.contains(Rights::EXEC) {
@@ -104,23 +135,55 @@ fn map_piece(slot: &mut Slot, base: usize, piece: Piece) -> bool {
     if cut >= piece.bytes {
         return false;
     }
-    let start = piece.object_offset + cut;
-    let (Ok(at), Ok(bytes)) = (usize::try_from(start), usize::try_from(piece.bytes - cut)) else {
+    let (start, bytes) = (piece.object_offset + cut, piece.bytes - cut);
+    let file_offset = (piece.file_offset + cut).cast_signed();
+    let shows = if is_own { Shows::All } else { Shows::ToRead };
+    let place = Mapping { start, bytes, shows };
+    map(slot, base, place, protection, libc::MAP_SHARED, piece.file, file_offset)
+}
+
+/// One page of a hole; a hole that is read from end to end becomes one range.
+fn map_zeroes(slot: &mut Slot, base: usize, start: u64) -> bool {
+    let place = Mapping { start, bytes: PAGE_SIZE, shows: Shows::Zeroes };
+    let before = slot.mapped.last().copied();
+    if !map(slot, base, place, libc::PROT_READ, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0) {
+        return false;
+    }
+    if let Some(before) = before
+        && before.shows == Shows::Zeroes
+        && before.start + before.bytes == start
+    {
+        slot.mapped.pop();
+        if let Some(last) = slot.mapped.last_mut() {
+            last.bytes += PAGE_SIZE;
+        }
+    }
+    true
+}
+
+fn map(
+    slot: &mut Slot,
+    base: usize,
+    place: Mapping,
+    protection: i32,
+    flags: i32,
+    file: i32,
+    file_offset: i64,
+) -> bool {
+    let (Ok(at), Ok(bytes)) = (usize::try_from(place.start), usize::try_from(place.bytes)) else {
         return false;
     };
     if at + bytes > SLOT_MASK + 1 {
         return false;
     }
     let target = base + at;
-    let flags = libc::MAP_SHARED | libc::MAP_FIXED;
-    let file_offset = (piece.file_offset + cut).cast_signed();
-    // SAFETY: the range lies in a slot of our reservation (checked) and was PROT_NONE: no reference relies on it.
-    let got =
-        unsafe { libc::mmap(target as *mut libc::c_void, bytes, protection, flags, piece.file, file_offset) };
+    let flags = flags | libc::MAP_FIXED;
+    // SAFETY: the range lies in a slot of our reservation (checked). It was PROT_NONE, or shows what it will show: no reference relies on more.
+    let got = unsafe { libc::mmap(target as *mut libc::c_void, bytes, protection, flags, file, file_offset) };
     if got.addr() != target {
         return false;
     }
-    slot.mapped.push((start, bytes as u64));
+    slot.mapped.push(place);
     true
 }
 

@@ -3,7 +3,7 @@
 //! # Contract
 //! - Slots are a reservation of 16 TiB at a fixed address; a slot's pages are mapped when first touched, by the SIGSEGV
 //!   handler (`fault.rs`), from the [`Store`] that holds the objects: memory of this process ([`MemoryStore`]), or a
-//!   pool file. So a program touches any offset without asking first, as in the guest.
+//!   pool file. So a program touches any offset without asking first, as in the guest. Reading allocates nothing: what is not there reads as zeroes.
 //! - The handler takes `STATE` and allocates. That is sound since it only ever runs on an instruction that touches a
 //!   slot, and no code touches a slot while it holds `STATE` or is inside the allocator. Nobody holds `STATE` while calling the store.
 //! - A system call that is given memory of an object whose pages were never touched fails with EFAULT: touch it first.
@@ -86,6 +86,14 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::NoSuchObject`], [`Error::OutOfSpace`].
     fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece>;
+    /// The piece around `offset` for who only reads it, and whether it may be written as it is; `None` where nothing is, which reads as zeroes.
+    /// Allocates nothing where the store can do so. Called as [`Store::piece`] is.
+    ///
+    /// # Errors
+    /// As [`Store::piece`].
+    fn piece_to_read(&self, id: ObjectId, offset: u64) -> Result<Option<(Piece, bool)>> {
+        self.piece(id, offset).map(|piece| Some((piece, true)))
+    }
     /// The root object, if set.
     fn root(&self) -> Option<ObjectId>;
     /// Sets the root object.
@@ -105,13 +113,38 @@ pub trait Store: Send + Sync {
 struct Slot {
     id: ObjectId,
     rights: Rights,
-    /// Pieces that are mapped, as (offset, bytes).
-    mapped: Vec<(u64, u64)>,
+    /// What is mapped of it.
+    mapped: Vec<Mapping>,
+}
+
+/// A range of a slot that is mapped.
+#[derive(Clone, Copy, Debug)]
+struct Mapping {
+    start: u64,
+    bytes: u64,
+    shows: Shows,
+}
+
+/// What a range shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shows {
+    /// The store's piece, as the slot's rights say.
+    All,
+    /// The store's piece, which must become the object's own before it is written.
+    ToRead,
+    /// Nothing is there yet.
+    Zeroes,
+}
+
+impl Mapping {
+    fn meets(&self, start: u64, bytes: u64) -> bool {
+        self.start < start.saturating_add(bytes) && start < self.start + self.bytes
+    }
 }
 
 struct State {
     store: Arc<dyn Store>,
-    /// Counts [`drop_mappings`]: what the store said before one may be wrong.
+    /// Counts [`drop_mappings`] and pieces that were to be written: what the store said before one may be wrong.
     epoch: u64,
     /// Indexed by slot number less `FIRST_SLOT`.
     slots: Vec<Option<Box<Slot>>>,
@@ -212,14 +245,21 @@ fn drop_mappings(id: ObjectId, offset: u64, len: u64) {
     state.epoch += 1;
     for (number, slot) in state.slots.iter_mut().enumerate() {
         let Some(slot) = slot.as_mut().filter(|slot| slot.id == id) else { continue };
-        slot.mapped.retain(|&(start, bytes)| {
-            let meets = start < offset + len && offset < start + bytes;
-            if meets && let (Ok(start), Ok(bytes)) = (usize::try_from(start), usize::try_from(bytes)) {
-                unmap_range(FIRST_ADDRESS + (number << SLOT_SHIFT) + start, bytes);
-            }
-            !meets
-        });
+        unmap_meeting(number, slot, offset, len, |_| true);
     }
+}
+
+/// Unmaps those ranges of a slot that meet a range and are `wanted`; the next touch asks the store again.
+fn unmap_meeting(number: usize, slot: &mut Slot, offset: u64, len: u64, wanted: impl Fn(Shows) -> bool) {
+    slot.mapped.retain(|mapping| {
+        let goes = mapping.meets(offset, len) && wanted(mapping.shows);
+        if goes
+            && let (Ok(start), Ok(bytes)) = (usize::try_from(mapping.start), usize::try_from(mapping.bytes))
+        {
+            unmap_range(FIRST_ADDRESS + (number << SLOT_SHIFT) + start, bytes);
+        }
+        !goes
+    });
 }
 
 fn install(state: &mut Option<State>, store: Arc<dyn Store>) {

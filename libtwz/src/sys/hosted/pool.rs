@@ -14,7 +14,7 @@
 use super::{CreateSpec, Durability, Piece, Stat, Store};
 use crate::error::{Error, Result};
 use crate::sys::ROOT_NAME;
-use pool::{Access, CreateOptions, Mapped, ObjectRef, ObjectSpec, OpenOptions, Pool, ShareHook};
+use pool::{Access, CreateOptions, Extent, Mapped, ObjectRef, ObjectSpec, OpenOptions, Pool, ShareHook};
 use std::boxed::Box;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -127,6 +127,15 @@ impl PoolStore {
         Ok(id)
     }
 
+    fn piece_of(&self, extent: &Extent) -> Piece {
+        Piece {
+            object_offset: extent.object_offset,
+            file_offset: extent.pool_offset,
+            bytes: extent.len,
+            file: self.pool.backing().fd.as_raw_fd(),
+        }
+    }
+
     fn object(&self, id: ObjectId) -> Result<ObjectRef<Mapped>> {
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(object) = used.get(&id) {
@@ -209,12 +218,12 @@ impl Store for PoolStore {
 
     fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
         let extent = self.object(id)?.touch(offset, HINT, Access::Write).map_err(|e| translate(id, &e))?;
-        Ok(Piece {
-            object_offset: extent.object_offset,
-            file_offset: extent.pool_offset,
-            bytes: extent.len,
-            file: self.pool.backing().fd.as_raw_fd(),
-        })
+        Ok(self.piece_of(&extent))
+    }
+
+    fn piece_to_read(&self, id: ObjectId, offset: u64) -> Result<Option<(Piece, bool)>> {
+        let found = self.object(id)?.lookup(offset).map_err(|e| translate(id, &e))?;
+        Ok(found.map(|extent| (self.piece_of(&extent), !extent.shared)))
     }
 
     fn root(&self) -> Option<ObjectId> {
