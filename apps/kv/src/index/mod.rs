@@ -577,6 +577,68 @@ mod tests {
         assert!(count(&index).is_ok_and(|count| count >= 10_000));
     }
 
+    /// The hash of a key of which 20 belong to a bucket in four, half of them with each lowest bit.
+    fn crowded(number: u64) -> u64 {
+        number | (number / 2 % 64 * 4) << 56
+    }
+
+    fn crowd() -> (Index, &'static Segment) {
+        let index = index(100);
+        for number in 0..1280 {
+            let (hash, slot) = (crowded(number), Slot::new(crowded(number), 1, 4096));
+            index.publish(hash, b"", slot, number, |_| Ok(()), |_| Ok(())).unwrap();
+        }
+        (index, index.segment(index.word_for(0)).unwrap())
+    }
+
+    /// The slots of a segment, each with its bucket's number.
+    fn slots(segment: &Segment) -> Vec<(usize, Slot)> {
+        let of = |(number, bucket): (usize, &Bucket)| {
+            bucket[1..].iter().map(move |cell| (number, Slot(cell.get()))).collect::<Vec<_>>()
+        };
+        segment.buckets.iter().enumerate().flat_map(of).filter(|(_, slot)| !slot.is_empty()).collect()
+    }
+
+    #[test]
+    fn guests_come_home_when_others_left() {
+        let guests = |segment| slots(segment).iter().filter(|(_, slot)| slot.beside() != 0).count() as u64;
+        let (index, segment) = crowd();
+        let (before, moved) = (guests(segment), index.version(0).load(Ordering::Relaxed));
+        assert_eq!((before, index.segments()), (64 * 13, 1));
+        index.split(segment, 0).unwrap();
+        // Ten are left of each bucket, of which seven have room there. Who looks meanwhile is told of each that moved.
+        let stay: Vec<_> = slots(segment);
+        assert_eq!((stay.len(), guests(segment)), (640, 64 * 3));
+        let came = stay.iter().filter(|(_, slot)| slot.beside() == 0).count() as u64 - 64 * 4;
+        assert_eq!(index.version(0).load(Ordering::Relaxed) - moved, came);
+        assert_eq!(count(&index), Ok(1280));
+        for (number, slot) in &stay {
+            assert_eq!(number ^ slot.beside(), home_of(crowded(slot.tag())));
+        }
+        for (number, bucket) in segment.buckets.iter().enumerate() {
+            assert_eq!(Tags(bucket[0].get()).sent_guests(), number % 4 == 0);
+        }
+    }
+
+    #[test]
+    fn a_guest_that_comes_home_is_there_before_it_leaves() {
+        let (_, segment) = crowd();
+        for bucket in &segment.buckets {
+            for (place, cell) in (1..).zip(&bucket[1..]).filter(|(_, cell)| Slot(cell.get()).tag() & 1 != 0) {
+                segment.change(cell, Slot::EMPTY.0);
+                segment.change(&bucket[0], Tags(bucket[0].get()).without(place).0);
+            }
+        }
+        let seen = core::cell::Cell::new(0);
+        segment.bring_guests_home(|tag| {
+            seen.set(seen.get() + 1);
+            let places: Vec<_> = slots(segment).into_iter().filter(|(_, slot)| slot.tag() == tag).collect();
+            assert_eq!(places.len(), 2, "{tag}");
+            assert!(places.iter().all(|(number, slot)| number ^ slot.beside() == home_of(crowded(tag))));
+        });
+        assert!(seen.get() > 100);
+    }
+
     #[test]
     fn a_damaged_depth_is_an_error() {
         let depths = [0, DEPTH_MAX.into(), u64::from(DEPTH_MAX) + 1, 36, 63, 64, 200, u64::MAX];
