@@ -1,6 +1,7 @@
 //! The `twzvmm` command.
 
 use anyhow::{Context, Result, bail};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Parser, Subcommand};
 use images::Image;
 use pool::{CreateOptions, OpenOptions, Pool};
@@ -175,7 +176,7 @@ struct ConfigFile {
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit());
     let level = match cli.run.verbose {
         0 => "warn,first_boot=info",
         1 => "vmm=debug,pool=debug,info",
@@ -210,6 +211,19 @@ fn main() -> ExitCode {
             ExitCode::from(OWN_ERROR)
         }
     }
+}
+
+/// What clap says of a command line, and how a program is named, where a bare word can only have been meant as one.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let word = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(word)) if !word.starts_with('-') => word.clone(),
+        _ => return error,
+    };
+    if error.kind() == ErrorKind::UnknownArgument {
+        let tip = format!("programs and their arguments come after '--': twzvmm [OPTIONS] -- {word}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    }
+    error
 }
 
 fn doctor(json: bool) -> Result<ExitCode> {
@@ -432,4 +446,26 @@ fn die_of(signal: i32) -> Result<ExitCode> {
     // SAFETY: sends ourselves a signal.
     unsafe { libc::raise(signal) };
     bail!("signal {signal} did not end the process")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_without_dashes_before_it_is_explained() {
+        let said = |arguments: &[&str]| {
+            let error = Cli::try_parse_from(arguments).map(drop).map_err(with_tip);
+            error.map_err(|error| error.to_string())
+        };
+        for arguments in [&["twzvmm", "hello"] as &[_], &["twzvmm", "--pmem", "pool", "hello", "there"]] {
+            let error = said(arguments);
+            assert!(
+                error.as_ref().is_err_and(|error| error.contains("twzvmm [OPTIONS] -- hello")),
+                "{error:?}"
+            );
+        }
+        assert!(said(&["twzvmm", "--hello"]).is_err_and(|error| !error.contains("programs")));
+        assert_eq!(said(&["twzvmm", "--", "hello"]), Ok(()));
+    }
 }
