@@ -19,7 +19,7 @@
 //!   boot only a transaction of this program uses it again, so that a redone log never meets an entry that was made without one.
 //! - **F3** a reader that meets a change in progress (odd generation, or one that moved) reads again.
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, damaged_at};
 use crate::lock::Lock;
 use crate::persist;
 use crate::simulate;
@@ -74,7 +74,7 @@ pub(crate) fn place(index: u32) -> Option<usize> {
 /// [`Error::Damaged`] when the index is out of range, the entry is not valid, or a change of it never ends.
 #[inline]
 pub fn read(holder: Window, index: u32) -> Result<Entry> {
-    let Some(at) = place(index) else { return Err(damaged(holder, 0, "an FOT index in range")) };
+    let Some(at) = place(index) else { return Err(damaged_at(holder, 0, "an FOT index in range")) };
     for _ in 0..PATIENCE {
         let generation = holder.word(at + GENERATION).load(Ordering::Acquire);
         let word = holder.word(at + FLAGS).load(Ordering::Acquire);
@@ -84,19 +84,13 @@ pub fn read(holder: Window, index: u32) -> Result<Entry> {
             #[allow(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
             let (flags, rights) = (word as u32, (word >> 32) as u32);
             if flags & fot_flags::VALID == 0 {
-                return Err(damaged(holder, at, "a valid FOT entry"));
+                return Err(damaged_at(holder, at, "a valid FOT entry"));
             }
             return Ok(Entry { target, flags, rights: Rights::from_bits_truncate(rights), generation });
         }
         core::hint::spin_loop();
     }
-    Err(damaged(holder, at, "an FOT entry whose change ends"))
-}
-
-#[cold]
-fn damaged(holder: Window, offset: usize, expected: &'static str) -> Error {
-    #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
-    Error::Damaged { object: view::id_at(holder.base()), offset: offset as u32, expected }
+    Err(damaged_at(holder, at, "an FOT entry whose change ends"))
 }
 
 /// Whether entry `index` names its target.
@@ -113,7 +107,7 @@ pub(crate) fn is_named(holder: Window, index: u32) -> bool {
 pub fn target(holder: Window, index: u32) -> Result<Window> {
     let entry = read(holder, index)?;
     if !entry.rights.contains(Rights::READ) {
-        return Err(damaged(
+        return Err(damaged_at(
             holder,
             place(index).unwrap_or_default() + RIGHTS,
             "an FOT entry that asks for reading",
@@ -220,7 +214,7 @@ pub(crate) fn remove_name(tx: &Tx, holder: Window, index: u32) -> Result<u64> {
     let entry = read(holder, index)?;
     let at = place(index).unwrap_or_default(); // `read` refused what has no place
     if entry.flags & fot_flags::NAME == 0 {
-        return Err(damaged(holder, at, "an FOT entry with a name"));
+        return Err(damaged_at(holder, at, "an FOT entry with a name"));
     }
     tx.record_range(holder.base() + at, 32)?;
     tx.settle()?;
