@@ -119,17 +119,13 @@ impl Running {
     /// Waits until standard output contains `text`.
     ///
     /// # Panics
-    /// If it does not within [`PATIENCE`].
+    /// If it does not within [`PATIENCE`], or ends before.
     #[track_caller]
     pub fn wait_for(&self, text: &str) {
-        let until = Instant::now() + PATIENCE;
-        while !self.stdout.text().contains(text) {
+        if !self.wait_until(text, PATIENCE) {
             let (out, err) = (self.stdout.text(), self.stderr.text());
-            assert!(
-                Instant::now() < until,
-                "no {text:?} within {PATIENCE:?}\n--- stdout\n{out}\n--- stderr\n{err}"
-            );
-            thread::sleep(Duration::from_millis(5));
+            let what = if self.stdout.reader.is_finished() { "before its end" } else { "in time" };
+            panic!("no {text:?} {what} ({PATIENCE:?})\n--- stdout\n{out}\n--- stderr\n{err}");
         }
     }
 

@@ -40,29 +40,38 @@ fn with<'a>(words: &[&'a str], more: &[&'a str]) -> Vec<&'a str> {
     [words, more].concat()
 }
 
-/// The last row that was announced, and what the next life says it goes on with. At most `unheard` rows more may have been done: one between being
-/// done and being announced; all that the emulated machine's output port held when its power was cut.
+/// The number behind `prefix`.
+fn number(line: &str, prefix: &str) -> Option<u64> {
+    line.strip_prefix(prefix)?.split(' ').next()?.parse().ok()
+}
+
+/// The last row that was announced; what the first line says is to be done next comes after what was.
+fn last_row(said: &str) -> Option<u64> {
+    let announced = said.lines().rev().find_map(|line| number(line, "mandel: row "));
+    announced.or_else(|| Some(number(said.lines().next()?, "mandel: goes on at row ")? - 1))
+}
+
+/// Holds what the next life says it goes on with against the last row that was announced. At most `unheard` rows more may have been
+/// done: one between being done and being announced; all that the emulated machine's output port held when its power was cut.
 fn check_rows(before: &str, after: &str, unheard: u64) {
-    let number = |line: &str, prefix: &str| -> Option<u64> {
-        line.strip_prefix(prefix)?.split(' ').next()?.parse().ok()
-    };
-    let announced = before.lines().rev().find_map(|line| number(line, "mandel: row "));
-    let announced =
-        announced.or_else(|| Some(number(before.lines().next()?, "mandel: goes on at row ")? - 1));
     let next = after.lines().next().and_then(|line| number(line, "mandel: goes on at row "));
-    let (announced, next) = (announced.expect("a row was announced"), next.expect("it goes on"));
+    let (Some(announced), Some(next)) = (last_row(before), next) else {
+        panic!("no row was announced in {before:?}, or none is gone on with in {after:?}");
+    };
     let done = next - 1;
     assert!((announced..=announced + unheard).contains(&done), "row {next} after {announced} was announced");
 }
 
 fn a_computation_goes_on_where_it_was(place: Place) {
     let Some(machine) = Machine::new(place) else { return };
-    let picture = ["mandel", "200", "60", "3000"];
+    // Rows in the middle take 15 ms each: however late the signals come, seconds of work are left.
+    let picture = ["mandel", "200", "300", "60000"];
     let whole = machine.run(&with(&CREATE, &picture));
     let checksum = whole.expect_status(0).stdout.rsplit(' ').next().expect("a checksum").to_owned();
     let mut before = killed_at(&machine, &with(&CREATE, &picture), "row 7\n");
-    for marker in ["row 20\n", "row 33\n", "row 50\n"] {
-        let after = killed_at(&machine, &ALONE, marker);
+    for _ in 0..3 {
+        let some_more = last_row(&before).expect("a row was announced") + 13;
+        let after = killed_at(&machine, &ALONE, &format!("row {some_more}\n"));
         check_rows(&before, &after, 1);
         before = after;
     }
