@@ -5,9 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod delegate;
+
+use delegate::delegated;
 use libtwz::prelude::*;
 use libtwz::simulate::{self, Event};
-use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
+use libtwz::sys::hosted::{MemoryStore, Store, use_store};
 use libtwz::sys::{CreateSpec, Durability, Stat};
 use libtwz::{Window, view};
 use std::cell::RefCell;
@@ -48,6 +51,7 @@ impl Gate {
 }
 
 impl Store for Gate {
+    delegated!(memory: copy, tie, trim, piece, root, durability, boot_generation);
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
         if self.full.load(Ordering::Acquire) {
             return Err(Error::OutOfSpace(ObjectId::NULL));
@@ -57,34 +61,10 @@ impl Store for Gate {
     fn delete(&self, id: ObjectId) -> Result<()> {
         self.pass(id).and_then(|()| self.memory.delete(id))
     }
-    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
-        self.memory.copy(source, spec)
-    }
-    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
-        self.memory.tie(object, keeper)
-    }
-    fn trim(&self, id: ObjectId, range: std::ops::Range<u64>) -> Result<()> {
-        self.memory.trim(id, range)
-    }
     fn stat(&self, id: ObjectId) -> Result<Stat> {
         let stat = self.pass(id).and_then(|()| self.memory.stat(id))?;
         let granted = self.granted.read().unwrap().get(&id).copied();
         Ok(Stat { granted: granted.unwrap_or(stat.granted), ..stat })
-    }
-    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
-        self.memory.piece(id, offset)
-    }
-    fn root(&self) -> Option<ObjectId> {
-        self.memory.root()
-    }
-    fn set_root(&self, id: ObjectId) -> Result<()> {
-        self.memory.set_root(id)
-    }
-    fn durability(&self) -> Durability {
-        self.memory.durability()
-    }
-    fn boot_generation(&self) -> u32 {
-        self.memory.boot_generation()
     }
 }
 

@@ -2,9 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod delegate;
+
+use delegate::delegated;
 use libtwz::prelude::*;
-use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
-use libtwz::sys::{CreateSpec, Durability, Stat};
+use libtwz::sys::hosted::{MemoryStore, Store, use_store};
+use libtwz::sys::{Durability, Stat};
 use libtwz::view;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
@@ -17,34 +20,11 @@ struct Granting {
 }
 
 impl Store for Granting {
-    fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
-        self.memory.create(spec)
-    }
-    fn delete(&self, id: ObjectId) -> Result<()> {
-        self.memory.delete(id)
-    }
-    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
-        self.memory.copy(source, spec)
-    }
-    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
-        self.memory.tie(object, keeper)
-    }
-    fn trim(&self, id: ObjectId, range: std::ops::Range<u64>) -> Result<()> {
-        self.memory.trim(id, range)
-    }
+    delegated!(memory: create, delete, copy, tie, trim, piece, root);
     fn stat(&self, id: ObjectId) -> Result<Stat> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let granted = *self.granted.lock().unwrap();
         Ok(Stat { granted, ..self.memory.stat(id)? })
-    }
-    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
-        self.memory.piece(id, offset)
-    }
-    fn root(&self) -> Option<ObjectId> {
-        self.memory.root()
-    }
-    fn set_root(&self, id: ObjectId) -> Result<()> {
-        self.memory.set_root(id)
     }
     fn durability(&self) -> Durability {
         Durability::Program

@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod delegate;
+
+use delegate::delegated;
 use libtwz::collections::{BTreeMap, HashMap, Vec as PVec};
 use libtwz::prelude::*;
-use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
-use libtwz::sys::{CreateSpec, Durability, Platform, Seam, Stat};
+use libtwz::sys::hosted::{MemoryStore, Store, use_store};
+use libtwz::sys::{CreateSpec, Durability, Platform, Seam};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -30,6 +33,7 @@ fn start() -> MutexGuard<'static, ()> {
 static THERE: AtomicU64 = AtomicU64::new(0);
 
 impl Store for Limited {
+    delegated!(0: copy, tie, trim, stat, piece, root, durability, boot_generation);
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
         let took = LEFT.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
         took.map_err(|_| Error::OutOfSpace(ObjectId::NULL))?;
@@ -41,33 +45,6 @@ impl Store for Limited {
         self.0.delete(id)?;
         THERE.fetch_sub(1, Ordering::AcqRel);
         Ok(())
-    }
-    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
-        self.0.copy(source, spec)
-    }
-    fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
-        self.0.tie(object, keeper)
-    }
-    fn trim(&self, id: ObjectId, range: std::ops::Range<u64>) -> Result<()> {
-        self.0.trim(id, range)
-    }
-    fn stat(&self, id: ObjectId) -> Result<Stat> {
-        self.0.stat(id)
-    }
-    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
-        self.0.piece(id, offset)
-    }
-    fn root(&self) -> Option<ObjectId> {
-        self.0.root()
-    }
-    fn set_root(&self, id: ObjectId) -> Result<()> {
-        self.0.set_root(id)
-    }
-    fn durability(&self) -> Durability {
-        self.0.durability()
-    }
-    fn boot_generation(&self) -> u32 {
-        self.0.boot_generation()
     }
 }
 

@@ -14,6 +14,8 @@ use pmem::Pmem;
 use pmem::sim::{Config, Crash, Sim, explore, mutants};
 use std::collections::BTreeMap;
 
+#[path = "../../../libtwz/tests/delegate/mod.rs"]
+mod delegate;
 /// The simulator's copy of the objects, as `libtwz`'s own crash tests have it.
 #[allow(dead_code, reason = "these tests know less of the objects, and record from the start")]
 #[path = "../../../libtwz/tests/crash/world.rs"]

@@ -144,3 +144,13 @@ fn bounds_of(range: &impl RangeBounds<u64>, len: u64) -> (u64, u64) {
     };
     (start.min(end.min(len)), end.min(len))
 }
+
+/// Whether an element equals `value`.
+fn has<T: PartialEq>(elements: impl IntoIterator<Item = Result<T>>, value: &T) -> Result<bool> {
+    for element in elements {
+        if element? == *value {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}

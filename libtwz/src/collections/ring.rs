@@ -3,8 +3,8 @@
 //! The names are those of std's `VecDeque`. `push_front`, `pop_back` and what changes the middle are not there: a ring forgets its oldest
 //! elements, one by one.
 
-use super::damaged;
 use super::segments::{self, Place, SEGMENTS, locate};
+use super::{damaged, has};
 use crate::cell::PCell;
 use crate::error::{Error, Result};
 use crate::invariant::Invariant;
@@ -106,12 +106,7 @@ impl<T: Invariant + Copy, const N: usize> Ring<T, N> {
     where
         T: PartialEq,
     {
-        for element in self {
-            if element? == *value {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        has(self, value)
     }
 
     changes! {

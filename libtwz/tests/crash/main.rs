@@ -7,6 +7,8 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod collections;
+#[path = "../delegate/mod.rs"]
+mod delegate;
 mod moves;
 mod objects;
 mod overflow;

@@ -5,10 +5,11 @@
 //!
 //! The crash tests of programs on `libtwz` include this file, too (`apps/kv/tests/crash.rs`).
 
+use crate::delegate::delegated;
 use libtwz::Window;
 use libtwz::prelude::*;
 use libtwz::simulate::{self, Event, Site};
-use libtwz::sys::hosted::{MemoryStore, Piece, Store, use_store};
+use libtwz::sys::hosted::{MemoryStore, Store, use_store};
 use libtwz::sys::{CreateSpec, Durability, Stat};
 use libtwz::view;
 use pmem::Pmem;
@@ -294,6 +295,7 @@ fn with_world<R>(body: impl FnOnce(&World) -> R) -> Option<R> {
 }
 
 impl Store for Simulated {
+    delegated!(0: copy, piece, root, durability, boot_generation);
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
         let kind = if spec.volatile { VOLATILE } else { LASTING };
         let spec = CreateSpec { volatile: false, ..*spec };
@@ -316,9 +318,6 @@ impl Store for Simulated {
             _ => self.0.delete(id),
         }
     }
-    fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {
-        self.0.copy(source, spec)
-    }
     fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
         with_world(|world| {
             if let (Some(object), Some(keeper)) = (world.place_of(object), world.place_of(keeper)) {
@@ -339,21 +338,6 @@ impl Store for Simulated {
             Some(Some(false)) => Err(Error::NoSuchObject(id)),
             _ => self.0.stat(id),
         }
-    }
-    fn piece(&self, id: ObjectId, offset: u64) -> Result<Piece> {
-        self.0.piece(id, offset)
-    }
-    fn root(&self) -> Option<ObjectId> {
-        self.0.root()
-    }
-    fn set_root(&self, id: ObjectId) -> Result<()> {
-        self.0.set_root(id)
-    }
-    fn durability(&self) -> Durability {
-        self.0.durability()
-    }
-    fn boot_generation(&self) -> u32 {
-        self.0.boot_generation()
     }
 }
 

@@ -8,7 +8,7 @@ mod iter;
 
 pub use self::iter::ListIter;
 
-use super::{collect, home_of};
+use super::{collect, has, home_of};
 use crate::cell::PCell;
 use crate::error::Result;
 use crate::invariant::Invariant;
@@ -286,12 +286,7 @@ impl<T: Invariant + Copy> List<T> {
     where
         T: PartialEq,
     {
-        for element in self {
-            if element? == *value {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        has(self, value)
     }
 
     fn do_push_front(&self, tx: &Tx, value: T) -> Result<()> {

@@ -1,6 +1,7 @@
 //! Walking a vector, and finding in it.
 
 use super::Vec;
+use crate::collections::has;
 use crate::error::Result;
 use crate::invariant::Invariant;
 use core::cmp::Ordering;
@@ -68,12 +69,7 @@ impl<T: Invariant + Copy> Vec<T> {
     where
         T: PartialEq,
     {
-        for element in self {
-            if element? == *value {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+        has(self, value)
     }
 
     /// Where `value` is in a vector in order, or else where it belongs.
