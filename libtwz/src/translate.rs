@@ -183,6 +183,13 @@ fn is_stale() -> bool {
 
 #[inline(never)]
 fn lea_slowly(holder: Window, pointer: PersistentPtr) -> Result<usize> {
+    // Entries behind the row come here each time: without an error's room, while there is nothing to map.
+    if pointer.index() as usize >= ROW_ENTRIES
+        && pointer.offset() as usize <= SLOT_MASK
+        && let Some(target) = fot::mapped_target(holder, pointer.index())
+    {
+        return Ok(target.base() | pointer.offset() as usize);
+    }
     if is_stale() {
         catch_up();
     }

@@ -13,7 +13,7 @@
 use crate::error::{Error, Result};
 use crate::lock::Lock;
 use crate::sys::{Platform, Seam};
-use crate::window::Window;
+use crate::window::{SLOT_SHIFT, Window};
 use core::sync::atomic::{AtomicU64, Ordering};
 use twz_abi::{ObjectId, Rights};
 
@@ -84,8 +84,10 @@ fn index_entry(number: usize) -> &'static IndexEntry {
 }
 
 /// Only these rights make a difference to a mapping.
+const ACCESS: u64 = Rights::ACCESS.bits() as u64;
+
 fn key_rights(rights: Rights) -> u64 {
-    u64::from((rights & Rights::ACCESS).bits())
+    u64::from(rights.bits()) & ACCESS
 }
 
 /// IDs are hashes already: a part of one is as good as a hash of it.
@@ -126,6 +128,22 @@ fn find_marked(id: ObjectId, rights: Rights) -> Option<(Window, bool)> {
         }
     }
     None
+}
+
+/// What [`map_recovered`] finds at the first place it looks at, for rights as an FOT entry has them.
+#[inline]
+pub(crate) fn find_recovered(id: ObjectId, rights: u64) -> Option<Window> {
+    const STATE: u64 = FILLED | RECOVERED | 7 << RIGHTS_SHIFT;
+    let rights = rights & ACCESS;
+    let entry = index_entry(first_probe(id, rights));
+    let word = entry.word.load(Ordering::Acquire);
+    let same = entry.lo.load(Ordering::Relaxed) == id.lo && entry.hi.load(Ordering::Relaxed) == id.hi;
+    core::sync::atomic::fence(Ordering::Acquire);
+    let is_it = same
+        && word & STATE == FILLED | RECOVERED | rights << RIGHTS_SHIFT
+        && entry.word.load(Ordering::Relaxed) == word; // as in `find_marked`
+    #[allow(clippy::cast_possible_truncation, reason = "20 bits")]
+    is_it.then(|| Window::at_base(((word & SLOT_BITS) as usize + Platform::FIRST_SLOT) << SLOT_SHIFT))
 }
 
 /// [`map`] for whoever reads what is in the object next: it is recovered, if it is one with a log. As fast as [`map`] from the second time on.
