@@ -150,11 +150,33 @@ pub fn lea_foreign(holder: Window, pointer: PersistentPtr) -> Result<usize> {
     lea_slowly(holder, pointer)
 }
 
-/// The window of FOT entry `index`'s target if it is known already: for loops that leave everything else to [`lea`].
-#[inline(always)]
-#[must_use]
-pub fn cached(holder: Window, index: u32) -> Option<Window> {
-    cached_base(holder, index as usize, 0).map(Window::at_base) // rows hold nothing but bases of windows
+/// What is known of the targets of an object's FOT entries: for loops that leave everything else to [`lea`].
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    entries: &'static [AtomicU64; ROW_ENTRIES],
+}
+
+impl Row {
+    /// The row of the object at `holder`; for as long as it is mapped there.
+    #[must_use]
+    pub fn of(holder: Window) -> Self {
+        let first = core::ptr::from_ref(row_entry(holder, 0)).cast();
+        // SAFETY: as in `row_entry`, for all indexes of a row.
+        Self { entries: unsafe { &*first } }
+    }
+
+    /// The window of FOT entry `index`'s target if it is known already.
+    #[inline(always)]
+    #[must_use]
+    pub fn cached(self, index: u32) -> Option<Window> {
+        let entry = self.entries.get(index as usize)?;
+        if is_stale() {
+            return None;
+        }
+        #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
+        let base = entry.load(Ordering::Acquire) as usize;
+        (base != 0).then(|| Window::at_base(base)) // rows hold nothing but bases of windows
+    }
 }
 
 /// [`lea`] to `bytes` bytes that lie inside the target's data.

@@ -76,7 +76,7 @@ impl Window {
     /// The eight atomic words of the line at `offset`, rounded down to 64 and masked into the slot.
     #[inline]
     #[must_use]
-    pub(crate) fn line(self, offset: usize) -> &'static [AtomicU64; 8] {
+    pub fn line(self, offset: usize) -> &'static [AtomicU64; 8] {
         let address = self.base + (offset & SLOT_MASK & !63);
         // SAFETY: as in `word`.
         unsafe { &*(address as *const [AtomicU64; 8]) }

@@ -218,6 +218,8 @@ pub(crate) struct Record {
 impl Record {
     /// Where the sequence stands in a record.
     pub(crate) const SEQUENCE_AT: usize = 16;
+    /// Where the key's length does.
+    const KEY_LEN_AT: usize = 4;
 
     /// The record at `offset`; `None` when the lengths do not fit the block, or that the object (somebody is changing it, or damage).
     #[inline]
@@ -244,7 +246,7 @@ impl Record {
         #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
         let value_len = window.load(offset + 8) as u32 as usize;
         let record = Self { window, offset, key_len: key.len(), value_len };
-        let same_len = window.load(offset) >> 32 == key.len() as u64;
+        let same_len = window.half(offset + Self::KEY_LEN_AT).load(Ordering::Relaxed) as usize == key.len();
         (same_len && same_bytes(window, record.key_at(), key)).then_some(record)
     }
 

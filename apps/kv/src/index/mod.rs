@@ -21,12 +21,13 @@
 mod grow;
 
 use crate::error::{Error, Result};
-use crate::layout::{self, FIRST_OFFSET, Record, Slot, TAG_BITS, Tags, zero};
+use crate::layout::{self, FIRST_OFFSET, Record, SLOTS, Slot, TAG_BITS, Tags, zero};
 use crate::segment::{BUCKETS_AT, Bucket, SEGMENT, SEGMENT_SLOTS, Segment, buckets_of, home_of};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
-use libtwz::{PersistentPtr, Window, at, collections, persist, translate};
+use libtwz::translate::{self, Row};
+use libtwz::{PersistentPtr, Window, at, collections, persist};
 
 /// The directory has at most 2^20 words: it leads to 16 GiB of segments.
 const DEPTH_MAX: u32 = 20;
@@ -73,6 +74,8 @@ pub(crate) struct Index {
     /// As in the root, where they never change.
     seed: u64,
     directory: usize,
+    /// Of the root's object.
+    row: Row,
 }
 
 /// The record looked for, and what tells that it left.
@@ -137,7 +140,7 @@ impl Index {
             return Err(Error::Damaged);
         }
         let directory = usize::try_from(root.directory.get()).map_err(|_| Error::Damaged)?;
-        Ok(Self { root, window, seed: root.seed.get(), directory })
+        Ok(Self { root, window, seed: root.seed.get(), directory, row: Row::of(window) })
     }
 
     #[inline]
@@ -264,9 +267,10 @@ impl Index {
     #[inline(always)]
     fn first_candidate(&self, hash: u64) -> Option<(Window, usize)> {
         let bucket = self.bucket_here(hash)?;
-        let place = Tags(self.window.load(bucket)).with_fingerprint(hash).next()?;
-        let slot = Slot(self.window.load(bucket + place * 8));
-        Some((translate::cached(self.window, slot.fot())?, slot.offset()))
+        let words = self.window.line(bucket);
+        let place = Tags(words[0].load(Ordering::Relaxed)).with_fingerprint(hash).next()?;
+        let slot = Slot(words[place & SLOTS].load(Ordering::Relaxed));
+        Some((self.row.cached(slot.fot())?, slot.offset()))
     }
 
     /// The record of a key.
