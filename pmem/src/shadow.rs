@@ -8,7 +8,7 @@
 //! - The medium holds what [`crate`]'s rules promise, and a random choice of what they allow: a flushed line is written at the flusher's next
 //!   fence, as it was when it was flushed; other lines at random moments, as they are then.
 //! - A *cut* writes a random part of what differs and calls the end, which must not return to the program. It happens at an event (a
-//!   flush or a fence) that is counted down to, before the event has an effect.
+//!   flush or a fence) that is counted down to, or at the first one of a site, before the event has an effect.
 //! - **Nothing after the cut**: whoever makes an effect outside of the memory (a line on the console) holds [`Shadow::alive`] meanwhile. The cut
 //!   waits for it, and it never gets the guard after the cut.
 //! - Sites whose name contains one of [`Plan::deaf_to`] have no effect: a program with a forgotten flush, to see that tests find it.
@@ -33,6 +33,8 @@ pub struct Plan {
     pub seed: u64,
     /// Flushes and fences until the power fails; `None` for never.
     pub events: Option<u64>,
+    /// The power fails at the first event of a site whose name contains this.
+    pub at: Option<String>,
     /// Sites whose flushes and fences are dropped.
     pub deaf_to: Vec<String>,
     /// Ends the program.
@@ -41,7 +43,9 @@ pub struct Plan {
 
 impl fmt::Debug for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Plan").field("seed", &self.seed).field("events", &self.events).finish_non_exhaustive()
+        let Self { seed, events, at, .. } = self;
+        let mut plan = f.debug_struct("Plan");
+        plan.field("seed", seed).field("events", events).field("at", at).finish_non_exhaustive()
     }
 }
 
@@ -177,13 +181,13 @@ impl Shadow {
             Some(count) => *count += 1,
             None => drop(state.sites.insert(site.to_owned(), 1)),
         }
-        if let Some(left) = &mut state.left {
-            if *left == 0 {
-                self.cut(state);
-                return false;
-            }
-            *left -= 1;
+        let is_last =
+            state.left == Some(0) || self.plan.at.as_ref().is_some_and(|at| site.contains(at.as_str()));
+        if is_last {
+            self.cut(state);
+            return false;
         }
+        state.left = state.left.map(|left| left - 1);
         !self.plan.deaf_to.iter().any(|deaf| site.contains(deaf.as_str()))
     }
 
@@ -304,6 +308,17 @@ mod tests {
 
     /// Runs `work` on a shadow until the power fails, and returns the medium.
     fn run(seed: u64, events: Option<u64>, deaf_to: &[&str], work: impl Fn(&Shadow)) -> Vec<u64> {
+        run_until(seed, events, None, deaf_to, work)
+    }
+
+    /// The same, until the first event of a site at the latest.
+    fn run_until(
+        seed: u64,
+        events: Option<u64>,
+        at: Option<&str>,
+        deaf_to: &[&str],
+        work: impl Fn(&Shadow),
+    ) -> Vec<u64> {
         let (mut shadow, mut medium) = (vec![0_u64; 1024], vec![0_u64; 1024]);
         // SAFETY: the vectors outlive the regions and are read only when these are gone.
         let native = |words: &mut Vec<u64>| unsafe { Native::new(words.as_mut_ptr().cast(), 8192) };
@@ -312,6 +327,7 @@ mod tests {
         let plan = Plan {
             seed,
             events,
+            at: at.map(str::to_owned),
             deaf_to: deaf_to.iter().map(|&site| site.to_owned()).collect(),
             end: Box::new(move || {
                 if !end.swap(true, Ordering::SeqCst) {
@@ -350,6 +366,22 @@ mod tests {
             states.insert((value, number));
         }
         assert!(states.len() > 20, "only {} states", states.len());
+    }
+
+    #[test]
+    fn the_power_fails_at_the_site_that_was_named() {
+        for seed in 0..20 {
+            let memory = run_until(seed, None, Some("cut.rs"), &[], |pmem| {
+                pmem.store(64, 1);
+                pmem.flushed(1, 64, 8, "before.rs:1");
+                pmem.fenced(1, "before.rs:1");
+                pmem.fenced(1, "cut.rs:7");
+                pmem.store(64, 2);
+                pmem.flushed(1, 64, 8, "before.rs:1");
+                pmem.fenced(1, "before.rs:1");
+            });
+            assert_eq!(memory[8], 1, "what was fenced before is there, what comes after never was");
+        }
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod guest_docs;
 mod guest_kernel;
 mod kernel_image;
 mod kv;
+mod libbench;
 mod libtwz;
 mod logboi;
 mod power;

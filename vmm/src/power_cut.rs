@@ -16,6 +16,9 @@ pub struct PowerCut {
     /// Run on a shadow of the pool; with EVENTS, fail after so many flushes and fences.
     #[arg(long, value_name = "SEED[:EVENTS]", value_parser = parse, hide = true)]
     pub power_cut: Option<(u64, Option<u64>)>,
+    /// Fail at the first flush or fence of a source line whose FILE:LINE contains this.
+    #[arg(long, value_name = "SITE", requires = "power_cut", hide = true)]
+    pub power_cut_at: Option<String>,
     /// Drop flushes and fences of source lines whose FILE:LINE contains this; may be repeated.
     #[arg(long, value_name = "SITE", requires = "power_cut", hide = true)]
     pub power_cut_deaf: Vec<String>,
@@ -37,7 +40,8 @@ impl PowerCut {
     #[must_use]
     pub fn plan(&self) -> Option<Plan> {
         let (seed, events) = self.power_cut?;
-        Some(Plan { seed, events, deaf_to: self.power_cut_deaf.clone(), end: Box::new(end) })
+        let (at, deaf_to) = (self.power_cut_at.clone(), self.power_cut_deaf.clone());
+        Some(Plan { seed, events, at, deaf_to, end: Box::new(end) })
     }
 
     /// Writes the sites, if asked for.

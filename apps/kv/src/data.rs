@@ -397,7 +397,7 @@ impl Appending {
         fence(Ordering::Release);
         window.store(offset, units as u64 | (key.len() as u64) << 32);
         window.store(offset + 8, value.len() as u64 | u64::from(check) << 32);
-        write_parts(window, offset + HEADER, [value, key]);
+        store_parts(offset + HEADER, [value, key], |at, word| window.store(at, word));
         window.flush(offset, HEADER + value.len() + key.len());
         Ok(Some(offset))
     }
@@ -497,9 +497,9 @@ impl DataRoot {
     }
 }
 
-/// Stores byte sequences one after the other, by words, from `at`, a multiple of 8.
+/// Stores byte sequences one after the other, by words, from `at`, a multiple of 8; `store` gets the place of each.
 #[inline]
-fn write_parts(window: Window, at: usize, parts: [&[u8]; 2]) {
+pub fn store_parts(at: usize, parts: [&[u8]; 2], mut store: impl FnMut(usize, u64)) {
     let (mut at, mut carry, mut bits) = (at, 0, 0_u32);
     for part in parts {
         let mut words = part.chunks_exact(8);
@@ -507,7 +507,7 @@ fn write_parts(window: Window, at: usize, parts: [&[u8]; 2]) {
             let mut bytes = [0; 8];
             bytes.copy_from_slice(word);
             let word = u64::from_le_bytes(bytes);
-            window.store(at, carry | word << bits);
+            store(at, carry | word << bits);
             carry = word.checked_shr(64 - bits).unwrap_or(0);
             at += 8;
         }
@@ -515,13 +515,13 @@ fn write_parts(window: Window, at: usize, parts: [&[u8]; 2]) {
             carry |= u64::from(byte) << bits;
             bits += 8;
             if bits == 64 {
-                window.store(at, carry);
+                store(at, carry);
                 (at, carry, bits) = (at + 8, 0, 0);
             }
         }
     }
     if bits > 0 {
-        window.store(at, carry);
+        store(at, carry);
     }
 }
 
@@ -570,7 +570,9 @@ mod tests {
         let text: [u8; 80] = core::array::from_fn(|i| i as u8 + 1);
         for first in 0..30 {
             for second in 0..30 {
-                write_parts(window, base, [&text[..first], &text[first..first + second]]);
+                store_parts(base, [&text[..first], &text[first..first + second]], |at, word| {
+                    window.store(at, word)
+                });
                 let mut back = [0; 80];
                 window.read(base, &mut back);
                 assert_eq!(back[..first + second], text[..first + second], "{first} {second}");

@@ -32,11 +32,11 @@ use twz_abi::object;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes that block sizes and offsets are multiples of.
-pub(crate) const UNIT: usize = 16;
+pub const UNIT: usize = 16;
 /// Bytes before a record's value.
-pub(crate) const HEADER: usize = 24;
+pub const HEADER: usize = 24;
 /// Least offset of anything in an object.
-pub(crate) const FIRST_OFFSET: usize = 4096;
+pub const FIRST_OFFSET: usize = 4096;
 /// Offset where the data of any object ends.
 #[allow(clippy::cast_possible_truncation, reason = "below 2^30")]
 const DATA_END: usize = object::DATA_END as usize;
@@ -58,54 +58,64 @@ pub(crate) const fn zero() -> PCell<u64> {
 
 /// The hash of a key in a store with `seed`.
 #[inline]
-pub(crate) fn hash(seed: u64, key: &[u8]) -> u64 {
+pub fn hash(seed: u64, key: &[u8]) -> u64 {
     xxh3_64_with_seed(key, seed)
 }
 
 /// The part of a hash that slots hold.
 #[inline]
-pub(crate) const fn tag(hash: u64) -> u64 {
+pub const fn tag(hash: u64) -> u64 {
     hash & ((1 << TAG_BITS) - 1)
 }
 
 /// A slot that leads to a record; nonzero, since FOT indexes of data objects are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Slot(pub(crate) u64);
+pub struct Slot(pub u64);
 
 impl Slot {
-    pub(crate) const EMPTY: Self = Self(0);
+    /// No slot.
+    pub const EMPTY: Self = Self(0);
 
     /// A slot for the record at `offset` of the object that FOT entry `fot` names.
-    pub(crate) fn new(hash: u64, fot: u32, offset: usize) -> Self {
+    pub fn new(hash: u64, fot: u32, offset: usize) -> Self {
         Self(u64::from(fot) << FOT_SHIFT | tag(hash) << TAG_SHIFT | offset as u64 & OFFSET_MASK)
     }
 
+    /// Whether it leads nowhere.
     #[inline]
-    pub(crate) const fn is_empty(self) -> bool {
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
+    /// The part of the hash that it holds.
     #[inline]
-    pub(crate) const fn tag(self) -> u64 {
+    #[must_use]
+    pub const fn tag(self) -> u64 {
         self.0 >> TAG_SHIFT & ((1 << TAG_BITS) - 1)
+    }
+
+    /// Whether there is one, of a key with bit `depth` of the hash: it goes elsewhere when a segment is split there.
+    pub const fn is_of_half(self, depth: u64) -> bool {
+        !self.is_empty() && self.tag() >> depth & 1 != 0
     }
 
     /// The bucket that it stands in, xor the one that its key belongs to: not 0 for a guest.
     #[inline]
-    pub(crate) const fn beside(self) -> usize {
+    pub const fn beside(self) -> usize {
         #[allow(clippy::cast_possible_truncation, reason = "two bits")]
         let beside = (self.0 & GUEST) as usize;
         beside
     }
 
     /// The same slot, in a bucket `beside` its own.
-    pub(crate) const fn in_bucket(self, beside: usize) -> Self {
+    pub const fn in_bucket(self, beside: usize) -> Self {
         Self(self.0 & !GUEST | beside as u64 & GUEST)
     }
 
     /// Where it leads, as a pointer that stands in the index object.
     #[inline]
-    pub(crate) fn pointer(self) -> PersistentPtr {
+    pub fn pointer(self) -> PersistentPtr {
         #[allow(clippy::cast_possible_truncation, reason = "below 2^30")]
         let offset = self.offset() as u32;
         PersistentPtr::new(self.fot(), offset)
@@ -113,14 +123,16 @@ impl Slot {
 
     /// Offset of the record, a multiple of [`UNIT`].
     #[inline]
-    pub(crate) const fn offset(self) -> usize {
+    pub const fn offset(self) -> usize {
         #[allow(clippy::cast_possible_truncation, reason = "below 2^30")]
         let offset = (self.0 & OFFSET_MASK) as usize;
         offset
     }
 
+    /// The FOT entry of the object that it leads to.
     #[inline]
-    pub(crate) const fn fot(self) -> u32 {
+    #[must_use]
+    pub const fn fot(self) -> u32 {
         #[allow(clippy::cast_possible_truncation, reason = "12 bits")]
         let fot = (self.0 >> FOT_SHIFT) as u32;
         fot
@@ -132,11 +144,11 @@ pub(crate) const SLOTS: usize = 7;
 
 /// The tags of a bucket; or, as an iterator, some of its places: numbers from 1 to [`SLOTS`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Tags(pub(crate) u64);
+pub struct Tags(pub u64);
 
 /// Places in a bucket, as bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Places(u8);
+pub struct Places(u8);
 
 impl Tags {
     #[inline]
@@ -146,39 +158,40 @@ impl Tags {
 
     /// The places with the hash's fingerprint.
     #[inline]
-    pub(crate) fn with_fingerprint(self, hash: u64) -> Places {
+    pub fn with_fingerprint(self, hash: u64) -> Places {
         Places(tags::equal_bytes(self.0, Self::fingerprint(hash)))
     }
 
     /// An empty place.
     #[inline]
-    pub(crate) fn free_place(self) -> Option<usize> {
+    pub fn free_place(self) -> Option<usize> {
         Places(tags::equal_bytes(self.0, 0) & 0xfe).next()
     }
 
     /// These tags with a key's at `place`.
-    pub(crate) const fn with(self, place: usize, hash: u64) -> Self {
+    pub const fn with(self, place: usize, hash: u64) -> Self {
         Self(self.without(place).0 | (Self::fingerprint(hash) as u64) << (place * 8))
     }
 
     /// These tags with that of another bucket's key at `place`.
-    pub(crate) const fn with_tag_of(self, place: usize, other: Self, there: usize) -> Self {
+    pub const fn with_tag_of(self, place: usize, other: Self, there: usize) -> Self {
         let tag = other.0 >> (there * 8) & 0xff;
         Self(self.without(place).0 | tag << (place * 8))
     }
 
     /// These tags with `place` empty.
-    pub(crate) const fn without(self, place: usize) -> Self {
+    pub const fn without(self, place: usize) -> Self {
         Self(self.0 & !(0xff << (place * 8)))
     }
 
     /// Whether keys of this bucket may be in those beside it.
     #[inline]
-    pub(crate) const fn sent_guests(self) -> bool {
+    pub const fn sent_guests(self) -> bool {
         self.0 & 1 != 0
     }
 
-    pub(crate) const fn with_sent_guests(self, sent: bool) -> Self {
+    /// These tags, saying so or not.
+    pub const fn with_sent_guests(self, sent: bool) -> Self {
         Self(self.0 & !1 | sent as u64)
     }
 }
@@ -275,7 +288,7 @@ impl Record {
 }
 
 /// The check word of a record: never 0.
-pub(crate) fn check(key_hash: u64, value: &[u8], key_len: usize, sequence: u64) -> u32 {
+pub fn check(key_hash: u64, value: &[u8], key_len: usize, sequence: u64) -> u32 {
     let seed = key_hash ^ sequence.rotate_left(32) ^ (key_len as u64) << 48;
     let hash = xxh3_64_with_seed(value, seed) ^ (value.len() as u64);
     #[allow(clippy::cast_possible_truncation, reason = "folded")]

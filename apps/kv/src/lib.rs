@@ -51,6 +51,14 @@ mod segment;
 mod store;
 mod value;
 
+/// What the table is made of, for `unixkv`, which has the same one in files.
+#[doc(hidden)]
+pub mod table {
+    pub use crate::data::store_parts;
+    pub use crate::layout::{FIRST_OFFSET, HEADER, Slot, Tags, UNIT, check, hash, tag};
+    pub use crate::segment::{BUCKETS_AT, Bucket, SEGMENT, SEGMENT_SLOTS, Segment, buckets_of, home_of};
+}
+
 pub use error::{Error, Result};
 pub use secondary::{By, Secondary};
 pub use store::{Options, Region, Scanned, Stats, Store};

@@ -1,22 +1,33 @@
 //! `unixkv`: the same store as `kv`, with files, paths and `mmap`, for the comparison (paper §4.1, Figure 6).
 //!
+//! The table is `kv`'s: the same segments, buckets, tags and growth (`kv::table`), the same records, the same locks, prefetches and fences. So what is
+//! compared is how data is reached: by files, a table of this process and offsets here, by objects and persistent pointers there.
+//!
 //! ```text
-//! folder/index     a file: header, then buckets of one line, 8 slots each
+//! folder/index     a file: header, directory, segments
 //! folder/data.N    files with the records, appended
-//! slot             hash bits (26) | data file (12) | offset / 16 (26), as in kv
+//! slot             data file (12) | hash bits (20) | offset / 16
 //! ```
 //! # What differs from `kv`, and why
 //! - A pointer in the index means nothing to the processor: each use turns (file number, offset) into an address, through a table of this
-//!   process that says where each file is mapped. `kv` follows a persistent pointer. Both count as one *conversion*.
+//!   process that says where each file is mapped and how long it is. `kv` follows a persistent pointer, and needs no length, since each object has a
+//!   slot to itself. Both count as one *conversion*.
 //! - Files must be found, opened, sized and mapped by hand ([`Mapping`]); rights are those of whole files for whole users.
-//! - Durability is the same: a record is flushed and fenced before the index leads to it; the index is written without flushes, and is built
-//!   anew from the data files if the power failed.
+//! - Places of records that were replaced or deleted are not used again. So a value that was found stays where it is, and a look-up need not note the
+//!   version that tells `kv`'s readers when it left: one load of a line that is in the cache.
 //!
 //! # Contract
-//! - One writer or many readers at a time (`&mut self` for changes), in one process. Keys and values of any size up to 1 GiB.
+//! - Any number of threads of one process. Keys and values of any size up to what a data file has room for, at most 1 GiB.
+//! - What [`UnixKv::put`] and [`UnixKv::delete`] did survives a power failure once they returned: a record is flushed and fenced before the index leads
+//!   to it. The index is written without flushes, and is built anew from the data files if the power failed.
 //! - A damaged file yields an error or a record less, never an access outside the mappings.
+//! - Lock order: segment, growth of the index; stripe, growth of the files, chunks.
 
+mod data;
+mod files;
+mod index;
 mod mapping;
+mod record;
 mod store;
 
 pub use mapping::Mapping;
@@ -39,7 +50,13 @@ pub enum Error {
     /// A record that fits no file.
     #[error("a record of {0} bytes is too large")]
     TooLarge(usize),
-    /// A store has at most 4,095 data files.
-    #[error("the store has as many files as it can have")]
+    /// A store has at most 4,095 data files, and an index of 1 GiB.
+    #[error("the store has as many files, or keys, as it can have")]
     Full,
+    /// The index leads nowhere.
+    #[error("the index is damaged: remove it, and it is built anew")]
+    Damaged,
+    /// A lock in it cannot be taken.
+    #[error("a lock of the index is damaged: {0}")]
+    Lock(libtwz::Error),
 }

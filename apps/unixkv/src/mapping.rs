@@ -1,6 +1,7 @@
 //! A file as memory.
 
 use crate::Error;
+use libtwz::Invariant;
 use std::fs::{File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::path::Path;
@@ -8,8 +9,9 @@ use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Bytes in a cache line.
+/// Bytes in a cache line, and in a page.
 const LINE: usize = 64;
+const PAGE: usize = 4096;
 
 /// A whole file, mapped shared. Words are read and written atomically: other processes may have it mapped, too.
 #[derive(Debug)]
@@ -75,6 +77,32 @@ impl Mapping {
         assert!(at < self.bytes, "offset {at} of a file of {} bytes", self.bytes);
         // SAFETY: inside the mapping (checked; its size is a multiple of 8), aligned, and any bits are a value.
         unsafe { &*self.base.as_ptr().wrapping_add(at).cast::<AtomicU64>() }
+    }
+
+    /// What stands at `at`, if it lies inside.
+    #[inline]
+    pub(crate) fn at<T: Invariant>(&self, at: usize) -> Option<&T> {
+        let is_inside = at <= self.bytes.checked_sub(size_of::<T>())? && at.is_multiple_of(align_of::<T>());
+        // SAFETY: inside the mapping, which begins with a page, and aligned; any bits are a `T`. The types that are read so consist of cells.
+        is_inside.then(|| unsafe { &*self.base.as_ptr().wrapping_add(at).cast::<T>() })
+    }
+
+    /// Makes pages present, so that who stores there first waits for none. Only a hint.
+    pub(crate) fn populate(&self, at: usize, bytes: usize) {
+        let (first, end) = (at & !(PAGE - 1), at.saturating_add(bytes).min(self.bytes));
+        let address = self.base.as_ptr().wrapping_add(first);
+        // SAFETY: pages of the mapping; their contents stay as they are.
+        unsafe { libc::madvise(address.cast(), end.saturating_sub(first), libc::MADV_POPULATE_WRITE) };
+    }
+
+    /// Has the line at `at` fetched, which will be stored to. Only a hint.
+    #[inline]
+    pub(crate) fn expect_store(&self, at: usize) {
+        let line = self.base.as_ptr().wrapping_add(at);
+        // SAFETY: a prefetch changes no value and never faults, wherever it is.
+        unsafe {
+            core::arch::asm!("prefetchw [{}]", in(reg) line, options(nostack, preserves_flags, readonly))
+        };
     }
 
     /// Loads a word.

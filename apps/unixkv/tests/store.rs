@@ -4,6 +4,7 @@
 
 use proptest::prelude::*;
 use std::collections::HashMap;
+use std::os::unix::fs::FileExt;
 use unixkv::{Error, UnixKv};
 
 const SMALL: usize = 64 << 10;
@@ -39,7 +40,7 @@ proptest! {
                     store = UnixKv::open(folder.path(), SMALL, true).unwrap();
                 }
             }
-            prop_assert_eq!(store.get(&key), model.get(&key).map(Vec::as_slice));
+            prop_assert_eq!(store.get(&key).unwrap(), model.get(&key).map(Vec::as_slice));
         }
         prop_assert_eq!(contents(&store), model);
     }
@@ -48,7 +49,7 @@ proptest! {
 #[test]
 fn grows_and_keeps_to_the_file_that_is_asked_for() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = UnixKv::open(folder.path(), 1 << 20, false).unwrap();
+    let store = UnixKv::open(folder.path(), 1 << 20, false).unwrap();
     store.add_file(3).unwrap();
     for number in 0..60_000_u32 {
         store.put_in((number % 4) as usize, &number.to_le_bytes(), &(number * 3).to_le_bytes()).unwrap();
@@ -57,17 +58,90 @@ fn grows_and_keeps_to_the_file_that_is_asked_for() {
     drop(store);
     let store = UnixKv::open(folder.path(), 1 << 20, false).unwrap();
     for number in 0..60_000_u32 {
-        assert_eq!(store.get(&number.to_le_bytes()), Some(&(number * 3).to_le_bytes()[..]));
+        assert_eq!(store.get(&number.to_le_bytes()).unwrap(), Some(&(number * 3).to_le_bytes()[..]));
     }
-    assert_eq!(store.get(b"none"), None);
+    assert_eq!(store.get(b"none").unwrap(), None);
 }
 
 #[test]
 fn what_is_too_large_or_not_ours_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let mut store = UnixKv::open(folder.path(), SMALL, true).unwrap();
+    let store = UnixKv::open(folder.path(), SMALL, true).unwrap();
     assert!(matches!(store.put(b"k", &vec![0; SMALL]), Err(Error::TooLarge(_))));
     drop(store);
     std::fs::write(folder.path().join("data.0"), vec![7; SMALL]).unwrap();
     assert!(matches!(UnixKv::open(folder.path(), SMALL, true), Err(Error::NotOurs(_))));
+}
+
+#[test]
+fn threads_put_and_find() {
+    const EACH: u32 = 20_000;
+    const THREADS: u32 = 4;
+    let folder = tempfile::tempdir().unwrap();
+    let store = UnixKv::open(folder.path(), 1 << 20, true).unwrap();
+    store.put(b"shared", &[0; 64]).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let store = &store;
+            scope.spawn(move || {
+                for number in (0..EACH).map(|number| number * THREADS + thread) {
+                    assert!(!store.put(&number.to_le_bytes(), &(number ^ 1).to_le_bytes()).unwrap());
+                    let value = store.get(&number.to_le_bytes()).unwrap();
+                    assert_eq!(value, Some(&(number ^ 1).to_le_bytes()[..]), "{number} was just put");
+                    store.put(b"shared", &[number.to_le_bytes()[0]; 64]).unwrap();
+                    let shared = store.get(b"shared").unwrap().unwrap();
+                    assert!(shared.iter().all(|byte| *byte == shared[0]), "torn");
+                }
+            });
+        }
+    });
+    assert_eq!(store.stats().keys, (EACH * THREADS + 1) as usize);
+    std::mem::forget(store); // as after a power failure
+    let store = UnixKv::open(folder.path(), 1 << 20, true).unwrap();
+    assert_eq!(store.stats().keys, (EACH * THREADS + 1) as usize);
+}
+
+#[test]
+fn a_damaged_store_is_no_danger() {
+    let folder = tempfile::tempdir().unwrap();
+    let fill = |store: &UnixKv| {
+        (0..5000_u32).try_for_each(|number| store.put(&number.to_le_bytes(), &[7; 40]).map(drop))
+    };
+    fill(&UnixKv::open(folder.path(), SMALL, true).unwrap()).unwrap();
+    let mut state = 88_172_645_463_325_252_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    let [data, index] = ["data.0", "index"].map(|name| folder.path().join(name));
+    // Of the index: its first page, the directory in use, and the segments, which are all in the first of these bytes but for zeros.
+    let places = |of_index: bool| {
+        if of_index {
+            [0..64, 4096..4160, (8 << 20) + 4096..(8 << 20) + 70_000]
+        } else {
+            [0..256, 4096..8192, 4096..69_000]
+        }
+    };
+    let mut found = 0;
+    for _ in 0..60 {
+        for (path, of_index) in [(&data, false), (&index, true)] {
+            let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+            for _ in 0..random(40) {
+                let place = places(of_index)[random(3)].clone();
+                let at = place.start.max(8) + random(place.end - place.start.max(8));
+                file.write_all_at(&[u8::try_from(random(256)).unwrap()], at as u64).unwrap();
+            }
+        }
+        // Whatever is found, nothing panics, and what is found is all there.
+        let Ok(store) = UnixKv::open(folder.path(), SMALL, true) else { continue };
+        for number in 0..5000_u32 {
+            found +=
+                usize::from(matches!(store.get(&number.to_le_bytes()), Ok(Some(value)) if value.len() == 40));
+        }
+        store.scan(|key, value| assert!(key.len() + value.len() <= 1 << 20));
+        let _ = (fill(&store), store.delete(&7_u32.to_le_bytes()));
+    }
+    assert!(found > 1000, "{found}: damage here and there does not take everything along");
 }

@@ -15,11 +15,11 @@ mod trees;
 mod ycsb;
 
 use anyhow::Result;
+use bench::arguments::Arguments;
 use bench::row::Row;
 use clap::Parser;
 use libtwz::sys::Durability;
 use libtwz::sys::hosted::{MemoryStore, use_store};
-use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Pairs of Figure 6, and nodes of §5.4, in a full run.
@@ -32,34 +32,24 @@ const YCSB_OPERATIONS: u64 = 400_000;
 
 /// Measure kv and rbt beside unixkv, unixrbt, PMDK, LMDB and raw pointers.
 #[derive(Parser)]
-struct Arguments {
-    /// Interleaved rounds of each row.
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// Divides the number of keys and operations, for a quick look.
-    #[arg(long, default_value_t = 1)]
-    divide: u64,
+struct Program {
+    #[command(flatten)]
+    arguments: Arguments,
     /// Only these parts: figure6, kv, ycsb, rbt.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
-    /// Where the peers' files go; a tmpfs stands in for persistent memory.
-    #[arg(long, default_value = "/dev/shm")]
-    data: PathBuf,
-    /// Where the rows go, as JSON.
-    #[arg(long)]
-    json: PathBuf,
     #[command(flatten)]
     inside: bench::inside::Options,
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let Arguments { rounds, divide, ref data, .. } = arguments;
+    let Program { arguments, only, inside } = Program::parse();
+    let Arguments { rounds, ref data, .. } = arguments;
     use_store(Arc::new(MemoryStore::with_durability(Durability::Power)?))?;
     let folder = tempfile::tempdir()?;
-    let wanted = |part: &str| arguments.only.is_empty() || arguments.only.iter().any(|only| only == part);
-    let scaled = |count: u64| (count / divide).max(1000);
-    let mut guest = arguments.inside.start(data);
+    let wanted = |part: &str| only.is_empty() || only.iter().any(|only| only == part);
+    let scaled = |count: u64| arguments.scaled(count, 1000);
+    let mut guest = inside.start(data);
     let mut rows = Vec::new();
     let mut add = |measured: Vec<Row>, full: u64, things: &str| {
         rows.extend(measured.into_iter().map(|row| match row.size {
@@ -91,6 +81,5 @@ fn main() -> Result<()> {
         add(trees::counted(data, scaled(PAIRS))?, PAIRS, "nodes");
         rows.extend(trees::lines_of_code());
     }
-    rows.iter().for_each(|row| println!("{row}"));
-    bench::row::write(&arguments.json, &rows)
+    arguments.report(&rows)
 }

@@ -9,6 +9,7 @@
 //! - `report.json` is the list of all rows. Beside it: `report.md`, an SVG of the ratios for each group, figures over several rows
 //!   ([`figures`]), and `host.json`, what it was measured on.
 
+pub mod arguments;
 pub mod clock;
 pub mod compare;
 pub mod figures;

@@ -117,7 +117,7 @@ fn run(arguments: &Run) -> Result<ExitCode> {
             ("start-up", &|| kernel::boot(&guest()?, rounds)),
             ("kernel", &|| kernel::rows(&guest()?, rounds, percent)),
             ("logboi", &|| logger::rows(&guest()?, rounds, percent)),
-            ("rights", &|| contexts::rights(&guest()?, rounds)),
+            ("rights", &|| contexts::rights(&guest()?, rounds, divide > 1)),
             ("resume", &|| resume::rows(twzvmm, &arguments.data, rounds, divide > 1)),
             ("switches", &|| contexts::switches(&guest()?, rounds, percent)),
         ];

@@ -169,9 +169,12 @@ impl Running {
     }
 
     fn ask<const N: usize>(&mut self, what: &impl Display, count: u64) -> Result<[f64; N]> {
-        writeln!(self.input, "{what} {count}").context("cannot ask the peer")?;
+        let asked = writeln!(self.input, "{what} {count}").context("cannot ask the peer");
         let mut line = String::new();
         self.output.read_line(&mut line).context("cannot hear the peer")?;
+        if line.is_empty() {
+            asked?; // one that has ended may have said why before: then that is what counts
+        }
         let numbers = line.split_whitespace().map(str::parse).collect::<Result<Vec<f64>, _>>().ok();
         let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
         numbers.with_context(|| format!("the peer answered {line:?} to {what}"))

@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use crate::plot::{self, Cluster, short};
-use crate::row::{self, Row};
+use crate::row::{self, REPEATS, Row};
 use anyhow::{Context, Result};
 use std::fmt::Write;
 use std::path::Path;
@@ -79,6 +79,7 @@ pub fn markdown(
     if rows.iter().any(Row::is_reduced) {
         text.push_str(REDUCED);
     }
+    text.push_str(&seldom(rows));
     text.push_str(&failures(failed));
     for group in groups(rows) {
         let header = "| what | where | ratio | ours | peer | peer is | aim | holds |\n|---|---|---|---|---|---|---|---|";
@@ -99,6 +100,14 @@ pub fn markdown(
     text.push_str(&missed(rows));
     text.push_str(&failures(failed));
     text
+}
+
+/// The rows whose medians are of too few repeats to be figures, if there are any.
+fn seldom(rows: &[Row]) -> String {
+    let few = rows.iter().filter(|row| row.is_seldom_repeated());
+    let list: String =
+        few.map(|row| format!("- {} / {}: {}\n", row.group, row.name, row.repeats.unwrap_or(0))).collect();
+    if list.is_empty() { list } else { format!("\n**Fewer than {REPEATS} repeats:**\n\n{list}") }
 }
 
 /// The parts that failed, at the beginning and at the end of the report: nobody should take what is there for everything.
@@ -207,6 +216,9 @@ mod tests {
             text.contains("2 rows, 2 with an aim, 0 of which could not be shown here, 1 miss it:"),
             "{text}"
         );
+        assert!(text.contains("**Fewer than 7 repeats:**\n\n- kernel / syscall: 1\n\n## kernel"), "{text}");
+        let enough = [Row::new("g", "n", Where::Host, "ns", &[1.0; 7])];
+        assert!(!markdown(&Host::default(), &enough, &[], &[], &[]).contains("repeats"));
         let lone = [Row::new("g", "n", Where::Host, "ns", &[1.0]).without("LMDB", "not here")];
         let text_of_lone = markdown(&Host::default(), &lone, &[], &[], &[]);
         assert!(text_of_lone.ends_with("- g / n: LMDB skipped: not here\n"), "{text_of_lone}");

@@ -7,6 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
 use std::path::Path;
 
+/// Repeats that a figure needs at least.
+pub const REPEATS: usize = 7;
+
 /// Where something was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,6 +65,9 @@ pub struct Row {
     /// Lower and upper quartile of `peer`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_spread: Option<[f64; 2]>,
+    /// Of how many repeats each side has the median, of the one that has fewer; absent where something was counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repeats: Option<usize>,
     /// Why the peer is missing, or the whole figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -127,6 +133,7 @@ impl Row {
     /// A row of `samples`, whose median and quartiles count. None: it was not measured, which [`Row::skip`] should give the reason for.
     #[must_use]
     pub fn new(group: &str, name: &str, place: Where, unit: &str, samples: &[f64]) -> Self {
+        let repeats = Some(samples.len()).filter(|repeats| *repeats > 0);
         let samples = Samples::new(samples);
         Self {
             group: group.into(),
@@ -141,6 +148,7 @@ impl Row {
             holds: None,
             ours_spread: samples.spread(),
             peer_spread: None,
+            repeats,
             skipped: None,
             size: None,
         }
@@ -149,12 +157,13 @@ impl Row {
     /// A row of something that is counted, not timed: one number, no spread.
     #[must_use]
     pub fn count(group: &str, name: &str, place: Where, unit: &str, count: f64) -> Self {
-        Self { ours_spread: None, ..Self::new(group, name, place, unit, &[count]) }
+        Self { ours_spread: None, repeats: None, ..Self::new(group, name, place, unit, &[count]) }
     }
 
     /// Puts the peer's samples beside.
     #[must_use]
     pub fn beside(mut self, peer: &str, samples: &[f64]) -> Self {
+        self.repeats = self.repeats.map(|repeats| repeats.min(samples.len()));
         let samples = Samples::new(samples);
         self.peer = Some(samples.median()).filter(|median| !median.is_nan());
         self.peer_name = Some(peer.into());
@@ -197,6 +206,12 @@ impl Row {
     #[must_use]
     pub fn is_reduced(&self) -> bool {
         self.size.as_ref().is_some_and(Size::is_reduced)
+    }
+
+    /// Whether its medians are of fewer repeats than a figure needs.
+    #[must_use]
+    pub fn is_seldom_repeated(&self) -> bool {
+        self.skipped.is_none() && self.repeats.is_some_and(|repeats| repeats < REPEATS)
     }
 
     /// Whether there is a figure.
@@ -279,6 +294,16 @@ mod tests {
         assert_eq!(row.ratio_at_most(0.4).holds, Some(false));
         let alone = Row::new("g", "n", Where::Guest, "ns", &[1.0]).ratio_at_most(9.0);
         assert_eq!(alone.holds, Some(false), "without its peer an aim is not shown");
+    }
+
+    #[test]
+    fn repeats_are_those_of_the_side_with_fewer() {
+        let row = |ours: usize| Row::new("g", "n", Where::Guest, "ns", &vec![1.0; ours]);
+        assert!(row(6).is_seldom_repeated() && !row(7).is_seldom_repeated());
+        assert_eq!(row(9).beside("p", &[1.0; 6]).repeats, Some(6));
+        assert_eq!(Row::count("g", "n", Where::Guest, "exits", 3.0).repeats, None);
+        assert!(!row(0).skip("no KVM").is_seldom_repeated());
+        assert!(!row(7).without("p", "no library").is_seldom_repeated());
     }
 
     #[test]

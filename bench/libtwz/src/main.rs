@@ -15,13 +15,14 @@ mod std_maps;
 mod stopwatch;
 
 use anyhow::Result;
+use bench::arguments::Arguments;
 use bench::inside;
 use bench::peer::Peer;
 use bench::row::{Row, Where};
 use clap::Parser;
 use ours::Ours;
 use plans::{Aim, LMDB, PLANS, Plan, STD};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std_maps::Std;
 
 /// The group of the rows.
@@ -34,53 +35,39 @@ const SLICES: u64 = 10;
 #[command(
     about = "Measures libtwz beside PMDK, LMDB and std, and inside the machine, in one interleaved run"
 )]
-struct Arguments {
-    /// Rounds of each row.
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// Divides the number of operations of each round, for a quick look.
-    #[arg(long, default_value_t = 1)]
-    divide: u64,
+struct Program {
+    #[command(flatten)]
+    arguments: Arguments,
     /// Only rows whose name contains this.
     #[arg(long, default_value = "")]
     only: String,
-    /// Where the peers' pools go; a tmpfs stands in for persistent memory.
-    #[arg(long, default_value = "/dev/shm")]
-    data: PathBuf,
-    /// Also write the rows here, as JSON.
-    #[arg(long)]
-    json: Option<PathBuf>,
     #[command(flatten)]
     inside: inside::Options,
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let rows = run(&arguments)?;
-    rows.iter().for_each(|row| println!("{row}"));
-    if let Some(path) = &arguments.json {
-        bench::row::write(path, &rows)?;
-    }
-    Ok(())
+    let program = Program::parse();
+    program.arguments.report(&run(&program)?)
 }
 
-fn run(arguments: &Arguments) -> Result<Vec<Row>> {
+fn run(program: &Program) -> Result<Vec<Row>> {
+    let Program { arguments, only, inside } = program;
     let directory = tempfile::tempdir()?;
     let mut peers = Peers {
         pmdk: pmdk(directory.path(), &arguments.data),
         lmdb: lmdb(directory.path(), &arguments.data),
         std: Std::default(),
-        inside: arguments.inside.start(&arguments.data),
+        inside: inside.start(&arguments.data),
     };
     libtwz::persist::set_durability(libtwz::sys::Durability::Power);
     let store = libtwz::sys::hosted::MemoryStore::with_durability(libtwz::sys::Durability::Power)?;
     libtwz::sys::hosted::use_store(std::sync::Arc::new(store))?;
     let mut ours = Ours::new()?;
     let mut rows = Vec::new();
-    for plan in PLANS.iter().filter(|plan| plan.name.contains(&arguments.only)) {
+    for plan in PLANS.iter().filter(|plan| plan.name.contains(only)) {
         rows.extend(measure(plan, &mut ours, &mut peers, arguments)?);
     }
-    rows.extend(facts::rows()?.into_iter().filter(|row| row.name.contains(&arguments.only)));
+    rows.extend(facts::rows()?.into_iter().filter(|row| row.name.contains(only)));
     Ok(rows)
 }
 
@@ -104,7 +91,7 @@ fn lmdb(folder: &Path, data: &Path) -> Peer {
 }
 
 fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Arguments) -> Result<Vec<Row>> {
-    let slice = (plan.count / arguments.divide.max(1) / SLICES).max(1);
+    let slice = arguments.scaled(plan.count, SLICES) / SLICES;
     let count = slice * SLICES;
     let (mut us, mut them, mut both) = (Vec::new(), Vec::new(), inside::Samples::default());
     for round in 0..=arguments.rounds {

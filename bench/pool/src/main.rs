@@ -7,11 +7,11 @@ mod files;
 mod ours;
 
 use anyhow::Result;
+use bench::arguments::Arguments;
 use bench::peer::Peer;
 use bench::row::{Row, Where};
 use clap::Parser;
 use ours::Ours;
-use std::path::PathBuf;
 
 /// Objects (and files) of a round, in a full run: what `peers/pmemobj.c` has room for.
 const OBJECTS: u64 = 20_000;
@@ -23,19 +23,9 @@ const COPIES: u64 = 100;
 
 /// Measure the pool beside files and libpmemobj.
 #[derive(Parser)]
-struct Arguments {
-    /// Interleaved rounds of each row.
-    #[arg(long, default_value_t = 7)]
-    rounds: usize,
-    /// Divides the number of objects, for a quick look.
-    #[arg(long, default_value_t = 1)]
-    divide: u64,
-    /// Where pools and files go; a tmpfs stands in for persistent memory.
-    #[arg(long, default_value = "/dev/shm")]
-    data: PathBuf,
-    /// Where the rows go, as JSON.
-    #[arg(long)]
-    json: PathBuf,
+struct Program {
+    #[command(flatten)]
+    arguments: Arguments,
 }
 
 /// A row for each of these.
@@ -57,18 +47,15 @@ struct Samples {
 }
 
 fn main() -> Result<()> {
-    let arguments = Arguments::parse();
-    let rows = run(&arguments)?;
-    rows.iter().for_each(|row| println!("{row}"));
-    bench::row::write(&arguments.json, &rows)
+    let Program { arguments } = Program::parse();
+    arguments.report(&run(&arguments)?)
 }
 
 fn run(arguments: &Arguments) -> Result<Vec<Row>> {
     let folder = tempfile::tempdir_in(&arguments.data)?;
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/peers/pmemobj.c");
     let mut pmemobj = Peer::pmemobj(source, folder.path(), folder.path());
-    let scaled = |count: u64| (count / arguments.divide.max(1)).max(100);
-    let (count, many) = (scaled(OBJECTS), scaled(MANY));
+    let (count, many) = (arguments.scaled(OBJECTS, 100), arguments.scaled(MANY, 100));
     let ours = Ours::new(folder.path())?;
     let mut samples = Samples::default();
     for round in 0..=arguments.rounds {
@@ -148,8 +135,7 @@ mod tests {
     #[test]
     fn every_row_is_measured_in_every_round() {
         let folder = tempfile::tempdir_in("/dev/shm").unwrap(); // as the default: on a disk, syncs take their time
-        let json = folder.path().join("rows.json");
-        let arguments = Arguments { rounds: 3, divide: 10_000, data: folder.path().into(), json };
+        let arguments = Arguments { rounds: 3, divide: 10_000, data: folder.path().into(), json: None };
         let rows = run(&arguments).unwrap();
         assert_eq!(rows.len(), 13);
         for row in &rows {

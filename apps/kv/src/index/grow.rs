@@ -2,7 +2,6 @@
 
 use super::{DEPTH_MAX, Index, MoreRoot};
 use crate::error::{Error, Result};
-use crate::layout::{Slot, Tags};
 use crate::segment::{SEGMENT, Segment};
 use core::sync::atomic::{Ordering, fence};
 use libtwz::prelude::*;
@@ -39,22 +38,7 @@ impl Index {
             self.root.mask.set_without_log((2 << depth) - 1);
         }
         new.depth.set_without_log(depth + 1);
-        new.dirty.set_without_log(1);
-        let moves = |slot: Slot| !slot.is_empty() && slot.tag() >> depth & 1 != 0;
-        for (from, to) in old.buckets.iter().zip(&new.buckets) {
-            let mut tags = Tags(from[0].get());
-            for (place, (from, to)) in (1..).zip(from[1..].iter().zip(&to[1..])) {
-                let slot = Slot(from.get());
-                if moves(slot) {
-                    to.set_without_log(slot.0);
-                } else {
-                    to.set_without_log(Slot::EMPTY.0);
-                    tags = tags.without(place);
-                }
-            }
-            to[0].set_without_log(tags.0);
-        }
-        new.bring_guests_home(|_| {});
+        old.copy_half(new, depth);
         fence(Ordering::Release);
         // 2. The directory leads to it.
         let first = hash & ((1 << depth) - 1) | 1 << depth;
@@ -64,17 +48,7 @@ impl Index {
         fence(Ordering::Release);
         // 3. Nobody finds the old places any more (I2).
         old.depth.set_without_log(depth + 1);
-        for bucket in &old.buckets {
-            let mut tags = Tags(bucket[0].get());
-            for (place, cell) in (1..).zip(&bucket[1..]) {
-                if moves(Slot(cell.get())) {
-                    old.change(cell, Slot::EMPTY.0);
-                    tags = tags.without(place);
-                }
-            }
-            old.change(&bucket[0], tags.0);
-        }
-        old.bring_guests_home(|tag| self.moved(tag));
+        old.clear_half(depth, |tag| self.moved(tag));
         self.root.segments.set_without_log(number + 1);
         Ok(())
     }
