@@ -186,7 +186,7 @@ impl Arena {
     }
 
     /// First offset that the arena may not use.
-    fn limit(&self) -> usize {
+    pub(crate) fn limit(&self) -> usize {
         self.word(LIMIT)
     }
 
@@ -201,12 +201,18 @@ impl Arena {
     }
 
     /// Takes a block of `class`: its offset, and whether it was on a free list (then its first word is the list's until the
-    /// transaction commits).
+    /// transaction commits). `room` sees to it that there are pages up to an offset.
     ///
     /// # Errors
     /// [`Error::OutOfSpace`]; [`Error::Damaged`] for a free list that leaves the arena.
     #[inline]
-    pub(crate) fn take(&self, shadow: &mut Shadow, class: usize, floor: usize) -> Result<(usize, bool)> {
+    pub(crate) fn take(
+        &self,
+        shadow: &mut Shadow,
+        class: usize,
+        floor: usize,
+        room: impl FnOnce(usize) -> Result<()>,
+    ) -> Result<(usize, bool)> {
         if let Some(block) = self.pop(shadow, class)? {
             return Ok((block, true));
         }
@@ -214,6 +220,7 @@ impl Arena {
         let bump = self.top(shadow);
         let block = bump.next_multiple_of(natural_align(bytes));
         if block.saturating_add(bytes) <= floor.min(self.limit()) {
+            room(block + bytes)?;
             shadow.bump = Some(block + bytes);
             self.add_pieces(shadow, bump, block - bump);
             return Ok((block, false));

@@ -17,6 +17,7 @@
 //!   same moment may make two entries, which is harmless.
 //! - **F4** entries for names are made and removed by transactions. One that is removed, or whose making is undone, is left claimed: for this
 //!   boot only a transaction of this program uses it again, so that a redone log never meets an entry that was made without one.
+//! - The pages of the table are had before an entry is claimed: a full pool is an error.
 //! - **F3** a reader that meets a change in progress (odd generation, or one that moved) reads again.
 
 use crate::error::{Error, Result, damaged_at};
@@ -25,7 +26,7 @@ use crate::persist;
 use crate::simulate;
 use crate::sys::{Platform, Seam};
 use crate::translate;
-use crate::tx::Tx;
+use crate::tx::{Tx, room};
 use crate::view;
 use crate::window::Window;
 use alloc::collections::BTreeMap;
@@ -48,7 +49,10 @@ const FLAGS: usize = 16;
 const RIGHTS: usize = 20;
 const GENERATION: usize = 24;
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-const FOT_LEN_AT: usize = META_OFFSET as usize + offset_of!(ObjectMeta, fot_len);
+const META: usize = META_OFFSET as usize;
+#[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
+const PAGE: usize = twz_abi::PAGE_SIZE as usize;
+const FOT_LEN_AT: usize = META + offset_of!(ObjectMeta, fot_len);
 
 /// One entry as it was at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -150,13 +154,15 @@ struct Seen {
     len: u32,
     /// Entries below it that are free.
     holes: Vec<u32>,
+    /// The pages from this offset on are there ([`room`]).
+    there: usize,
     /// Entries that this program made for names or removed: those that are claimed now are free for other names (**F4**).
     named: Vec<u32>,
 }
 
 /// What is known of a table.
 fn seen(tables: &mut BTreeMap<ObjectId, Seen>, id: ObjectId) -> &mut Seen {
-    tables.entry(id).or_insert_with(|| Seen { len: 1, holes: Vec::new(), named: Vec::new() })
+    tables.entry(id).or_insert_with(|| Seen { len: 1, holes: Vec::new(), there: META, named: Vec::new() })
 }
 
 static INDEX: Lock<Index> = Lock::new(Index { entries: BTreeMap::new(), tables: BTreeMap::new() });
@@ -164,7 +170,7 @@ static INDEX: Lock<Index> = Lock::new(Index { entries: BTreeMap::new(), tables: 
 /// The entry of `holder`'s table that asks for `rights` to `target`: found, or made durable. Without READ it cannot be followed.
 ///
 /// # Errors
-/// [`Error::OutOfFotEntries`].
+/// [`Error::OutOfFotEntries`], [`Error::OutOfSpace`].
 pub fn insert(holder: Window, target: ObjectId, rights: Rights) -> Result<u32> {
     let (id, _) = view::what_is_at(holder)?;
     let rights = rights & Rights::ACCESS;
@@ -372,6 +378,11 @@ fn take_unused(seen: &mut Seen, holder: Window, id: ObjectId) -> Result<(u32, us
             }
         };
         let Some(at) = place(i) else { return Err(Error::OutOfFotEntries(id)) };
+        if at < seen.there {
+            let start = at / PAGE * PAGE;
+            room::have(id, start..seen.there).inspect_err(|_| seen.holes.push(i))?;
+            seen.there = start;
+        }
         if claim(holder, at) {
             return Ok((i, at));
         }

@@ -162,12 +162,13 @@ impl<T: Invariant> ObjectBuilder<T> {
         let log_bytes = self.log_bytes.clamp(LINE, END / 4).next_multiple_of(LINE) + LOG_HEADER_BYTES;
         let colour = if self.coloured { colour(id) } else { 0 };
         let place = Layout::of::<T>(colour, log_bytes, self.block_align)?;
+        tx::room::of_new(id, place.root, place.blocks)?;
         let address = window.base() + place.root;
         // SAFETY: a new object, so nobody else's memory; the layout keeps root and its alignment inside the data.
         unsafe { (address as *mut T).write(root) };
         simulate::stored(address, size_of::<T>());
         window.flush(place.root, size_of::<T>());
-        Log::format(window, place.log, log_bytes, self.log_most);
+        Log::format(window, place.log, log_bytes, self.log_most, tx::room::new_mark(place.blocks));
         let limit = place.blocks.saturating_add(self.data_bytes).min(END);
         Arena::format(window, place.arena, place.blocks, limit);
         let meta = |offset: usize, value: u64| window.store(META + offset, value);

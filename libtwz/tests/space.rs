@@ -190,6 +190,8 @@ fn what_a_large_transaction_took_is_given_back() {
     let kept = floor();
     assert!(kept < end, "a log grows");
     for undone in [false, true] {
+        // Pages that the blocks have ahead, where the log comes down to: when it gives these back, they are there no more.
+        o.window().half(log + 88).store(u32::try_from(end - (2 << 20)).unwrap(), Ordering::Relaxed);
         let result = o.tx(|tx| {
             record(tx, 30_000)?; // 31 MB
             tx.settle()?;
@@ -198,6 +200,8 @@ fn what_a_large_transaction_took_is_given_back() {
         });
         assert_eq!(result.is_err(), undone);
         assert!(floor() >= end - (1 << 20), "and shrinks: {:#x}", floor());
+        let mark = o.window().half(log + 88).load(Ordering::Relaxed) as usize;
+        assert!(0 < mark && mark < end - (16 << 20), "what is known to be there is there: {mark:#x}");
         let allocated = o.stat().unwrap().allocated;
         assert!(allocated < 8 << 20, "its storage is given back: {allocated}");
     }

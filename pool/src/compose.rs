@@ -63,7 +63,9 @@ impl<M: Medium> Pool<M> {
             present.push(run);
             Ok(())
         })?;
-        let zeros = self.0.zeros(&holes(&present, first, end))?;
+        let holes = holes(&present, first, end);
+        let near = holes.first().map_or(Ok(None), |hole| self.0.neighbour(&map, hole.object_page))?;
+        let zeros = self.0.zeros(&holes, near)?;
         if zeros.is_empty() {
             return Ok(());
         }
@@ -114,7 +116,7 @@ impl<M: Medium> Core<M> {
         }
         runs.sort_unstable_by_key(|run| run.object_page);
         let end = size.div_ceil(PAGE).next_multiple_of(self.unit()).min(OBJECT_PAGES);
-        let zeros = self.zeros(&holes(runs, 0, end))?;
+        let zeros = self.zeros(&holes(runs, 0, end), None)?;
         runs.extend(zeros);
         runs.sort_unstable_by_key(|run| run.object_page);
         Ok(())
@@ -137,12 +139,11 @@ impl<M: Medium> Core<M> {
         Ok(())
     }
 
-    /// Takes zeroed pages for all of `holes`, or for none.
-    fn zeros(&self, holes: &[Run]) -> Result<Vec<Run>> {
+    /// Takes zeroed pages for all of `holes`, or for none; from pool page `near` on if those are free.
+    fn zeros(&self, holes: &[Run], mut near: Option<u64>) -> Result<Vec<Run>> {
         let mut taken: Vec<Run> = Vec::new();
         {
             let mut state = self.state();
-            let mut near = None;
             for hole in holes {
                 let mut from = hole.object_page;
                 let mut largest = SEGMENT_PAGES;

@@ -404,7 +404,7 @@ impl<M: Medium> Core<M> {
     }
 
     /// The pool page after the one of the object page before `start`: taking it keeps the object in one piece.
-    fn neighbour(&self, map: &Map, start: u64) -> Result<Option<u64>> {
+    pub(crate) fn neighbour(&self, map: &Map, start: u64) -> Result<Option<u64>> {
         if start == 0 {
             return Ok(None);
         }

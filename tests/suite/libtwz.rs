@@ -17,6 +17,7 @@ tests_on!(
     threads_meet_on_one_and_on_four_harts,
     no_program_sees_a_stale_translation,
     a_missing_right_is_an_error,
+    a_full_pool_is_an_error_in_transactions,
     data_survives_restarts,
     locks_and_transactions_end_with_a_kill,
     arguments_and_environment_arrive,
@@ -29,6 +30,7 @@ tests_on!(
     the_quick_tests_pass,
     no_program_sees_a_stale_translation,
     a_missing_right_is_an_error,
+    a_full_pool_is_an_error_in_transactions,
     data_survives_restarts,
     locks_and_transactions_end_with_the_power,
 );
@@ -144,6 +146,21 @@ fn a_missing_right_is_an_error(place: Place) {
     let job = Job::new(&["twzvmm", "--pmem", &machine.pool(), "--create", "128M", "--", "libtest", "rights"]);
     let output = &machine.run_all(&[job])[0];
     assert_eq!(output.expect_status(0).stdout, "libtest: rights that a program has not are errors\n");
+}
+
+/// Stores to pages that cannot be had would end the program.
+fn a_full_pool_is_an_error_in_transactions(place: Place) {
+    let Some(machine) = Machine::new(place) else { return };
+    let pool = machine.pool();
+    let outputs = machine.run_all(&[
+        slow(Job::new(&["twzvmm", "--pmem", &pool, "--create", "64M", "--", "libtest", "full", "8"]), 300),
+        Job::new(&["twzvmm", "pool", "fsck", &pool]),
+    ]);
+    let said = &outputs[0].expect_status(0).stdout;
+    let refused = said.strip_prefix("libtest: a full pool refused ").and_then(|rest| rest.split_once(' '));
+    let refused: u32 = refused.and_then(|(number, _)| number.parse().ok()).unwrap_or(0);
+    assert!(refused >= 8 * 12, "{said}");
+    assert!(outputs[1].expect_status(0).stdout.contains("clean"), "{:?}", outputs[1]);
 }
 
 fn data_survives_restarts(place: Place) {

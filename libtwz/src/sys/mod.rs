@@ -141,6 +141,13 @@ pub unsafe trait Seam {
     /// # Safety
     /// Nobody relies on what stands in the range.
     unsafe fn trim(id: ObjectId, range: core::ops::Range<u64>) -> Result<()>;
+    /// Room in the store for all of a range, which is rounded out to whole pieces of the store's: stores to it meet no full store from then on.
+    /// Changes nothing that can be read. Pages that are shared with a copy stay so: the first store to one takes a page.
+    ///
+    /// # Errors
+    /// [`crate::Error::OutOfSpace`], after which there is no more room than before; [`crate::Error::NoSuchObject`],
+    /// [`crate::Error::NotPermitted`].
+    fn reserve(id: ObjectId, range: core::ops::Range<u64>) -> Result<()>;
     /// What is known about `id`.
     ///
     /// # Errors

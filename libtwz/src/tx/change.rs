@@ -156,7 +156,7 @@ impl Tx {
     /// [`Tx::point`] for a place that was recorded or allocated in this transaction.
     ///
     /// # Errors
-    /// [`Error::NotInObject`], [`Error::OutOfFotEntries`].
+    /// [`Error::NotInObject`], [`Error::OutOfFotEntries`], [`Error::OutOfSpace`].
     #[inline]
     pub fn point_recorded<T: Invariant>(&self, place: &InvPtr<T>, target: Option<&T>) -> Result<()> {
         let pointer = match target {

@@ -87,6 +87,7 @@ impl Inner {
             let index = self.join(window)?;
             match take(self.part_mut(index)) {
                 // Not even in an empty one, since it would not be aligned there.
+                Err(full @ Error::OutOfSpace(_)) if self.part_mut(index).was_pool_full() => return Err(full),
                 Err(Error::OutOfSpace(_)) if self.made.len() > made => {
                     return Err(Error::TooLarge { bytes: bytes as u64 });
                 }

@@ -36,6 +36,7 @@ mod look;
 mod part;
 mod piece;
 mod recover;
+pub(crate) mod room;
 
 pub(crate) use link::Link;
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};

@@ -2,7 +2,7 @@
 
 use super::entry;
 use super::log::{Kind, Log, Position};
-use super::recover;
+use super::{recover, room};
 use crate::arena::{self, Arena, Shadow};
 use crate::error::{Error, Result};
 use crate::object;
@@ -40,6 +40,10 @@ pub(super) struct Part {
     arena_at: u64,
     arena: Option<Arena>,
     at: Position,
+    /// The pages before this offset are there ([`room`]).
+    mark: usize,
+    /// Whether the pool refused more of them.
+    is_pool_full: bool,
     /// Number of the transaction's first batch.
     first_batch: u32,
     /// Entries of what recorded ranges held before.
@@ -81,6 +85,8 @@ impl Part {
             arena_at: 0,
             arena: None,
             at: Position::unopened(window),
+            mark: 0,
+            is_pool_full: false,
             first_batch: 0,
             undo: Words::new(),
             settled: 0,
@@ -129,7 +135,7 @@ impl Part {
             recover::recover_taken(&log)?;
         }
         let at = log.tail().inspect_err(|_| lock_of(&log).unlock())?;
-        (self.log, self.arena_at, self.at) = (log, arena_at, at);
+        (self.log, self.arena_at, self.at, self.mark) = (log, arena_at, at, log.room());
         if log.is_nearly_full(at) {
             self.make_room();
         }
@@ -179,20 +185,45 @@ impl Part {
         self.log.set_coordinator(id);
     }
 
+    /// The offset of a range, of which all pages are there then.
     #[inline]
-    fn offset_of(address: usize, bytes: usize) -> Result<usize> {
+    fn place(&mut self, address: usize, bytes: usize) -> Result<usize> {
         let offset = address & SLOT_MASK;
-        if offset < FIRST || offset + bytes > SLOT_MASK + 1 {
-            Err(Error::NotInObject { address })
-        } else {
-            Ok(offset)
+        if offset < FIRST || offset + bytes > self.mark { self.far_place(address, bytes) } else { Ok(offset) }
+    }
+
+    /// [`Part::place`] beyond the mark.
+    #[cold]
+    fn far_place(&mut self, address: usize, bytes: usize) -> Result<usize> {
+        let offset = address & SLOT_MASK;
+        let end = offset.saturating_add(bytes);
+        if offset < FIRST || end > SLOT_MASK + 1 {
+            return Err(Error::NotInObject { address });
         }
+        self.look()?;
+        if end > self.mark {
+            room::have(self.id(), offset..end)?;
+        }
+        Ok(offset)
+    }
+
+    /// Sees to it that the mark counts in this boot.
+    fn look(&mut self) -> Result<()> {
+        if self.mark == 0 {
+            let Self { log, arena_at, shadow, .. } = &*self;
+            let top = match *arena_at {
+                0 => log.start().end(), // nobody says where data ends
+                _ => data_top(log, *arena_at, shadow)?,
+            };
+            self.mark = room::look(log, top)?;
+        }
+        Ok(())
     }
 
     /// Notes what a range holds.
     #[inline]
     pub(super) fn record(&mut self, address: usize, bytes: usize) -> Result<()> {
-        let offset = Self::offset_of(address, bytes)?;
+        let offset = self.place(address, bytes)?;
         let is_fresh = |block: &Fresh| {
             let start = block.offset as usize;
             offset >= start && offset + bytes <= start + block.bytes as usize
@@ -215,7 +246,7 @@ impl Part {
     /// Notes what a word shall hold after the commit.
     #[inline(always)]
     pub(super) fn put_word(&mut self, address: usize, word: u64) -> Result<()> {
-        let offset = Self::offset_of(address, 8)?;
+        let offset = self.place(address, 8)?;
         persist::expect_store(address); // it comes after a fence: long enough to fetch the line
         self.puts.extend([entry::entry_head(offset, 8), word]);
         Ok(())
@@ -224,7 +255,7 @@ impl Part {
     /// Notes what a range shall hold after the commit.
     #[inline]
     pub(super) fn put(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
-        let offset = Self::offset_of(address, bytes.len())?;
+        let offset = self.place(address, bytes.len())?;
         if bytes.is_empty() {
             return Ok(()); // an entry of no bytes would be a participant's
         }
@@ -296,7 +327,20 @@ impl Part {
     fn take_block(&mut self, bytes: usize, align: usize) -> Result<(usize, bool)> {
         let class = arena::class_for(bytes, align)?;
         let arena = self.arena()?;
-        arena.take(&mut self.shadow, class, self.log.floor())
+        let Self { log, shadow, mark, is_pool_full, .. } = self;
+        let floor = log.floor();
+        arena.take(shadow, class, floor, |end| {
+            if end > *mark {
+                return more_room(log, &arena, mark, end).inspect_err(|_| *is_pool_full = true);
+            }
+            Ok(())
+        })
+    }
+
+    /// Whether the block that was just refused was not to be had because the pool is full, and not the object.
+    #[cold]
+    pub(super) fn was_pool_full(&mut self) -> bool {
+        core::mem::take(&mut self.is_pool_full)
     }
 
     pub(super) fn free(&mut self, address: usize, bytes: usize, align: usize) -> Result<()> {
@@ -307,7 +351,7 @@ impl Part {
 
     /// Notes a range that is written without a record.
     pub(super) fn note(&mut self, address: usize, bytes: usize) -> Result<()> {
-        let offset = Self::offset_of(address, bytes)?;
+        let offset = self.place(address, bytes)?;
         self.noted.push(range(offset, bytes));
         Ok(())
     }
@@ -466,6 +510,7 @@ impl Part {
         self.at = self.log.checkpoint();
         if was_long {
             self.log.give_back();
+            self.mark = self.log.room();
         }
     }
 
@@ -518,6 +563,18 @@ impl Part {
             self.checkpoint();
         }
     }
+}
+
+/// Moves the mark, so that blocks may end at `end`.
+#[cold]
+fn more_room(log: &Log, arena: &Arena, mark: &mut usize, end: usize) -> Result<()> {
+    if *mark == 0 {
+        *mark = room::look(log, arena.bump())?;
+    }
+    if end > *mark {
+        *mark = room::grow(log, end, log.floor().min(arena.limit()))?;
+    }
+    Ok(())
 }
 
 /// First offset that no data uses: the log must not grow below it.

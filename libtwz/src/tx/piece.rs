@@ -123,6 +123,15 @@ impl Place {
     }
 }
 
+/// Where the batches of the piece in `window` end.
+///
+/// # Errors
+/// [`Error::WrongType`], [`Error::Damaged`].
+pub(super) fn end(window: Window) -> Result<usize> {
+    let root = object::root_at::<Piece>(view::id_at(window.base()), window)?;
+    Ok(START + usize::try_from(root.bytes.get()).unwrap_or(MOST).min(MOST))
+}
+
 /// Gives back the storage of a range of an object in which only batches stood that are void.
 pub(super) fn trim(id: ObjectId, start: usize, end: usize) {
     let (start, end) = (start.next_multiple_of(UNIT), end / UNIT * UNIT);

@@ -2,7 +2,7 @@
 //!
 //! Each test runs in a thread of its own, so that one that panics is told and the others go on. `libtest --list` prints the names;
 //! `libtest restart NUMBER [hold]` is what must hold over restarts, see [`restart`];
-//! `libtest others` and `libtest rights` need the guest: two programs. `libtest env ARGUMENTS` prints these and the environment.
+//! `libtest others` and `libtest rights` need the guest: two programs. So does `libtest full [ROUNDS]`, on a small pool ([`full`]). `libtest env ARGUMENTS` prints these and the environment.
 #![no_std]
 #![no_main]
 
@@ -20,6 +20,8 @@ pub mod sync {
     pub use core::sync::atomic;
 }
 
+#[cfg(feature = "guest")]
+mod full;
 #[cfg(feature = "guest")]
 mod others;
 mod restart;
@@ -57,6 +59,10 @@ fn main() -> core::result::Result<u8, Error> {
         },
         #[cfg(feature = "guest")]
         Some("second") => others::second(),
+        #[cfg(feature = "guest")]
+        Some("full") => {
+            full::run(arguments.get(1).and_then(|rounds| rounds.parse().ok()).unwrap_or(12)).map(|()| 0)
+        }
         #[cfg(feature = "guest")]
         Some("rights") => rights::first().map(|()| 0),
         #[cfg(feature = "guest")]

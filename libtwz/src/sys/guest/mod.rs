@@ -16,11 +16,11 @@ use crate::error::{Error, Result};
 use core::fmt;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
-use twz_abi::object::DATA_OFFSET;
+use twz_abi::object::{DATA_OFFSET, MAX_SIZE};
 use twz_abi::program::{ARGS_SLOT, ArgsHeader, FREE_SLOT, HEAP_END, HEAP_SLOT, SHARED_SLOT};
 use twz_abi::syscall::create_flags;
 use twz_abi::view::{SLOT_SIZE, SlotRange};
-use twz_abi::{ErrorCode, ObjectId, Rights};
+use twz_abi::{ErrorCode, ObjectId, PAGE_SIZE, Rights};
 use twz_rt::sync::FOREVER;
 use twz_rt::view::View;
 use twz_rt::{Args, syscall};
@@ -31,6 +31,8 @@ pub struct Guest;
 
 /// Name of the root of the machine's namespace.
 const ROOT: &str = super::ROOT_NAME;
+/// What a pool's granule may be, which nobody tells a program.
+const GRANULES: [u64; 3] = [PAGE_SIZE, 2 << 20, MAX_SIZE];
 /// [`ArgsHeader::durability`] of a pool whose flushed stores survive.
 const DURABLE: u64 = 2;
 
@@ -138,6 +140,19 @@ unsafe impl Seam for Guest {
             Err(ErrorCode::BadOffset) => Ok(()), // not a multiple of the pool's granule
             other => other.map_err(|error| translate("trim an object", id, error)),
         }
+    }
+
+    fn reserve(id: ObjectId, range: core::ops::Range<u64>) -> Result<()> {
+        let mut done = Err(ErrorCode::BadOffset);
+        for granule in GRANULES {
+            let start = range.start / granule * granule;
+            let end = range.end.next_multiple_of(granule).min(MAX_SIZE);
+            done = syscall::object_reserve(id, start, end.saturating_sub(start));
+            if done != Err(ErrorCode::BadOffset) {
+                break;
+            }
+        }
+        done.map_err(|error| translate("reserve room for an object", id, error))
     }
 
     fn stat(id: ObjectId) -> Result<Stat> {

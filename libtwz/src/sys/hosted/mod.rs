@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::vec::Vec;
-use twz_abi::{ObjectId, Rights};
+use twz_abi::{ObjectId, PAGE_SIZE, Rights};
 
 /// The Linux process as a platform.
 #[derive(Debug)]
@@ -75,6 +75,18 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::NoSuchObject`], [`Error::Platform`].
     fn trim(&self, id: ObjectId, range: Range<u64>) -> Result<()>;
+    /// Room for all of a range, so that [`Store::piece`] does not fail there. A store that cannot do it at once makes piece after piece.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::OutOfSpace`].
+    fn reserve(&self, id: ObjectId, range: Range<u64>) -> Result<()> {
+        let mut at = range.start;
+        while at < range.end {
+            let piece = self.piece(id, at)?;
+            at = (piece.object_offset + piece.bytes).max(at + PAGE_SIZE);
+        }
+        Ok(())
+    }
     /// What is known about an object.
     ///
     /// # Errors
@@ -375,6 +387,10 @@ unsafe impl Seam for Hosted {
 
     unsafe fn trim(id: ObjectId, range: Range<u64>) -> Result<()> {
         store()?.trim(id, range)
+    }
+
+    fn reserve(id: ObjectId, range: Range<u64>) -> Result<()> {
+        store()?.reserve(id, range)
     }
 
     fn stat(id: ObjectId) -> Result<Stat> {

@@ -21,6 +21,7 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use twz_abi::object::MAX_SIZE;
 use twz_abi::program::{BOOTS_RECORD, INIT_CONTEXT_RECORD, SESSION_RECORD};
 use twz_abi::syscall::create_flags::VOLATILE;
 use twz_abi::{ObjectId, Rights};
@@ -192,6 +193,14 @@ impl Store for PoolStore {
             Err(error) => return Err(translate(id, &error)),
         }
         Ok(())
+    }
+
+    fn reserve(&self, id: ObjectId, range: Range<u64>) -> Result<()> {
+        let granule = self.pool.granule();
+        let start = range.start / granule * granule;
+        let end = range.end.next_multiple_of(granule).min(MAX_SIZE);
+        let object = self.object(id)?;
+        self.pool.reserve_range(&object, start, end.saturating_sub(start)).map_err(|e| translate(id, &e))
     }
 
     fn copy(&self, source: ObjectId, spec: &CreateSpec) -> Result<ObjectId> {

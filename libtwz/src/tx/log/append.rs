@@ -6,6 +6,7 @@ use crate::persist::{self, LINE};
 use crate::simulate;
 use crate::tx::check::Check;
 use crate::tx::entry::whole_entries;
+use crate::tx::{piece, room};
 use crate::view;
 use crate::window::Window;
 use core::sync::atomic::Ordering;
@@ -78,20 +79,33 @@ impl Log {
     #[cold]
     fn next_chunk(&self, to: &mut Position, bytes: usize, limit: usize) -> Result<()> {
         let full = Error::OutOfSpace(view::id_at(self.window.base()));
+        let of_this = |error| if matches!(error, Error::OutOfSpace(_)) { full } else { error };
+        if to.chunk & PIECE != 0 && Self::extend(to, bytes).map_err(of_this)? {
+            return Ok(());
+        }
         let chunk = if to.chunk & PIECE == 0 { self.chunk_after(to.chunk) } else { None };
         let next = match chunk {
             Some(next) if next.at >= self.floor() || self.reserve(next.at, limit).is_ok() => next,
             _ => {
                 let place = self.piece_after(*to).ok_or(full)?;
-                let found = place.find_or_make(self.piece_bytes()).map_err(|error| match error {
-                    Error::OutOfSpace(_) => full,
-                    other => other,
-                })?;
-                Self::in_piece(place, found)
+                let (window, _) = place.find_or_make(self.piece_bytes()).map_err(of_this)?;
+                let mut next = Self::in_piece(place, (window, 0)); // of which nothing is there yet
+                Self::extend(&mut next, bytes).map_err(of_this)?;
+                next
             }
         };
         *to = Position { sequence: to.sequence, ..next };
         if next.end - next.at < bytes { Err(full) } else { Ok(()) }
+    }
+
+    /// Moves the end of a position in a piece so that `bytes` more have room, if the piece is long enough.
+    fn extend(to: &mut Position, bytes: usize) -> Result<bool> {
+        let last = piece::end(to.window)?;
+        let is_long_enough = to.at + bytes <= last;
+        if is_long_enough {
+            to.end = room::of_piece(to.window, to.end, to.at + bytes, last)?;
+        }
+        Ok(is_long_enough)
     }
 }
 

@@ -12,6 +12,7 @@
 //!   +64  lock           who may write (sync::RawMutex); this line is never flushed
 //!   +72  tail           chunk << 32 | offset: where the next batch goes, in this boot
 //!   +80  sequence       number of the next batch in the epoch, in this boot
+//!   +88  room           u32: the mark of room.rs; u32: the boot that it is of
 //!   +128 dirty        u32[1024]: lines changed since the last checkpoint, a direct-mapped set; never flushed
 //!   +4224 chunk 0
 //! chunk k > 0: CHUNK_BYTES << (k-1) bytes, at most CHUNK_MAX, right below chunk k-1 (chunk 1 ends at DATA_END)
@@ -38,9 +39,11 @@ mod read;
 
 use crate::error::{Error, Result, damaged_at};
 use crate::persist::{self, LINE};
+use crate::sys::{Platform, Seam};
 use crate::tx::entry::ENTRY_MAX;
 use crate::tx::link::Link;
 use crate::tx::piece::{self, Place};
+use crate::tx::room;
 use crate::view;
 use crate::window::Window;
 use core::sync::atomic::Ordering;
@@ -84,6 +87,7 @@ const FIRST_PIECE: usize = 48;
 const LOCK: usize = 64;
 const TAIL: usize = 72;
 const SEQUENCE: usize = 80;
+const ROOM: usize = 88;
 
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
 const END: usize = DATA_END as usize;
@@ -150,6 +154,11 @@ impl Position {
         self.sequence
     }
 
+    /// Where its chunk ends.
+    pub(crate) const fn end(&self) -> usize {
+        self.end
+    }
+
     /// Whether the log has become longer than it is to stay.
     #[inline(always)]
     pub(crate) const fn is_far(&self) -> bool {
@@ -177,12 +186,13 @@ pub(crate) enum Entry {
 
 impl Log {
     /// Writes the header of an empty log; `bytes` in all, a multiple of 64, and `most` of other chunks and pieces, 0 for any number. Durable
-    /// with the object's metadata.
-    pub(crate) fn format(window: Window, at: usize, bytes: usize, most: usize) {
+    /// with the object's metadata. `mark`: where the room ends that the object has ([`room`]).
+    pub(crate) fn format(window: Window, at: usize, bytes: usize, most: usize, mark: usize) {
         window.store(at + EPOCH, 1);
         window.store(at + FLOOR, END as u64);
         window.store(at + FIRST_BYTES, (bytes - HEADER_BYTES) as u64 | (most.min(SLOT) as u64) << 32);
         window.store(at + TAIL, (at + HEADER_BYTES) as u64);
+        window.store(at + ROOM, room_word(mark));
         window.store(at, MAGIC);
         window.flush(at, DIRTY);
     }
@@ -298,6 +308,17 @@ impl Log {
         self.window.store(self.at + SEQUENCE, u64::from(to.sequence));
     }
 
+    /// Where the room ends that the object is known to have ([`room`]); 0 when nobody has looked since the boot.
+    #[inline(always)]
+    pub(crate) fn room(&self) -> usize {
+        self.window.half(self.at + ROOM).load(Ordering::Relaxed) as usize
+    }
+
+    /// Says where it ends.
+    pub(crate) fn set_room(&self, mark: usize) {
+        self.window.store(self.at + ROOM, room_word(mark));
+    }
+
     /// Whether it is smaller than a log that many transactions use should be: each checkpoint costs two fences.
     pub(crate) fn is_small(&self) -> bool {
         self.first_bytes + (END - self.floor()) < GROW_TO
@@ -322,6 +343,7 @@ impl Log {
         if at < limit || most != 0 && END - at > most {
             return Err(Error::OutOfSpace(view::id_at(self.window.base())));
         }
+        room::have(view::id_at(self.window.base()), at..self.floor())?;
         self.window.store(self.at + FLOOR, at as u64);
         self.window.flush(self.at + FLOOR, 8);
         Ok(())
@@ -394,6 +416,7 @@ impl Log {
         Place { number: from.chunk & !PIECE, ..first }.after(from.window).filter(|place| place.number < PIECE)
     }
 
+    /// `bytes`: of the batches in the piece.
     fn in_piece(place: Place, (window, bytes): (Window, usize)) -> Position {
         let (chunk, end) = (PIECE | place.number, piece::START + bytes);
         Position { window, chunk, at: piece::START, end, sequence: 0 }
@@ -406,6 +429,7 @@ impl Log {
         let (id, floor) = (view::id_at(self.window.base()), self.floor());
         let keep = self.chunk_after(KEEP_CHUNKS - 1).map_or(END, |last| last.at);
         if floor < keep {
+            self.set_room(self.room().min(floor)); // the arena may have had room ahead there
             self.window.store(self.at + FLOOR, keep as u64);
             self.window.flush(self.at + FLOOR, 8);
             persist::fence(); // before the arena takes the space
@@ -437,6 +461,9 @@ impl Log {
         for place in (0..DIRTY_PLACES * 4).step_by(8) {
             self.window.store(self.at + DIRTY + place, 0);
         }
+        if self.window.half(self.at + ROOM + 4).load(Ordering::Relaxed) != Platform::boot_generation() {
+            self.set_room(0);
+        }
         self.set_tail(self.start());
     }
 
@@ -449,4 +476,9 @@ impl Log {
         self.set_tail(self.start());
         self.start()
     }
+}
+
+/// A mark of this boot.
+fn room_word(mark: usize) -> u64 {
+    mark as u64 | u64::from(Platform::boot_generation()) << 32
 }
