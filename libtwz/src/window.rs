@@ -155,6 +155,14 @@ impl Window {
         simulate::stored(self.base | (offset & SLOT_MASK & !7), 8);
     }
 
+    /// Stores the half-word at `offset`.
+    #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    pub(crate) fn store_half(self, offset: usize, value: u32) {
+        self.half(offset).store(value, Ordering::Relaxed);
+        simulate::stored(self.base | (offset & SLOT_MASK & !3), 4);
+    }
+
     /// Stores the word at `offset` after everything before.
     #[inline]
     #[cfg_attr(feature = "crash-sim", track_caller)]

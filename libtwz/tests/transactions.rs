@@ -375,3 +375,63 @@ fn values_without_bytes_are_stored_as_any_others() {
     assert_eq!(sets.tree.remove(&5), Ok(Some(())));
     assert_eq!((sets.tree.get(&5), sets.tree.iter().count()), (Ok(None), 99));
 }
+
+/// Half-words, and values whose last entry is one: `long` is an entry of the largest size, and four bytes more.
+#[derive(Invariant)]
+#[repr(C)]
+struct HalvesRoot {
+    low: PCell<u32>,
+    high: PCell<u32>,
+    long: PCell<[u32; 257]>,
+    odd: [PCell<[u8; 3]>; 4],
+    last: PCell<u32>,
+}
+
+#[test]
+fn half_words_change_alone() {
+    let root = HalvesRoot {
+        low: PCell::new(1),
+        high: PCell::new(2),
+        long: PCell::new([3; 257]),
+        odd: [const { PCell::new([4; 3]) }; 4],
+        last: PCell::new(5),
+    };
+    let o = ObjectBuilder::new().build(root).unwrap();
+    let now = || (o.low.get(), o.high.get(), o.long.get(), o.odd.each_ref().map(PCell::get), o.last.get());
+    let [first, second] = [(1, 2, [3; 257], [[4; 3]; 4], 5), (11, 12, [13; 257], [[14; 3]; 4], 15)];
+    let put = |tx: &Tx, to: (u32, u32, [u32; 257], [[u8; 3]; 4], u32)| {
+        tx.put(&o.low, to.0)?;
+        tx.put(&o.high, to.1)?;
+        tx.put(&o.long, to.2)?;
+        o.odd.iter().zip(to.3).try_for_each(|(cell, value)| tx.put(cell, value))?;
+        tx.put(&o.last, to.4)
+    };
+    for applied in [false, true] {
+        let undone: Result<()> = o.tx(|tx| {
+            put(tx, second)?;
+            if applied {
+                tx.apply()?;
+                assert_eq!(now(), second);
+            }
+            Err(Error::Aborted)
+        });
+        assert_eq!(undone, Err(Error::Aborted));
+        assert_eq!(now(), first);
+        o.tx(|tx| {
+            put(tx, second)?;
+            if applied { tx.apply() } else { Ok(()) }
+        })
+        .unwrap();
+        assert_eq!(now(), second);
+        let undone: Result<()> = o.tx(|tx| {
+            tx.set(&o.high, 22)?;
+            tx.set(&o.last, 25)?;
+            tx.set(&o.odd[1], [24; 3])?;
+            Err(Error::Aborted)
+        });
+        assert_eq!(undone, Err(Error::Aborted));
+        assert_eq!(now(), second);
+        o.tx(|tx| put(tx, first)).unwrap();
+        assert_eq!(now(), first);
+    }
+}

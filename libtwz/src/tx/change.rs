@@ -123,6 +123,23 @@ impl Tx {
         }
     }
 
+    /// [`Tx::put`] of a word of which often only one half changes: that is the shorter entry. All puts of the cell must see those before, as steps
+    /// of a collection do.
+    #[inline]
+    pub(crate) fn put_halves(&self, cell: &PCell<u64>, value: u64) -> Result<()> {
+        let (address, before) = (cell.as_ptr().addr(), cell.get());
+        debug_assert!(!self.is_put(address), "a put that does not see the one before");
+        let changed = before ^ value;
+        #[allow(clippy::cast_possible_truncation, reason = "halves are what is wanted")]
+        if changed >> 32 == 0 {
+            self.put_half(address, value as u32)
+        } else if changed as u32 == 0 {
+            self.put_half(address + 4, (value >> 32) as u32)
+        } else {
+            self.put_word(address, value)
+        }
+    }
+
     /// [`Tx::put`] of values in a row.
     pub(crate) fn put_slice<T: Invariant>(&self, address: usize, values: &[T]) -> Result<()> {
         self.put_bytes(address, bytes_of(values))
@@ -132,6 +149,18 @@ impl Tx {
         self.guarded(|inner| {
             let index = inner.join_at(address)?;
             inner.part_mut(index).put(address, bytes)
+        })
+    }
+
+    /// Whether a word is to be changed by a put.
+    fn is_put(&self, address: usize) -> bool {
+        self.inner.borrow().parts().any(|part| part.is_put(address))
+    }
+
+    fn put_half(&self, address: usize, half: u32) -> Result<()> {
+        self.guarded(|inner| {
+            let index = inner.join_at(address)?;
+            inner.part_mut(index).put_half(address, half)
         })
     }
 

@@ -1,4 +1,5 @@
-//! Entries of a log in memory: `offset | bytes << 32`, then the bytes padded to 8. `bytes` 0: the ID of a participant.
+//! Entries of a log: `offset | bytes << 32`, then the bytes padded to 8. `bytes` 0: the ID of a participant. A half-word, four bytes at a
+//! multiple of 4, is a word alone: `offset | HALF | value << 32`, and never stands in the other form.
 //!
 //! # Contract
 //! - An entry holds at most [`ENTRY_MAX`] bytes of one object; a longer range becomes several.
@@ -6,24 +7,43 @@
 
 use crate::spill::Spill;
 use crate::window::Window;
+use core::sync::atomic::Ordering;
 use twz_abi::ObjectId;
 
 /// Most bytes of one entry; longer ranges take several.
 pub(super) const ENTRY_MAX: usize = 1024;
 
+/// Bit of an entry's first word that says that the value of a half-word stands in it.
+pub(super) const HALF: u64 = 1 << 31;
+
 /// Offset and bytes of an entry, from its first word.
+#[inline(always)]
 pub(super) fn split_head(head: u64) -> (usize, usize) {
     #[allow(clippy::cast_possible_truncation, reason = "the two halves are what is wanted")]
-    let (offset, bytes) = (head as u32 as usize, (head >> 32) as usize);
-    (offset, bytes)
+    let (offset, bytes) = ((head & !HALF) as u32 as usize, (head >> 32) as usize);
+    if head & HALF == 0 { (offset, bytes) } else { (offset, 4) }
+}
+
+/// Whether a range is a half-word, which has an entry of its own form.
+#[inline(always)]
+pub(super) const fn is_half(offset: usize, bytes: usize) -> bool {
+    bytes == 4 && offset.is_multiple_of(4)
+}
+
+/// Words of an entry behind the first.
+fn payload_words(head: u64) -> usize {
+    match split_head(head).1 {
+        0 => 2,
+        _ if head & HALF != 0 => 0,
+        bytes => bytes.div_ceil(8),
+    }
 }
 
 /// How many words the first whole entries take, at most `most`.
 pub(super) fn whole_entries(words: &[u64], most: usize) -> usize {
     let mut count = 0;
     while let Some(head) = words.get(count) {
-        let bytes = split_head(*head).1;
-        let payload = if bytes == 0 { 2 } else { bytes.div_ceil(8) };
+        let payload = payload_words(*head);
         if count + 1 + payload > most {
             break;
         }
@@ -36,6 +56,12 @@ pub(super) fn whole_entries(words: &[u64], most: usize) -> usize {
 #[inline(always)]
 pub(super) const fn entry_head(offset: usize, bytes: usize) -> u64 {
     offset as u64 | (bytes as u64) << 32
+}
+
+/// The entry of a half-word.
+#[inline(always)]
+pub(super) const fn half_entry(offset: usize, value: u32) -> u64 {
+    offset as u64 | HALF | (value as u64) << 32
 }
 
 /// Turns what is at `offset` now into entries.
@@ -57,6 +83,9 @@ fn long_entries_of<const N: usize>(window: Window, offset: usize, bytes: usize, 
     let (mut offset, mut left) = (offset, bytes);
     while left > 0 {
         let piece = left.min(ENTRY_MAX);
+        if is_half(offset, piece) {
+            return to.push(half_entry(offset, window.half(offset).load(Ordering::Relaxed)));
+        }
         to.push(entry_head(offset, piece));
         if (offset | piece).is_multiple_of(8) {
             to.extend_with(piece / 8, |i| window.load(offset + i * 8));
@@ -98,7 +127,7 @@ pub(super) fn write_words(window: Window, offset: usize, bytes: usize, words: im
     }
 }
 
-/// [`write_words`] of words in a slice.
+/// Stores what an entry in memory says.
 #[inline(always)]
 #[cfg_attr(feature = "crash-sim", track_caller)]
 pub(super) fn store_range(window: Window, (offset, bytes, words): Range<'_>) {
@@ -107,6 +136,10 @@ pub(super) fn store_range(window: Window, (offset, bytes, words): Range<'_>) {
         && offset.is_multiple_of(8)
     {
         window.store(offset, *word); // by far the most common
+    } else if let [head] = words
+        && is_half(offset, bytes)
+    {
+        window.store_half(offset, half_of(*head));
     } else if (offset | bytes).is_multiple_of(8) {
         for (at, word) in (offset..).step_by(8).zip(words) {
             window.store(at, *word);
@@ -116,8 +149,24 @@ pub(super) fn store_range(window: Window, (offset, bytes, words): Range<'_>) {
     }
 }
 
-/// A range that an entry says something of: offset, bytes, and the words that it holds.
+/// The value of a half-word's entry.
+#[inline(always)]
+pub(super) const fn half_of(head: u64) -> u32 {
+    #[allow(clippy::cast_possible_truncation, reason = "half a word")]
+    let value = (head >> 32) as u32;
+    value
+}
+
+/// A range that an entry says something of: offset, bytes, and the words that it holds; of a half-word, the entry itself.
 pub(super) type Range<'a> = (usize, usize, &'a [u64]);
+
+/// Appends the entry that a range came from.
+pub(super) fn push_range<const N: usize>((offset, bytes, words): Range<'_>, to: &mut Spill<u64, N>) {
+    if !is_half(offset, bytes) {
+        to.push(entry_head(offset, bytes));
+    }
+    to.extend_with(words.len(), |i| words[i]);
+}
 
 /// The ranges among entries that are held in memory.
 #[inline(always)]
@@ -127,6 +176,10 @@ pub(super) fn ranges(words: &[u64]) -> impl Iterator<Item = Range<'_>> {
         loop {
             let (head, more) = rest.split_first()?;
             let (offset, bytes) = split_head(*head);
+            if *head & HALF != 0 {
+                rest = more;
+                return Some((offset, bytes, core::slice::from_ref(head)));
+            }
             let payload = match bytes {
                 8 => 1, // by far the most common
                 0 => 2,

@@ -252,6 +252,22 @@ impl Part {
         Ok(())
     }
 
+    /// Whether a put is pending for the word at `address`.
+    pub(super) fn is_put(&self, address: usize) -> bool {
+        let (window, offset) = (address & !SLOT_MASK, address & SLOT_MASK);
+        let overlaps = |(at, bytes, _): entry::Range<'_>| at < offset + 8 && offset < at + bytes;
+        window == self.window().base() && entry::ranges(self.puts.as_slice()).any(overlaps)
+    }
+
+    /// [`Part::put_word`] of a half-word.
+    #[inline(always)]
+    pub(super) fn put_half(&mut self, address: usize, half: u32) -> Result<()> {
+        let offset = self.place(address, 4)?;
+        persist::expect_store(address);
+        self.puts.push(entry::half_entry(offset, half));
+        Ok(())
+    }
+
     /// Notes what a range shall hold after the commit.
     #[inline]
     pub(super) fn put(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
@@ -268,7 +284,14 @@ impl Part {
         }
         // Entries are limited in size: long values go in several.
         for (number, piece) in bytes.chunks(entry::ENTRY_MAX).enumerate() {
-            self.puts.push(entry::entry_head(offset + number * entry::ENTRY_MAX, piece.len()));
+            let offset = offset + number * entry::ENTRY_MAX;
+            if let Some(half) = piece.as_array::<4>()
+                && entry::is_half(offset, 4)
+            {
+                self.puts.push(entry::half_entry(offset, u32::from_le_bytes(*half)));
+                continue;
+            }
+            self.puts.push(entry::entry_head(offset, piece.len()));
             let (words, rest) = piece.as_chunks::<8>();
             self.puts.extend_with(words.len(), |i| u64::from_le_bytes(words[i]));
             if !rest.is_empty() {
@@ -449,10 +472,9 @@ impl Part {
         for (offset, bytes, _) in entry::ranges(undo.as_slice()) {
             add(offset, bytes);
         }
-        for (offset, bytes, words) in entry::ranges(puts.as_slice()) {
-            log.mark_dirty(offset, bytes);
-            redo.push(entry::entry_head(offset, bytes));
-            redo.extend_with(words.len(), |i| words[i]);
+        for range in entry::ranges(puts.as_slice()) {
+            log.mark_dirty(range.0, range.1);
+            entry::push_range(range, &mut redo);
         }
         log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
     }

@@ -4,8 +4,10 @@ use crate::cell::PCell;
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
+use crate::tags;
 use crate::tx::Tx;
 use core::mem::offset_of;
+use core::num::NonZero;
 
 /// Entries of a bucket.
 pub(super) const ENTRIES: usize = 7;
@@ -13,10 +15,10 @@ pub(super) const ENTRIES: usize = 7;
 #[derive(Debug, Invariant)]
 #[repr(C)]
 pub(super) struct Bucket<K: Invariant + Copy, V: Invariant + Copy> {
-    /// Byte 0: which entries are used; bytes 1–7: eight bits of their hashes.
-    pub(super) used: PCell<u64>,
+    /// [`Tags`].
+    pub(super) tags: PCell<u64>,
     pub(super) overflow: InvPtr<Bucket<K, V>>,
-    /// Key and value side by side: an insert changes one line for them, and one for `used`.
+    /// Key and value side by side: an insert changes one line for them, and one for the tags.
     pub(super) entries: [Entry<K, V>; ENTRIES],
 }
 
@@ -31,7 +33,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
     /// An unused bucket; its places hold copies of an entry.
     pub(super) fn blank(key: K, value: V) -> Self {
         Self {
-            used: PCell::new(0),
+            tags: PCell::new(0),
             overflow: InvPtr::null(),
             entries: core::array::from_fn(|_| Entry { key: PCell::new(key), value: PCell::new(value) }),
         }
@@ -39,7 +41,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
 
     /// Begins to fill a bucket that no reader knows of yet, in place: nothing of it need be put back if the transaction fails.
     pub(super) fn empty(&self) {
-        self.used.set_without_log(0);
+        self.tags.set_without_log(0);
         self.overflow.set_raw(twz_abi::PersistentPtr::NULL);
     }
 
@@ -48,7 +50,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
     pub(super) fn fill(&self, entry: usize, key: K, value: V, hash: u64) {
         self.entries[entry].key.set_without_log(key);
         self.entries[entry].value.set_without_log(value);
-        self.used.set_without_log(with_entry(self.used.get(), entry, hash));
+        self.tags.set_without_log(Tags(self.tags.get()).with(entry, hash).0);
     }
 
     /// Ends that: what stands in its first `count` entries now becomes durable with the transaction.
@@ -65,29 +67,44 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
     }
 }
 
-pub(super) const fn fingerprint(hash: u64) -> u64 {
-    hash >> 56
-}
+/// Byte n + 1 is entry n's: 0 for an unused one, else a part of its key's hash, so that an insert changes half of the word. Byte 0 is 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tags(pub(super) u64);
 
-pub(super) const fn is_used(used: u64, entry: usize) -> bool {
-    used >> entry & 1 != 0
-}
+impl Tags {
+    const fn fingerprint(hash: u64) -> u8 {
+        let bits = hash.to_le_bytes()[7];
+        if bits == 0 { 1 } else { bits }
+    }
 
-/// The used entries whose fingerprint is that of `hash`, as bits; others may be among them, rarely.
-pub(super) const fn candidates(used: u64, hash: u64) -> u64 {
-    const LOW: u64 = 0x0101_0101_0101_0101;
-    const HIGH: u64 = LOW << 7;
-    // A byte of `unlike` is 0 where the fingerprints agree; the subtraction borrows from exactly those (and from bytes of 1 above).
-    let unlike = used ^ (fingerprint(hash) * LOW);
-    let equal = unlike.wrapping_sub(LOW) & !unlike & HIGH;
-    // Byte i + 1 is entry i's: its top bit goes to bit i.
-    let bits = (equal >> 15).wrapping_mul(0x0002_0408_1020_4081) >> 42;
-    bits & used & 0x7f
-}
+    /// The entries with the fingerprint of `hash`.
+    #[inline]
+    pub(super) fn candidates(self, hash: u64) -> impl Iterator<Item = usize> {
+        let mut found = tags::equal_bytes(self.0, Self::fingerprint(hash)) >> 1;
+        core::iter::from_fn(move || {
+            let first = NonZero::new(found)?.trailing_zeros() as usize;
+            found &= found - 1;
+            Some(first)
+        })
+    }
 
-pub(super) const fn with_entry(used: u64, entry: usize, hash: u64) -> u64 {
-    let shift = 8 + entry * 8;
-    used & !(0xff << shift) | fingerprint(hash) << shift | 1 << entry
+    pub(super) const fn is_used(self, entry: usize) -> bool {
+        self.0 >> (8 + entry * 8) & 0xff != 0
+    }
+
+    /// The first unused entry.
+    #[inline]
+    pub(super) fn unused(self) -> Option<usize> {
+        Some(NonZero::new(tags::equal_bytes(self.0, 0) >> 1)?.trailing_zeros() as usize)
+    }
+
+    pub(super) const fn with(self, entry: usize, hash: u64) -> Self {
+        Self(self.without(entry).0 | (Self::fingerprint(hash) as u64) << (8 + entry * 8))
+    }
+
+    pub(super) const fn without(self, entry: usize) -> Self {
+        Self(self.0 & !(0xff << (8 + entry * 8)))
+    }
 }
 
 /// Calls `with` for the bytes of a value, by words.
@@ -134,23 +151,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn candidates_are_the_used_entries_with_the_fingerprint() {
+    fn tags_tell_of_each_entry() {
         let mut state = 88_172_645_463_325_252_u64;
         for _ in 0..100_000 {
             state ^= state << 13;
             state ^= state >> 7;
             state ^= state << 17;
-            let (mut used, hash) = (0, state.rotate_left(7) & 3 << 56);
-            for entry in (0..ENTRIES).filter(|entry| state >> entry & 1 != 0) {
-                used = with_entry(used, entry, state >> (entry * 2) & 3 << 56);
+            // Few fingerprints, 0 and 1 among them.
+            let hashes: [u64; ENTRIES] = core::array::from_fn(|entry| (state >> (entry * 2) & 3) << 56);
+            let used: [bool; ENTRIES] = core::array::from_fn(|entry| state >> (40 + entry) & 1 != 0);
+            let mut tags = Tags(0);
+            for (entry, hash) in hashes.into_iter().enumerate() {
+                tags = tags.with(entry, hash);
             }
-            let found = candidates(used, hash);
-            for entry in 0..ENTRIES {
-                let equal = is_used(used, entry) && used >> (8 + entry * 8) & 0xff == fingerprint(hash);
-                // One too many may be found above one that is right, never one too few.
-                assert!(!equal || found >> entry & 1 != 0, "{used:#x} {hash:#x}");
+            assert_eq!(tags.unused(), None);
+            for entry in (0..ENTRIES).filter(|entry| !used[*entry]) {
+                tags = tags.without(entry);
             }
-            assert_eq!(found & !used, 0);
+            assert_eq!(tags.unused(), (0..ENTRIES).find(|entry| !used[*entry]));
+            let wanted = hashes[0];
+            let alike = |entry: &usize| {
+                assert_eq!(tags.is_used(*entry), used[*entry]);
+                used[*entry] && Tags::fingerprint(hashes[*entry]) == Tags::fingerprint(wanted)
+            };
+            let expected: alloc::vec::Vec<usize> = (0..ENTRIES).filter(alike).collect();
+            assert_eq!(tags.candidates(wanted).collect::<alloc::vec::Vec<_>>(), expected, "{:#x}", tags.0);
         }
     }
 }

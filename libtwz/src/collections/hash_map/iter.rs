@@ -1,6 +1,6 @@
 //! Walking the map.
 
-use super::bucket::{Bucket, ENTRIES, is_used};
+use super::bucket::{Bucket, ENTRIES, Tags};
 use super::{CHAIN_MAX, HashMap};
 use crate::collections::damaged;
 use crate::error::Result;
@@ -50,10 +50,10 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Iterator for HashMapIter<'_, K, V
         }
         loop {
             if let Some(bucket) = self.at {
-                let used = bucket.used.get();
+                let tags = Tags(bucket.tags.get());
                 while self.entry < ENTRIES {
                     self.entry += 1;
-                    if is_used(used, self.entry - 1) {
+                    if tags.is_used(self.entry - 1) {
                         let entry = &bucket.entries[self.entry - 1];
                         return Some(Ok((entry.key.get(), entry.value.get())));
                     }

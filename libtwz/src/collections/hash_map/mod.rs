@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! table: segments of buckets, segment 0 has 4, segment k > 0 has 4 << (k-1); bucket i is in segment ilog2(i / 4) + 1
-//! bucket: used bits 0–6, fingerprints in bytes 1–7 | overflow | 7 entries
+//! bucket: tags | overflow | 7 entries; byte n of the tags is of entry n - 1: 0 for an unused one, else a part of the key's hash
 //! ```
 //! With `count` entries, there are `buckets` buckets; a key's bucket is its hash modulo the next power of two, or the half of
 //! that where the bucket does not exist yet.
@@ -18,7 +18,7 @@ mod split;
 
 pub use self::iter::HashMapIter;
 
-use self::bucket::{Bucket, ENTRIES, candidates, for_words, same, with_entry};
+use self::bucket::{Bucket, Tags, for_words, same};
 use super::{alone, damaged, expect_store, home_of, inside};
 use crate::cell::PCell;
 use crate::error::Result;
@@ -40,7 +40,7 @@ const CHAIN_MAX: usize = 10_000;
 /// A map from `K` to `V`; keys are equal when their bytes are.
 #[derive(Debug, Invariant)]
 #[repr(C)]
-#[invariant(version = 1)]
+#[invariant(version = 2)]
 pub struct HashMap<K: Invariant + Copy, V: Invariant + Copy> {
     count: PCell<u64>,
     buckets: PCell<u64>,
@@ -140,14 +140,10 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     fn find_from<'a>(first: &'a Bucket<K, V>, key: &K, hash: u64) -> Result<Option<Found<'a, K, V>>> {
         let mut bucket = first;
         for _ in 0..CHAIN_MAX {
-            let used = bucket.used.get();
-            let mut candidates = candidates(used, hash);
-            while candidates != 0 {
-                let entry = candidates.trailing_zeros() as usize;
+            for entry in Tags(bucket.tags.get()).candidates(hash) {
                 if same(&bucket.entries[entry].key.get(), key) {
                     return Ok(Some(Found { bucket, entry }));
                 }
-                candidates &= candidates - 1;
             }
             match bucket.overflow.get()? {
                 Some(next) => bucket = next,
@@ -232,7 +228,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         }
         let first = first.ok_or_else(|| damaged(&self.buckets, "a bucket"))?;
         self.put_entry(tx, first, key, value, hash)?;
-        tx.put(&self.count, self.count.get().wrapping_add(1))?;
+        tx.put_halves(&self.count, self.count.get().wrapping_add(1))?;
         Ok(None)
     }
 
@@ -240,17 +236,16 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     fn put_entry(&self, tx: &Tx, first: &Bucket<K, V>, key: &K, value: V, hash: u64) -> Result<()> {
         let mut bucket = first;
         for _ in 0..CHAIN_MAX {
-            let used = bucket.used.get();
-            let entry = (!used).trailing_zeros() as usize;
-            if entry < ENTRIES {
+            let tags = Tags(bucket.tags.get());
+            if let Some(entry) = tags.unused() {
                 bucket.put_entry(tx, entry, *key, value)?;
-                return tx.put(&bucket.used, with_entry(used, entry, hash));
+                return tx.put_halves(&bucket.tags, tags.with(entry, hash).0);
             }
             match bucket.overflow.get()? {
                 Some(next) => bucket = next,
                 None => {
                     let mut new = Bucket::blank(*key, value);
-                    new.used = PCell::new(with_entry(0, 0, hash));
+                    new.tags = PCell::new(Tags(0).with(0, hash).0);
                     let new = tx.alloc_put(home_of(self)?, new)?;
                     return tx.put_ptr(&bucket.overflow, Some(new));
                 }

@@ -1,6 +1,6 @@
 //! Taking entries out of the map, and all of it.
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Tags};
 use super::{CHAIN_MAX, HashMap};
 use crate::collections::{collect, damaged, home_of};
 use crate::error::Result;
@@ -25,8 +25,8 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
 
     pub(super) fn do_remove(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
         let Some(found) = self.find(key, self.hash(key))? else { return Ok(None) };
-        tx.put(&found.bucket.used, found.bucket.used.get() & !(1 << found.entry))?;
-        tx.put(&self.count, self.count.get().saturating_sub(1))?;
+        tx.put_halves(&found.bucket.tags, Tags(found.bucket.tags.get()).without(found.entry).0)?;
+        tx.put_halves(&self.count, self.count.get().saturating_sub(1))?;
         Ok(Some(found.bucket.entries[found.entry].value.get()))
     }
 

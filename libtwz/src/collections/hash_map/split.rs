@@ -1,6 +1,6 @@
 //! More buckets.
 
-use super::bucket::{Bucket, ENTRIES, is_used};
+use super::bucket::{Bucket, ENTRIES, Tags};
 use super::{BATCH, CHAIN_MAX, FIRST, HashMap, SEGMENTS, segment_of};
 use crate::collections::{damaged, home_of};
 use crate::error::{Error, Result};
@@ -50,13 +50,13 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         let mut too_many = alloc::vec::Vec::new();
         let mut bucket = old;
         for _ in 0..CHAIN_MAX {
-            let used = bucket.used.get();
-            let mut left = used;
-            for entry in (0..ENTRIES).filter(|entry| is_used(used, *entry)) {
+            let tags = Tags(bucket.tags.get());
+            let mut left = tags;
+            for entry in (0..ENTRIES).filter(|entry| tags.is_used(*entry)) {
                 let (key, value) = (bucket.entries[entry].key.get(), bucket.entries[entry].value.get());
                 let hash = self.hash(&key);
                 if Self::bucket_number(hash, buckets) == buckets - 1 {
-                    left &= !(1 << entry);
+                    left = left.without(entry);
                     if moved < ENTRIES {
                         new.fill(moved, key, value, hash);
                         moved += 1;
@@ -65,8 +65,8 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
                     }
                 }
             }
-            if left != used {
-                tx.put(&bucket.used, left)?;
+            if left != tags {
+                tx.put_halves(&bucket.tags, left.0)?;
             }
             match bucket.overflow.get()? {
                 Some(next) => bucket = next,

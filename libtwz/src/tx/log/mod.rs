@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! LogHeader, at meta.log_offset, a multiple of 64
-//!   +0   magic          "TWZLOG02"
+//!   +0   magic          "TWZLOG03"
 //!   +8   epoch          batches of another epoch are void
 //!   +16  floor          log chunks lie in [floor, DATA_END); the arena ends at floor
 //!   +24  first_bytes    u32: size of chunk 0, which follows the header
@@ -20,7 +20,8 @@
 //! batch, a multiple of 64 bytes
 //!   +0   check          mixes epoch, head and words
 //!   +8   head           kind | count of words << 8 | sequence << 32
-//!   +16  words          entries: offset | bytes << 32, then the bytes padded to 8; bytes 0: ID of a participant
+//!   +16  words          entries: offset | bytes << 32, then the bytes padded to 8; bytes 0: ID of a participant;
+//!                       of four bytes at a multiple of 4: offset | 1 << 31 | value << 32
 //! ```
 //! # Contract
 //! - Pieces are used by one transaction, and empty when it ends, as are chunks from [`KEEP_CHUNKS`] on: what it took is given back. So the
@@ -50,7 +51,7 @@ use core::sync::atomic::Ordering;
 use twz_abi::ObjectId;
 use twz_abi::object::{DATA_END, DATA_OFFSET, MAX_SIZE};
 
-const MAGIC: u64 = u64::from_le_bytes(*b"TWZLOG02");
+const MAGIC: u64 = u64::from_le_bytes(*b"TWZLOG03");
 /// Size of chunk 1.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Chunks that a log keeps after a transaction that needed more: 1 MiB.

@@ -4,7 +4,7 @@ use super::{BATCH_WORDS, Batch, Entry, Kind, Log, PIECE, Position, SLOT, START};
 use crate::error::Result;
 use crate::persist::LINE;
 use crate::tx::check::Check;
-use crate::tx::entry::{ENTRY_MAX, split_head, write_words};
+use crate::tx::entry::{ENTRY_MAX, HALF, half_of, is_half, split_head, write_words};
 use twz_abi::ObjectId;
 
 impl Log {
@@ -71,7 +71,15 @@ impl Log {
             if at >= end {
                 return None;
             }
-            let (offset, bytes) = split_head(window.load(at));
+            let head = window.load(at);
+            let (offset, bytes) = split_head(head);
+            if is_half(offset, bytes) != (head & HALF != 0) {
+                return None;
+            }
+            if head & HALF != 0 {
+                at += 8;
+                return Some(Entry::Range { offset, bytes, window, payload: at - 8 });
+            }
             let payload = at + 8;
             if bytes == 0 {
                 at = payload + 16;
@@ -94,6 +102,10 @@ impl Log {
         let Entry::Range { offset, bytes, window, payload } = entry else { return };
         if !Self::may_restore(offset, bytes) {
             return;
+        }
+        if is_half(offset, bytes) {
+            self.window.store_half(offset, half_of(window.load(payload)));
+            return self.window.flush(offset, bytes);
         }
         let words = (payload..).step_by(8).map(|at| window.load(at));
         write_words(self.window, offset, bytes, words);
