@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 use tests::{Facility, available, binary};
 
 fn project() -> PathBuf {
@@ -165,15 +166,15 @@ enum Step {
     Command(String, Vec<String>),
 }
 
-/// The steps of a page: blocks marked `rust,file=PATH`, and in `console` blocks the lines after `$ ` with what comes out.
-fn steps(text: &str) -> Vec<Step> {
+/// The steps of a page: blocks marked `rust,file=PATH`, and in blocks marked `console` the lines after `$ ` with what comes out.
+fn steps(text: &str, console: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     let mut block = String::new();
     for event in Parser::new_ext(text, Options::ENABLE_TABLES) {
         match event {
             Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) => block = language.to_string(),
             Event::End(TagEnd::CodeBlock) => block.clear(),
-            Event::Text(lines) if block == "console" => {
+            Event::Text(lines) if block == console => {
                 for line in lines.lines() {
                     match (line.strip_prefix("$ "), steps.last_mut()) {
                         (Some(command), _) => steps.push(Step::Command(command.to_owned(), Vec::new())),
@@ -250,52 +251,97 @@ mod local {
     /// Follows the tutorial: all of its commands in one shell, its files in the folder that the shell is in then.
     #[test]
     fn the_tutorial_can_be_followed() {
-        if !available(Facility::Kvm) {
-            return;
+        if available(Facility::Kvm) {
+            follow(&project(), steps(&read(&project().join("docs/tutorial.md")), "console"));
         }
-        let home = tempfile::tempdir().unwrap();
-        let mut script = String::from("set -u\n");
-        let mut wanted = Vec::new();
-        for step in steps(&read(&project().join("docs/tutorial.md"))) {
-            match step {
-                Step::File(path, text) => {
-                    let _ = writeln!(script, "cat >{path} <<'END_OF_FILE'\n{text}END_OF_FILE");
-                }
-                Step::Command(command, output) => {
-                    // Compiled programs are kept from run to run, beside those of other tests.
-                    let target = project().join("target/own-program");
-                    std::fs::create_dir_all(&target).expect("a folder for what is built");
-                    let keep = if command.starts_with("cd ") {
-                        format!("; ln -s '{}' target", target.display())
-                    } else {
-                        String::new()
-                    };
-                    let _ = writeln!(script, "echo '=== {}'; {command}{keep}", wanted.len());
-                    wanted.push((command, output));
-                }
+    }
+
+    /// The page of programs, in a folder of its own.
+    #[test]
+    fn the_programs_can_be_tried() {
+        if available(Facility::Kvm) {
+            let folder = tempfile::tempdir().unwrap();
+            follow(folder.path(), steps(&read(&project().join("docs/programs.md")), "console"));
+        }
+    }
+}
+
+/// The files of the tutorial's first part, with the commands of its section for machines without KVM.
+#[test]
+fn the_tutorial_can_be_followed_without_kvm() {
+    let steps = steps(&read(&project().join("docs/tutorial.md")), "console,hosted");
+    let (mut files, mut commands): (Vec<Step>, Vec<Step>) =
+        steps.into_iter().partition(|step| matches!(step, Step::File(..)));
+    let is = |step: &Step, what: fn(&str) -> bool| matches!(step, Step::Command(command, _) if what(command));
+    assert!(!commands.iter().any(|step| is(step, |command| command.contains("--pmem"))), "a machine");
+    // The program goes into the folder that was made for it.
+    let made = commands.iter().position(|step| is(step, |command| command.starts_with("cd ")));
+    commands.insert(made.expect("a folder to go to") + 1, files.pop().expect("a program"));
+    let steps = commands;
+    follow(&project(), steps);
+}
+
+#[test]
+fn every_program_is_on_the_page_of_programs() {
+    let page = read(&project().join("docs/programs.md"));
+    let list = read(&project().join("images/default.toml"));
+    let programs: Vec<&str> =
+        list.lines().filter_map(|line| line.trim().strip_prefix('"')?.strip_suffix("\",")).collect();
+    assert!(programs.len() > 20, "{programs:?}");
+    for program in programs {
+        assert!(
+            page.contains(&format!("`{program}`")) || page.contains(&format!("## {program}:")),
+            "no {program}"
+        );
+    }
+}
+
+/// Does what a page says, all of its commands in one shell that begins in `folder`, its files in the folder that the shell is in then.
+fn follow(folder: &Path, steps: Vec<Step>) {
+    // What they compile goes to the same place.
+    static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+    let home = tempfile::tempdir().unwrap();
+    let mut script = String::from("set -u\n");
+    let mut wanted = Vec::new();
+    for step in steps {
+        match step {
+            Step::File(path, text) => {
+                let _ = writeln!(script, "cat >{path} <<'END_OF_FILE'\n{text}END_OF_FILE");
+            }
+            Step::Command(command, output) => {
+                // Compiled programs are kept from run to run, beside those of other tests.
+                let target = project().join("target/own-program");
+                std::fs::create_dir_all(&target).expect("a folder for what is built");
+                let keep = if command.starts_with("cd ") {
+                    format!("; ln -s '{}' target", target.display())
+                } else {
+                    String::new()
+                };
+                let _ = writeln!(script, "echo '=== {}'; {command}{keep}", wanted.len());
+                wanted.push((command, output));
             }
         }
-        assert!(wanted.len() > 10, "the tutorial has {} commands", wanted.len());
-        let mut shell = Command::new("sh");
-        let binaries = binary("twzvmm").parent().expect("a folder").to_owned();
-        shell.args(["-c", &script]).current_dir(project()).env("HOME", home.path());
-        // Toolchains are found by the home that is replaced, unless they are told.
-        for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
-            if std::env::var_os(variable).is_none() {
-                shell.env(variable, Path::new(&std::env::var_os("HOME").expect("a home")).join(folder));
-            }
+    }
+    assert!(wanted.len() > 9, "the page has {} commands", wanted.len());
+    let mut shell = Command::new("sh");
+    let binaries = binary("twzvmm").parent().expect("a folder").to_owned();
+    shell.args(["-c", &script]).current_dir(folder).env("HOME", home.path());
+    // Toolchains are found by the home that is replaced, unless they are told.
+    for (variable, folder) in [("CARGO_HOME", ".cargo"), ("RUSTUP_HOME", ".rustup")] {
+        if std::env::var_os(variable).is_none() {
+            shell.env(variable, Path::new(&std::env::var_os("HOME").expect("a home")).join(folder));
         }
-        let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
-        shell.env("PATH", path).env("CARGO_NET_OFFLINE", "true");
-        let output = tests::start(shell).wait(std::time::Duration::from_secs(900));
-        let parts: Vec<Vec<&str>> =
-            output.stdout.split("=== ").skip(1).map(|part| part.lines().skip(1).collect()).collect();
-        assert_eq!(parts.len(), wanted.len(), "{output:?}");
-        for ((command, wanted), lines) in wanted.iter().zip(parts) {
-            let ok = wanted.iter().map(String::as_str).eq(["…"])
-                || (lines.len() == wanted.len()
-                    && lines.iter().zip(wanted).all(|(line, is)| is_like(line, is)));
-            assert!(ok, "`{command}` printed {lines:#?} instead of {wanted:#?}\n{}", output.stderr);
-        }
+    }
+    let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
+    shell.env("PATH", path).env("CARGO_NET_OFFLINE", "true");
+    let output = tests::start(shell).wait(std::time::Duration::from_secs(900));
+    let parts: Vec<Vec<&str>> =
+        output.stdout.split("=== ").skip(1).map(|part| part.lines().skip(1).collect()).collect();
+    assert_eq!(parts.len(), wanted.len(), "{output:?}");
+    for ((command, wanted), lines) in wanted.iter().zip(parts) {
+        let ok = wanted.iter().map(String::as_str).eq(["…"])
+            || (lines.len() == wanted.len() && lines.iter().zip(wanted).all(|(line, is)| is_like(line, is)));
+        assert!(ok, "`{command}` printed {lines:#?} instead of {wanted:#?}\n{}", output.stderr);
     }
 }

@@ -32,6 +32,11 @@ struct Arguments {
 enum Command {
     /// Measure the guest and `twzvmm`, take in rows that others measured, and report.
     Run(Run),
+    /// Print the rows of a `report.json` that have an aim, with the host, as the book has them (docs/results.md).
+    Aims {
+        /// The report; `host.json` is beside it.
+        report: PathBuf,
+    },
     /// Compare two `report.json`; ends with status 1 if something regressed, or a row with an aim is gone. Warns if `host.json` beside them differ.
     Compare {
         /// The earlier one.
@@ -81,6 +86,10 @@ struct Run {
 fn main() -> Result<ExitCode> {
     match Arguments::parse().command {
         Command::Run(arguments) => run(&arguments),
+        Command::Aims { report } => {
+            print!("{}", report::aims(&Host::beside(&report)?, &row::read(&report)?));
+            Ok(ExitCode::SUCCESS)
+        }
         Command::Compare { before, after, tolerance } => {
             let hosts = [Host::beside(&before), Host::beside(&after)];
             print!("{}", compare::warnings(&hosts));

@@ -82,11 +82,7 @@ pub fn markdown(
     text.push_str(&seldom(rows));
     text.push_str(&failures(failed));
     for group in groups(rows) {
-        let header = "| what | where | ratio | ours | peer | peer is | aim | holds |\n|---|---|---|---|---|---|---|---|";
-        let _ = write!(text, "\n## {group}\n\n{header}\n");
-        for row in rows.iter().filter(|row| row.group == group) {
-            line(&mut text, row);
-        }
+        text.push_str(&table(group, rows));
         for (_, file) in plots.iter().filter(|(of, _)| *of == group) {
             let _ = write!(text, "\n![{group}]({file})\n");
         }
@@ -100,6 +96,23 @@ pub fn markdown(
     text.push_str(&missed(rows));
     text.push_str(&failures(failed));
     text
+}
+
+/// The rows of a group.
+fn table(group: &str, rows: &[Row]) -> String {
+    let header =
+        "| what | where | ratio | ours | peer | peer is | aim | holds |\n|---|---|---|---|---|---|---|---|";
+    let mut text = format!("\n## {group}\n\n{header}\n");
+    rows.iter().filter(|row| row.group == group).for_each(|row| line(&mut text, row));
+    text
+}
+
+/// What the book has of a report: the host, and the rows with an aim.
+#[must_use]
+pub fn aims(host: &Host, rows: &[Row]) -> String {
+    let rows: Vec<Row> = rows.iter().filter(|row| row.aim.is_some()).cloned().collect();
+    let tables: String = groups(&rows).into_iter().map(|group| table(group, &rows)).collect();
+    host.markdown() + &tables.replace("\n## ", "\n### ")
 }
 
 /// The rows whose medians are of too few repeats to be figures, if there are any.
@@ -219,6 +232,11 @@ mod tests {
         assert!(text.contains("**Fewer than 7 repeats:**\n\n- kernel / syscall: 1\n\n## kernel"), "{text}");
         let enough = [Row::new("g", "n", Where::Host, "ns", &[1.0; 7])];
         assert!(!markdown(&Host::default(), &enough, &[], &[], &[]).contains("repeats"));
+        let aims = aims(&Host::default(), &row::read(&folder.path().join("report.json")).unwrap());
+        assert!(
+            aims.contains("### kernel\n") && aims.contains("### counts\n") && !aims.contains("\n## "),
+            "{aims}"
+        );
         let lone = [Row::new("g", "n", Where::Host, "ns", &[1.0]).without("LMDB", "not here")];
         let text_of_lone = markdown(&Host::default(), &lone, &[], &[], &[]);
         assert!(text_of_lone.ends_with("- g / n: LMDB skipped: not here\n"), "{text_of_lone}");

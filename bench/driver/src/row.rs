@@ -330,6 +330,22 @@ mod tests {
     }
 
     #[test]
+    fn the_book_says_what_each_field_means() {
+        let row =
+            Row::new("g", "n", Where::Hosted, "ns", &[1.0; 7]).beside("p", &[4.0; 7]).ratio_at_most(1.0);
+        let row = serde_json::to_value(row.sized(1, 2, "pairs").skip("why")).unwrap();
+        let fields: Vec<&String> = row.as_object().unwrap().keys().collect();
+        assert_eq!(fields.len(), 15, "{fields:?}");
+        let book = include_str!("../../../docs/results.md");
+        for field in fields {
+            assert!(
+                book.contains(&format!("| `{field}`")) || book.contains(&format!(", `{field}`")),
+                "no {field}"
+            );
+        }
+    }
+
+    #[test]
     fn rows_are_read_as_they_were_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.json");
