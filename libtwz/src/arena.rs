@@ -7,7 +7,8 @@
 //!   +16  start     where blocks begin
 //!   +24  limit     the arena ends here or at the log's floor, whichever is lower
 //!   +32  next      ID of the object that takes what does not fit here (16 bytes; tx/link.rs); 0: none yet
-//!   +48  reserved
+//!   +48  sparse    0, or where the last block ends whose pages come when they are first stored to (tx/room.rs)
+//!   +56  reserved
 //!   +64  free[CLASSES]  offset of the first free block of each class; its first word is the offset of the next
 //! ```
 //! # Contract
@@ -36,6 +37,7 @@ const BUMP: usize = 8;
 const START: usize = 16;
 const LIMIT: usize = 24;
 const NEXT: usize = 32;
+const SPARSE: usize = 48;
 const FREE: usize = 64;
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
 const END: usize = DATA_END as usize;
@@ -183,6 +185,16 @@ impl Arena {
     /// The object that takes what does not fit here.
     pub(crate) fn next(&self) -> twz_abi::ObjectId {
         Link::read(self.window, self.at + NEXT)
+    }
+
+    /// Where [`Arena::sparse`] stands, for the transaction that sets it.
+    pub(crate) fn sparse_at(&self) -> usize {
+        self.at + SPARSE
+    }
+
+    /// Where the last block ends whose pages come when they are first stored to; 0 if there is none.
+    pub(crate) fn sparse(&self) -> usize {
+        self.word(SPARSE)
     }
 
     /// First offset that the arena may not use.

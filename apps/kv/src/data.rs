@@ -109,7 +109,7 @@ impl Data {
         let object = builder.log_bytes(1024).build(DataRoot::new())?;
         object.tx(|tx| {
             let bytes = as_usize(chunks).saturating_mul(CHUNK);
-            let heap = tx.alloc_unfilled(object.window(), bytes, 4096)?;
+            let heap = tx.alloc_sparse(object.window(), bytes, 4096)?;
             tx.put(&object.chunks, chunks)?;
             tx.put(&object.heap, (heap - object.window().base()) as u64)
         })?;

@@ -36,7 +36,7 @@ impl Twz {
             let object = ObjectBuilder::new().build(root)?;
             let bytes = nodes.saturating_mul(size_of::<Node>());
             object.tx(|tx| {
-                let heap = tx.alloc_unfilled(object.window(), bytes, 64)? - object.window().base();
+                let heap = tx.alloc_sparse(object.window(), bytes, 64)? - object.window().base();
                 tx.put(&object.first, heap as u64)?;
                 tx.put(&object.next, heap as u64)?;
                 tx.put(&object.end, (heap + bytes) as u64)

@@ -251,6 +251,15 @@ impl Tx {
         self.guarded(|inner| inner.alloc(window, bytes, align, |part| part.alloc_for_put(bytes, align)))
     }
 
+    /// [`Tx::alloc_unfilled`] for a program that fills the block over time: its pages are taken from the pool when they are first stored to,
+    /// where a full pool is a fault. They stay so when the block is given back and used again.
+    ///
+    /// # Errors
+    /// As [`Tx::alloc`].
+    pub fn alloc_sparse(&self, window: Window, bytes: usize, align: usize) -> Result<usize> {
+        self.guarded(|inner| inner.alloc(window, bytes, align, |part| part.alloc_sparse(bytes, align)))
+    }
+
     /// A block of `bytes`, with whatever is in it; its address. Call [`Tx::settle`] before writing to it. It is flushed when the
     /// transaction commits.
     ///

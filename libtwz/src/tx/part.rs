@@ -44,6 +44,8 @@ pub(super) struct Part {
     mark: usize,
     /// Whether the pool refused more of them.
     is_pool_full: bool,
+    /// Whether the mark was moved past a sparse block.
+    skipped: bool,
     /// Number of the transaction's first batch.
     first_batch: u32,
     /// Entries of what recorded ranges held before.
@@ -87,6 +89,7 @@ impl Part {
             at: Position::unopened(window),
             mark: 0,
             is_pool_full: false,
+            skipped: false,
             first_batch: 0,
             undo: Words::new(),
             settled: 0,
@@ -211,11 +214,11 @@ impl Part {
     fn look(&mut self) -> Result<()> {
         if self.mark == 0 {
             let Self { log, arena_at, shadow, .. } = &*self;
-            let top = match *arena_at {
-                0 => log.start().end(), // nobody says where data ends
-                _ => data_top(log, *arena_at, shadow)?,
+            let (sparse, top) = match *arena_at {
+                0 => (0, log.start().end()), // nobody says where data ends
+                at => (Arena::open(log.window, at)?.sparse(), data_top(log, at, shadow)?),
             };
-            self.mark = room::look(log, top)?;
+            self.mark = room::look(log, sparse, top)?;
         }
         Ok(())
     }
@@ -344,6 +347,25 @@ impl Part {
     #[inline]
     pub(super) fn alloc_for_put(&mut self, bytes: usize, align: usize) -> Result<usize> {
         Ok(self.log.window.base() + self.take_block(bytes, align)?.0)
+    }
+
+    /// Takes a block whose pages come when they are first stored to.
+    pub(super) fn alloc_sparse(&mut self, bytes: usize, align: usize) -> Result<usize> {
+        let class = arena::class_for(bytes, align)?;
+        self.look()?;
+        let arena = self.arena()?;
+        let Self { log, shadow, mark, is_pool_full, skipped, .. } = self;
+        let size = arena::class_bytes(class);
+        let (offset, _) = arena.take(shadow, class, log.floor(), |end| {
+            if end > *mark {
+                *mark = room::skip(log, end - size, end).inspect_err(|_| *is_pool_full = true)?;
+                *skipped = true;
+            }
+            Ok(())
+        })?;
+        let base = self.log.window.base();
+        self.put_word(base + arena.sparse_at(), (offset + size).max(arena.sparse()) as u64)?;
+        Ok(base + offset)
     }
 
     #[inline]
@@ -570,6 +592,10 @@ impl Part {
         self.fresh.truncate(mark.map_or(0, |mark| mark.fresh));
         self.frees.truncate(mark.map_or(0, |mark| mark.frees));
         self.shadow = mark.map_or_else(Shadow::default, |mark| mark.shadow.clone());
+        if core::mem::take(&mut self.skipped) {
+            self.mark = 0; // what comes to stand there now is no sparse block
+            self.log.set_room(0);
+        }
     }
 
     /// Ends an undone transaction in the log; a fence must follow before the lock is freed. Also one whose commit did not fit: what is there of
@@ -591,7 +617,7 @@ impl Part {
 #[cold]
 fn more_room(log: &Log, arena: &Arena, mark: &mut usize, end: usize) -> Result<()> {
     if *mark == 0 {
-        *mark = room::look(log, arena.bump())?;
+        *mark = room::look(log, arena.sparse(), arena.bump())?;
     }
     if end > *mark {
         *mark = room::grow(log, end, log.floor().min(arena.limit()))?;

@@ -12,6 +12,8 @@
 //! - A block is below the mark before it is handed out, and what is recorded or put beyond it gets its pages first. The commit stores to nothing
 //!   else, so it meets no full pool.
 //! - Room is taken ahead, as much again as there is, from 32 KiB to 2 MiB; where the pool has not so much, what is needed.
+//! - A *sparse* block is for a program that fills it in its own way, over time: below the mark, but only the pages that it shares with others are
+//!   there. The arena's header says where the last one ends; what has holes from elsewhere is only filled behind it.
 //! - Pages that are shared with a copy of the object are taken one by one when they are first stored to: there a full pool is a fault.
 
 use super::log::Log;
@@ -60,16 +62,16 @@ pub(crate) const fn new_mark(blocks: usize) -> usize {
     blocks.next_multiple_of(PAGE)
 }
 
-/// Has all pages that are in use, up to `top`, of an object that nobody has looked at in this boot: its contents may have come with holes.
-/// Returns the mark.
+/// Has all pages that are in use, from the end of sparse blocks up to `top`, of an object that nobody has looked at in this boot: its contents
+/// may have come with holes. Returns the mark.
 ///
 /// # Errors
 /// As [`have`].
 #[cold]
-pub(super) fn look(log: &Log, top: usize) -> Result<usize> {
+pub(super) fn look(log: &Log, sparse: usize, top: usize) -> Result<usize> {
     let id = view::id_at(log.window.base());
     let mark = top.next_multiple_of(PAGE).min(SLOT);
-    have(id, start(log)..mark)?;
+    have(id, start(log).max(sparse)..mark)?;
     have(id, log.floor()..END)?;
     log.set_room(mark);
     Ok(mark)
@@ -91,6 +93,19 @@ pub(super) fn grow(log: &Log, end: usize, limit: usize) -> Result<usize> {
     };
     log.set_room(got);
     Ok(got)
+}
+
+/// Has the pages up to `block` and the last one before its `end`, and none between. Returns the new mark.
+///
+/// # Errors
+/// As [`have`].
+#[cold]
+pub(super) fn skip(log: &Log, block: usize, end: usize) -> Result<usize> {
+    let (id, mark) = (view::id_at(log.window.base()), end.next_multiple_of(PAGE));
+    have(id, log.room()..block)?;
+    have(id, end / PAGE * PAGE..end)?;
+    log.set_room(mark);
+    Ok(mark)
 }
 
 /// Where room should end that ended at `mark`, with `used` bytes before, and is to end at `least` at least.

@@ -25,6 +25,7 @@ fn a_full_pool_is_an_error_wherever_it_is_met() {
     // All kinds but puts into what is there.
     assert!(counts.refused[..9].iter().all(|&refused| refused > 0), "{counts:?}");
     contents_with_holes(&path);
+    sparse_blocks(&path);
     // SAFETY: nothing above is used below.
     unsafe { shut_down() };
     let report = pool::fsck_path(&path, false, &mut |_, _| {}).unwrap();
@@ -67,6 +68,55 @@ fn contents_with_holes(path: &Path) {
     change().unwrap();
     assert_eq!((o.count.get(), o.vec.get(512)), (2, Ok(Some(5))));
     assert!(o.stat().unwrap().allocated >= before);
+    // SAFETY: nothing of it is used after this.
+    unsafe { o.delete() }.unwrap();
+}
+
+/// A block that is larger than the pool takes no page before it is stored to, in no boot; what comes beside it does.
+fn sparse_blocks(path: &Path) {
+    #[derive(Invariant)]
+    #[repr(C)]
+    struct Root {
+        block: PCell<u64>,
+        vec: PVec<u64>,
+    }
+    const BYTES: usize = 200 << 20;
+    let o = ObjectBuilder::new().build(Root { block: PCell::new(0), vec: PVec::new() }).unwrap();
+    let before = o.stat().unwrap().allocated;
+    let mut filler = workload::Filler::default();
+    // One that is not to be after all: what comes in its place gets its pages.
+    let aborted: Result<()> = o.tx(|tx| {
+        tx.alloc_sparse(o.window(), BYTES, 64)?;
+        Err(Error::Aborted)
+    });
+    assert_eq!(aborted, Err(Error::Aborted));
+    filler.fill();
+    assert!(matches!(o.tx(|tx| tx.alloc([7_u64; 1024]).map(drop)), Err(Error::OutOfSpace(_))));
+    filler.give(u64::MAX);
+    let block = o
+        .tx(|tx| {
+            let block = tx.alloc_sparse(o.window(), BYTES, 64)?;
+            tx.put(&o.block, (block - o.window().base()) as u64)?;
+            Ok(block)
+        })
+        .unwrap();
+    assert!(o.stat().unwrap().allocated <= before + (64 << 10), "{:?}", o.stat());
+    o.window().store(block + (100 << 20) - o.window().base(), 7);
+    o.vec.extend(0..10_000).unwrap();
+    let id = o.id();
+    // SAFETY: nothing above is used below.
+    unsafe { shut_down() };
+    use_store(Arc::new(PoolStore::open(path).unwrap())).unwrap();
+    let o = Object::<Root>::open(id).unwrap();
+    o.vec.extend(0..10_000).unwrap();
+    assert!(o.stat().unwrap().allocated < before + (4 << 20), "{:?}", o.stat());
+    let block = usize::try_from(o.block.get()).unwrap();
+    assert_eq!((o.window().load(block + (100 << 20)), o.vec.len()), (7, 20_000));
+    let mut filler = workload::Filler::default();
+    filler.fill();
+    assert!(matches!(o.vec.extend(0..500_000), Err(Error::OutOfSpace(_))));
+    assert_eq!(o.vec.len(), 20_000);
+    filler.give(u64::MAX);
     // SAFETY: nothing of it is used after this.
     unsafe { o.delete() }.unwrap();
 }

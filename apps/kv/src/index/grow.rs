@@ -87,7 +87,7 @@ impl Index {
             ObjectBuilder::new().default_rights(rights).key(key).build(MoreRoot { heap: PCell::new(0) })?;
         let bytes = usize::try_from(segments).unwrap_or(usize::MAX).saturating_mul(SEGMENT);
         let heap = made.tx(|tx| {
-            let heap = tx.alloc_unfilled(made.window(), bytes, 64)?;
+            let heap = tx.alloc_sparse(made.window(), bytes, 64)?;
             tx.put(&made.heap, (heap - made.window().base()) as u64)?;
             Ok(heap)
         })?;

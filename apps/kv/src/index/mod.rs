@@ -119,8 +119,8 @@ impl IndexRoot {
     /// Lays the index out in a new object: `segments` in each object.
     pub(crate) fn lay_out(&self, tx: &Tx, window: Window, seed: u64, segments: u64) -> libtwz::Result<()> {
         let bytes = usize::try_from(segments).unwrap_or(usize::MAX).saturating_mul(SEGMENT);
-        let heap = tx.alloc_unfilled(window, bytes, 64)? - window.base();
-        let directory = tx.alloc_unfilled(window, 8 << DEPTH_MAX, 4096)? - window.base();
+        let heap = tx.alloc_sparse(window, bytes, 64)? - window.base();
+        let directory = tx.alloc_sparse(window, 8 << DEPTH_MAX, 4096)? - window.base();
         tx.put(&self.seed, seed)?;
         tx.put(&self.heap, heap as u64)?;
         tx.put(&self.directory, directory as u64)?;
