@@ -108,6 +108,10 @@ impl<T: Invariant> ObjectBuilder<T> {
         self
     }
 
+    pub(crate) const fn is_volatile(&self) -> bool {
+        self.spec.volatile
+    }
+
     /// Room in the pool for the object's first `bytes` at once: it is there, or [`ObjectBuilder::build`] fails, and no store to them meets a full
     /// pool. For at most 1 GiB.
     #[must_use]

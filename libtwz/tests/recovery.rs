@@ -51,7 +51,7 @@ impl Gate {
 }
 
 impl Store for Gate {
-    delegated!(memory: copy, tie, trim, piece, root, durability, boot_generation);
+    delegated!(memory: copy, tie, keep, trim, piece, root, durability, boot_generation);
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
         if self.full.load(Ordering::Acquire) {
             return Err(Error::OutOfSpace(ObjectId::NULL));

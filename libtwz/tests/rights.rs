@@ -20,7 +20,7 @@ struct Granting {
 }
 
 impl Store for Granting {
-    delegated!(memory: create, delete, copy, tie, trim, piece, root);
+    delegated!(memory: create, delete, copy, tie, keep, trim, piece, root);
     fn stat(&self, id: ObjectId) -> Result<Stat> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         let granted = *self.granted.lock().unwrap();

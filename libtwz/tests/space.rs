@@ -33,7 +33,7 @@ fn start() -> MutexGuard<'static, ()> {
 static THERE: AtomicU64 = AtomicU64::new(0);
 
 impl Store for Limited {
-    delegated!(0: copy, tie, trim, stat, piece, root, durability, boot_generation);
+    delegated!(0: copy, tie, keep, trim, stat, piece, root, durability, boot_generation);
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
         let took = LEFT.fetch_update(Ordering::AcqRel, Ordering::Acquire, |left| left.checked_sub(1));
         took.map_err(|_| Error::OutOfSpace(ObjectId::NULL))?;

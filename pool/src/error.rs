@@ -140,6 +140,9 @@ pub enum Error {
     /// No such name.
     #[error("no name {0:?} in this pool")]
     NoSuchName(Box<str>),
+    /// There is this name already.
+    #[error("the name {0:?} is taken")]
+    NameTaken(Box<str>),
     /// The hook that should stop writers before pages are shared could not.
     #[error("object {0} could not be write-protected for a copy: {1}")]
     NotShared(ObjectId, Box<str>),

@@ -3,6 +3,7 @@
 //! # Contract
 //! - A name means an object that exists: it is refused otherwise, and goes with the object. A root is a name of the monitor's
 //!   own with any 128 bits behind it; it stays until removed.
+//! - A new name of an object that is deleted and kept by a tie counts when the object's record says that it stays.
 //! - **Commit points**: making, changing and removing are each one commit of the record.
 
 use crate::Medium;
@@ -71,6 +72,22 @@ impl<M: Medium> Pool<M> {
             return Err(Error::NoSuchObject(id));
         }
         self.0.set_name(&mut state, (false, name.into()), id.as_u128())
+    }
+
+    /// Makes `name`, which must be free, mean `id`, which stays from then on if it was deleted and only a tie kept it: both, or neither.
+    ///
+    /// # Errors
+    /// [`Error::NameTaken`], and as [`Pool::name_set`].
+    pub fn name_new(&self, name: &str, id: ObjectId) -> Result<()> {
+        let key: Key = (false, name.into());
+        self.0.keep(id, |state| {
+            if state.names.by_name.contains_key(&key) {
+                return Err(Error::NameTaken(key.1));
+            }
+            // A name of a deleted object goes when the pool is next opened, so this is nothing yet.
+            self.0.set_name(state, key, id.as_u128())
+        })?;
+        self.0.pmem.check()
     }
 
     /// What `name` means.

@@ -172,6 +172,15 @@ impl<M: Medium> Pool<M> {
         self.0.state().objects.keys().copied().collect()
     }
 
+    /// Takes back that an object was deleted that is still there by a tie: it stays from now on. Nothing to do for one that was not deleted.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::Damaged`].
+    pub fn keep_object(&self, id: ObjectId) -> Result<()> {
+        self.0.keep(id, |_| Ok(()))?;
+        self.0.pmem.check()
+    }
+
     /// Deletes an object and its names. It stays, unnamed, while it is in use or tied to an object that exists.
     ///
     /// # Errors
@@ -397,6 +406,43 @@ impl<M: Medium> Core<M> {
         let hook = self.hook.read().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(hook) = hook else { return Ok(()) };
         hook.before_replace(opened.id, offset, len).map_err(|why| Error::NotShared(opened.id, why))
+    }
+
+    /// Does `before`, and in one step with it for all others takes back that `id` was deleted (**commit point**: the record).
+    pub(crate) fn keep(&self, id: ObjectId, before: impl FnOnce(&mut State) -> Result<()>) -> Result<()> {
+        loop {
+            let mut state = self.state();
+            let at = *state.objects.get(&id).ok_or(Error::NoSuchObject(id))?;
+            if !self.can_open(&state, id) {
+                return Err(Error::NoSuchObject(id));
+            }
+            if !state.doomed.contains(&id) {
+                return before(&mut state);
+            }
+            let Some((opened, _)) = state.opened.get(&at) else {
+                let mut record = self.load_record(at)?;
+                before(&mut state)?;
+                self.revive(&mut state, &mut record, at);
+                return Ok(());
+            };
+            // In use: its lock comes before the state's.
+            let opened = Arc::clone(opened);
+            drop(state);
+            let mut content = opened.lock();
+            let mut state = self.state();
+            let still = state.opened.get(&at).is_some_and(|(now, _)| Arc::ptr_eq(now, &opened));
+            if still && state.doomed.contains(&id) && self.is_held(&state, id) {
+                before(&mut state)?;
+                self.revive(&mut state, &mut content.record, at);
+                return Ok(());
+            }
+        }
+    }
+
+    /// Marks an object as one that was not deleted.
+    fn revive(&self, state: &mut State, record: &mut ObjectRecord, at: u64) {
+        record.replace_state(record.state & !state::DOOMED, &self.pmem, self.seal, at);
+        state.doomed.remove(&record.birth.id);
     }
 
     /// Marks an object deleted that has to stay for a while, and takes its names away.

@@ -308,6 +308,40 @@ fn a_full_pool_fails_whole() {
 }
 
 #[test]
+fn what_is_kept_by_a_tie_can_be_made_to_stay() {
+    let sim = sim();
+    let pool = make(&sim);
+    let session = pool.create_object(&ObjectSpec::default()).unwrap();
+    let volatile = ObjectSpec { doomed: true, ties: &[session], ..ObjectSpec::default() };
+    let [kept, named, loser, gone] = [(); 4].map(|()| pool.create_object(&volatile).unwrap());
+    assert!(pool.name_set("first", named).is_err(), "it may go at any time");
+    // In use and not, with a name and without.
+    let opened = pool.open_object(named).unwrap();
+    pool.name_new("first", named).unwrap();
+    assert!(matches!(pool.name_new("first", loser), Err(Error::NameTaken(_))));
+    assert!(matches!(pool.name_new("", loser), Err(Error::BadName(0))));
+    pool.keep_object(kept).unwrap();
+    pool.keep_object(kept).unwrap();
+    assert!([kept, named].iter().all(|&id| !pool.stat_object(id).unwrap().doomed));
+    assert!([loser, gone].iter().all(|&id| pool.stat_object(id).unwrap().doomed));
+    drop(opened);
+    pool.delete_object(session).unwrap();
+    for id in [loser, gone] {
+        assert!(!pool.contains(id));
+        assert!(matches!(pool.keep_object(id), Err(Error::NoSuchObject(_))));
+        assert!(matches!(pool.name_new("second", id), Err(Error::NoSuchObject(_))));
+    }
+    check(&pool);
+    let again = Pool::load(&sim).unwrap();
+    assert_eq!(
+        (again.name_get("first"), again.contains(kept), again.object_ids().len()),
+        (Some(named), true, 2)
+    );
+    pool.delete_object(named).unwrap();
+    assert_eq!(pool.name_get("first"), None);
+}
+
+#[test]
 fn names_and_roots() {
     let sim = sim();
     let pool = make(&sim);

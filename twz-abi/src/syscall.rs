@@ -134,7 +134,8 @@ calls! {
     ObjectStat = 0x1022: object_stat(object: ObjectId, stat: Out<ObjectStat>);
     /// Copy a range of an object, shared until written. Needs [`Rights::READ`] to the source and [`Rights::WRITE`] to the target.
     ObjectCopy = 0x1023: object_copy(spec: In<CopySpec>);
-    /// Make an object live as long as another. Needs [`Rights::WRITE`] to the latter.
+    /// Make an object live as long as another. Needs [`Rights::WRITE`] to the latter. With itself: a volatile object stays from now on;
+    /// needs any right.
     ObjectTie = 0x1024: object_tie(object: ObjectId, keeper: ObjectId);
     /// Give back the pages of a range of an object, which then reads as zeros, or have pages for all of it: the first byte and how many, both
     /// multiples of the pool's granule. Needs [`Rights::WRITE`].
@@ -146,7 +147,8 @@ calls! {
     ViewInvalidate = 0x1029: view_invalidate(ranges: InSlice<SlotRange>);
     /// Look a name up.
     NameGet = 0x1030: name_get(name: InSlice<u8>) -> ObjectId;
-    /// Name an object.
+    /// Name an object. A volatile one stays from then on, and takes only a name that is free ([`ErrorCode::Exists`]): both or neither, whenever
+    /// the power fails.
     NameSet = 0x1031: name_set(object: ObjectId, name: InSlice<u8>);
     /// Take a name away.
     NameRemove = 0x1032: name_remove(name: InSlice<u8>);

@@ -287,7 +287,7 @@ pub unsafe fn object_copy(spec: &CopySpec) -> Result<(), ErrorCode> {
     make(calls::object_copy(spec))
 }
 
-/// Makes `object` live at least as long as `keeper`.
+/// Makes `object` live at least as long as `keeper`; tied to itself, a volatile object stays.
 ///
 /// # Errors
 /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`].
@@ -323,10 +323,11 @@ pub fn name_get(name: &str) -> Result<ObjectId, ErrorCode> {
     make(calls::name_get(name.as_bytes()))
 }
 
-/// Names an object.
+/// Names an object. A volatile one takes only a free name, and stays from then on.
 ///
 /// # Errors
-/// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`], [`ErrorCode::BadArgument`].
+/// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`], [`ErrorCode::BadArgument`]; [`ErrorCode::Exists`] for a volatile
+/// object and a name that is taken.
 pub fn name_set(id: ObjectId, name: &str) -> Result<(), ErrorCode> {
     make(calls::name_set(id, name.as_bytes()))
 }

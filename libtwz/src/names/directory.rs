@@ -7,10 +7,14 @@
 //!   names     hash of the name -> first record with that hash
 //! Record
 //!   next      another record with the same hash
-//!   kind      1 object, 2 directory, 3 link
+//!   kind      1 object, 2 directory, 3 link; 4 object, 5 directory that is being named
 //!   target    ID (link: unused)
 //!   name, text of a link
 //! ```
+//! # Contract
+//! - **N1** a new object and its name appear together. It is volatile until it has one: it is made, named by a record that says so (4, 5), made to stay
+//!   (**commit point**: [`Seam::keep`]), and the record then says 1 or 2. Whoever meets a 4 or 5 makes the object stay first, so nobody uses
+//!   one that a power failure could take away; where the failure was faster the object is gone, and the record counts for nothing.
 
 use crate::collections::{HashMap, String};
 use crate::error::{Error, Result, damaged};
@@ -18,6 +22,7 @@ use crate::invariant::Invariant;
 use crate::object::{Object, ObjectBuilder};
 use crate::ptr::{GlobalPtr, InvPtr};
 use crate::sync::Version;
+use crate::sys::{Platform, Seam};
 use crate::tx::Tx;
 use crate::{ObjectId, PCell, Rights};
 use alloc::string::String as Text;
@@ -33,6 +38,8 @@ const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 const KIND_OBJECT: u64 = 1;
 const KIND_DIRECTORY: u64 = 2;
 const KIND_LINK: u64 = 3;
+/// Added to the kind of what is being named.
+const NEW: u64 = 3;
 
 /// What a name leads to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,10 +72,15 @@ struct Record {
 }
 
 impl Directory {
+    /// What makes directories.
+    pub(super) fn builder(default_rights: Rights) -> ObjectBuilder<Self> {
+        ObjectBuilder::new().default_rights(default_rights)
+    }
+
     /// Makes an empty directory below `parent` (NULL: a root). Nothing leads to it yet.
-    pub(super) fn create(parent: ObjectId, default_rights: Rights) -> Result<Object<Self>> {
+    pub(super) fn create(parent: ObjectId, builder: ObjectBuilder<Self>) -> Result<Object<Self>> {
         let directory = Self { version: Version::new(), parent: PCell::new(parent), names: HashMap::new() };
-        let made = ObjectBuilder::new().default_rights(default_rights).build(directory)?;
+        let made = builder.build(directory)?;
         if parent.is_null() {
             made.tx(|tx| tx.set(&made.parent, made.id()))?;
         }
@@ -88,13 +100,13 @@ impl Directory {
 
     /// What `name` leads to, if it is there: for who changes the directory.
     pub(super) fn look(&self, name: &str) -> Result<Option<Entry>> {
-        self.find(name, READ_WRITE)?.map(Record::entry).transpose()
+        self.find(name, READ_WRITE)?.map_or(Ok(None), Record::entry)
     }
 
     /// Lets nobody add names from now on, if there are none: for a directory that is taken out of the one above. Holds its lock until `tx` ends.
     pub(super) fn close(&self, tx: &Tx) -> Result<()> {
         tx.record(&self.parent)?; // takes the lock
-        if !self.names.is_empty() {
+        if !self.names.is_empty() && !self.entries(READ_WRITE)?.is_empty() {
             return Err(Error::NameExists);
         }
         tx.set_recorded(&self.parent, ObjectId::NULL)
@@ -103,7 +115,7 @@ impl Directory {
     /// What `name` leads to; `rights` to ask for where records stand in other objects.
     pub(super) fn get(&self, name: &str, rights: Rights) -> Result<Entry> {
         self.version
-            .read(|| self.find(name, rights)?.map(Record::entry).transpose()?.ok_or(Error::NoSuchName))
+            .read(|| self.find(name, rights)?.map_or(Ok(None), Record::entry)?.ok_or(Error::NoSuchName))
     }
 
     fn find(&self, name: &str, rights: Rights) -> Result<Option<&Record>> {
@@ -126,35 +138,60 @@ impl Directory {
             return self.add(tx, name, &Entry::Object(object)).map(|()| None);
         };
         let before = record.entry()?;
-        if matches!(before, Entry::Directory(_)) {
+        if matches!(before, Some(Entry::Directory(_))) {
             return Err(Error::NameExists);
         }
-        tx.put(&record.kind, KIND_OBJECT)?;
-        tx.put(&record.target, object)?;
-        record.text.release(tx)?;
-        Ok(Some(before))
+        record.lead(tx, KIND_OBJECT, &Entry::Object(object))?;
+        Ok(before)
+    }
+
+    /// Gives a name that is not there, or leads to `gone`, to an object that is volatile (**N1**); [`Directory::settle`] must follow.
+    pub(super) fn add_new(&self, tx: &Tx, name: &str, entry: &Entry, gone: Option<ObjectId>) -> Result<()> {
+        let kind = entry.kind() + NEW;
+        match self.find(name, READ_WRITE)? {
+            Some(record) if gone.is_some() && record.entry()? == gone.map(Entry::Object) => {
+                record.lead(tx, kind, entry)
+            }
+            _ => self.add_as(tx, name, kind, entry),
+        }
+    }
+
+    /// Says that what has `name` stays, which was being named.
+    pub(super) fn settle(&self, tx: &Tx, name: &str, entry: &Entry) -> Result<()> {
+        match self.find(name, READ_WRITE)? {
+            Some(record)
+                if record.kind.get() == entry.kind() + NEW && record.entry()?.as_ref() == Some(entry) =>
+            {
+                tx.put(&record.kind, entry.kind())
+            }
+            _ => Ok(()), // somebody gave the name to something else meanwhile
+        }
     }
 
     /// Gives a name that is not there.
     pub(super) fn add(&self, tx: &Tx, name: &str, entry: &Entry) -> Result<()> {
+        self.add_as(tx, name, entry.kind(), entry)
+    }
+
+    fn add_as(&self, tx: &Tx, name: &str, kind: u64, entry: &Entry) -> Result<()> {
         self.parent()?; // not one that was taken out
-        if self.find(name, READ_WRITE)?.is_some() {
-            return Err(Error::NameExists);
+        if let Some(record) = self.find(name, READ_WRITE)? {
+            // One that a power failure left of a naming is used again.
+            return if record.entry()?.is_some() {
+                Err(Error::NameExists)
+            } else {
+                record.lead(tx, kind, entry)
+            };
         }
-        let (kind, target, text) = match entry {
-            Entry::Object(id) => (KIND_OBJECT, *id, ""),
-            Entry::Directory(id) => (KIND_DIRECTORY, *id, ""),
-            Entry::Link(text) => (KIND_LINK, ObjectId::NULL, text.as_str()),
-        };
         let record = tx.alloc(Record {
             next: InvPtr::null(),
             kind: PCell::new(kind),
-            target: PCell::new(target),
+            target: PCell::new(entry.target()),
             name: String::new(),
             text: String::new(),
         })?;
         record.name.set_in(tx, name)?;
-        record.text.set_in(tx, text)?;
+        record.text.set_in(tx, entry.text())?;
         if let Some(first) = self.names.get(&hash(name))? {
             tx.point(&record.next, Some(first.resolve(READ_WRITE)?))?;
         }
@@ -165,7 +202,7 @@ impl Directory {
     /// Takes a name out, and returns what it led to.
     pub(super) fn remove(&self, tx: &Tx, name: &str) -> Result<Entry> {
         let gone = self.find(name, READ_WRITE)?.ok_or(Error::NoSuchName)?;
-        let entry = gone.entry()?;
+        let entry = gone.entry()?.ok_or(Error::NoSuchName)?;
         self.unlink(tx, name, gone)?;
         gone.name.release(tx)?;
         gone.text.release(tx)?;
@@ -201,35 +238,91 @@ impl Directory {
 
     /// All names with what they lead to, in order.
     pub(super) fn list(&self, rights: Rights) -> Result<Vec<(Text, Entry)>> {
-        self.version.read(|| {
-            let mut all = Vec::new();
-            for item in self.names.iter() {
-                let (_, first) = item?;
-                let first = first.resolve(rights)?;
-                let mut at = Some(first);
-                for _ in 0..CHAIN_MAX {
-                    let Some(record) = at else { break };
-                    all.push((record.name.get()?, record.entry()?));
-                    at = record.next.get()?;
+        self.version.read(|| self.entries(rights))
+    }
+
+    fn entries(&self, rights: Rights) -> Result<Vec<(Text, Entry)>> {
+        let mut all = Vec::new();
+        for item in self.names.iter() {
+            let (_, first) = item?;
+            let first = first.resolve(rights)?;
+            let mut at = Some(first);
+            for _ in 0..CHAIN_MAX {
+                let Some(record) = at else { break };
+                if let Some(entry) = record.entry()? {
+                    all.push((record.name.get()?, entry));
                 }
-                if at.is_some() {
-                    return Err(damaged(first, CHAIN));
-                }
+                at = record.next.get()?;
             }
-            all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
-            Ok(all)
-        })
+            if at.is_some() {
+                return Err(damaged(first, CHAIN));
+            }
+        }
+        all.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Ok(all)
     }
 }
 
-impl Record {
-    fn entry(&self) -> Result<Entry> {
-        match self.kind.get() {
-            KIND_OBJECT => Ok(Entry::Object(self.target.get())),
-            KIND_DIRECTORY => Ok(Entry::Directory(self.target.get())),
-            KIND_LINK => Ok(Entry::Link(self.text.get()?)),
-            _ => Err(damaged(&self.kind, "a record that is an object, a directory or a link")),
+impl Entry {
+    const fn kind(&self) -> u64 {
+        match self {
+            Self::Object(_) => KIND_OBJECT,
+            Self::Directory(_) => KIND_DIRECTORY,
+            Self::Link(_) => KIND_LINK,
         }
+    }
+
+    const fn target(&self) -> ObjectId {
+        match self {
+            Self::Object(id) | Self::Directory(id) => *id,
+            Self::Link(_) => ObjectId::NULL,
+        }
+    }
+
+    fn text(&self) -> &str {
+        match self {
+            Self::Object(_) | Self::Directory(_) => "",
+            Self::Link(text) => text,
+        }
+    }
+}
+
+const NEW_OBJECT: u64 = KIND_OBJECT + NEW;
+const NEW_DIRECTORY: u64 = KIND_DIRECTORY + NEW;
+
+impl Record {
+    /// What it leads to; `None` for what was being named when the power failed.
+    fn entry(&self) -> Result<Option<Entry>> {
+        let id = self.target.get();
+        let entry = match self.kind.get() {
+            KIND_OBJECT => Entry::Object(id),
+            KIND_DIRECTORY => Entry::Directory(id),
+            KIND_LINK => Entry::Link(self.text.get()?),
+            NEW_OBJECT => return stay(id, Entry::Object(id)),
+            NEW_DIRECTORY => return stay(id, Entry::Directory(id)),
+            _ => return Err(damaged(&self.kind, "a record that is an object, a directory or a link")),
+        };
+        Ok(Some(entry))
+    }
+
+    /// Makes it lead elsewhere.
+    fn lead(&self, tx: &Tx, kind: u64, entry: &Entry) -> Result<()> {
+        tx.put(&self.kind, kind)?;
+        tx.put(&self.target, entry.target())?;
+        match entry.text() {
+            "" => self.text.release(tx),
+            text => self.text.set_in(tx, text),
+        }
+    }
+}
+
+/// Makes an object stay that is being named, whoever does that (**N1**); `entry` if it is there.
+fn stay(id: ObjectId, entry: Entry) -> Result<Option<Entry>> {
+    match Platform::keep(id) {
+        // Who has no right to it cannot use it, so it makes no difference to him whether it stays.
+        Ok(()) | Err(Error::NotPermitted(_)) => Ok(Some(entry)),
+        Err(Error::NoSuchObject(_)) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

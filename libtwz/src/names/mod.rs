@@ -4,6 +4,8 @@
 //! - A [`Namespace`] is a root directory; paths are UNIX-like (`/a/b`, `..`, links). Directories are objects, so who may use one
 //!   is a matter of rights to it. Reading takes no lock and needs no right to write.
 //! - Each change is one transaction, durable when it returns.
+//! - What is made to be named (a directory, what [`Namespace::open_or_build`] builds, the root) appears with its name: a power failure leaves
+//!   both or neither, and of several who make it at once one does, and all get that (`directory`, N1).
 //! - Names in FOT entries are resolved when a pointer is first followed. A change of any name by this program drops all
 //!   translations that came from names; other programs see it by the shared epoch (`translate`).
 
@@ -64,20 +66,31 @@ impl Namespace {
     /// What creating or asking about an object says.
     pub fn root() -> Result<Self> {
         Platform::start()?;
-        match Platform::root() {
-            Some(root) if Platform::stat(root)?.granted.contains(Rights::WRITE) => Ok(Self::at(root)),
-            Some(root) => Ok(Self::read_only(root)),
-            None => {
-                let made = Self::create(Rights::READ)?;
-                Platform::set_root(made.root)?;
-                Ok(made)
+        if let Some(root) = Platform::root() {
+            return Self::at_if_granted(root);
+        }
+        let made = Directory::create(ObjectId::NULL, Directory::builder(Rights::READ).volatile())?.id();
+        match Platform::set_root(made) {
+            Ok(()) => Ok(Self::at(made)),
+            Err(error) => {
+                forget(made);
+                match Platform::root() {
+                    // Somebody else was faster: theirs counts.
+                    Some(root) if error == Error::NameExists => Self::at_if_granted(root),
+                    _ => Err(error),
+                }
             }
         }
     }
 
+    fn at_if_granted(root: ObjectId) -> Result<Self> {
+        let may_write = Platform::stat(root)?.granted.contains(Rights::WRITE);
+        Ok(if may_write { Self::at(root) } else { Self::read_only(root) })
+    }
+
     /// The object that `path` leads to; if there is none, or it was deleted, a new one of that name with `root` in it.
     ///
-    /// A power failure between making and naming leaves an object without a name.
+    /// Whenever the power fails, both name and object are there, or neither. Of several who build it at once one does, and all get that.
     ///
     /// # Errors
     /// As [`Namespace::lookup`], [`Object::open`] and [`ObjectBuilder::build`].
@@ -98,20 +111,41 @@ impl Namespace {
                 }
             }
         };
-        let made = builder.build(root())?;
-        let named = self.change(path, |tx, directory, name| match directory.look(name)? {
-            Some(Entry::Object(id)) if Some(id) == gone => directory.replace(tx, name, made.id()).map(drop),
-            _ => directory.add(tx, name, &Entry::Object(made.id())),
-        });
+        let is_to_stay = !builder.is_volatile();
+        let made = builder.volatile().build(root())?;
+        let place = self.place(self.root, path, &mut { LINKS_MAX });
+        let named =
+            place.and_then(|place| Self::name_new(&place, &Entry::Object(made.id()), gone, is_to_stay));
         match named {
             Ok(()) => Ok(made),
             Err(error) => {
-                // Nobody knows it; that it cannot be deleted either is the lesser error.
-                let _ = Platform::delete(made.id());
+                forget(made.id());
                 // Somebody else was faster: theirs counts.
                 if error == Error::NameExists { Object::open(self.lookup(path)?) } else { Err(error) }
             }
         }
+    }
+
+    /// Gives a name, which is free or leads to `gone`, to what was made volatile and stays from then on.
+    fn name_new(place: &Place<'_>, entry: &Entry, gone: Option<ObjectId>, is_to_stay: bool) -> Result<()> {
+        if !is_to_stay {
+            return Self::change_at(place, |tx, directory, name| match (directory.look(name)?, entry) {
+                (Some(Entry::Object(id)), Entry::Object(made)) if Some(id) == gone => {
+                    directory.replace(tx, name, *made).map(drop)
+                }
+                _ => directory.add(tx, name, entry),
+            });
+        }
+        Self::change_at(place, |tx, directory, name| directory.add_new(tx, name, entry, gone))?;
+        if let Entry::Object(id) | Entry::Directory(id) = entry {
+            Platform::keep(*id).inspect_err(|_| {
+                // What is left of the name counts for nothing once the object is deleted.
+                let _ = Self::change_at(place, |tx, directory, name| directory.remove(tx, name));
+            })?;
+        }
+        // That it stays is said where it is: whoever looks it up until this is done makes sure of it himself, which is slower.
+        let _ = Self::change_at(place, |tx, directory, name| directory.settle(tx, name, entry));
+        Ok(())
     }
 
     /// An empty namespace of its own, whose directories everybody has `default_rights` to.
@@ -119,7 +153,7 @@ impl Namespace {
     /// # Errors
     /// What creating an object says.
     pub fn create(default_rights: Rights) -> Result<Self> {
-        Ok(Self::at(Directory::create(ObjectId::NULL, default_rights)?.id()))
+        Ok(Self::at(Directory::create(ObjectId::NULL, Directory::builder(default_rights))?.id()))
     }
 
     /// The namespace whose root directory is `root`.
@@ -252,18 +286,14 @@ impl Namespace {
         self.change(path, |tx, directory, name| directory.add(tx, name, &Entry::Link(target.into())))
     }
 
-    /// Makes a directory, which everybody has `default_rights` to.
+    /// Makes a directory, which everybody has `default_rights` to. Whenever the power fails, it is there with its name, or not at all.
     ///
     /// # Errors
     /// As [`Namespace::bind`].
     pub fn make_dir(&self, path: &str, default_rights: Rights) -> Result<ObjectId> {
         let place = self.place(self.root, path, &mut { LINKS_MAX })?;
-        let made = Directory::create(place.directory, default_rights)?.id();
-        Self::change_at(&place, |tx, directory, name| directory.add(tx, name, &Entry::Directory(made)))
-            .inspect_err(|_| {
-                // Nobody knows it; that it cannot be deleted either is the lesser error.
-                let _ = Platform::delete(made);
-            })?;
+        let made = Directory::create(place.directory, Directory::builder(default_rights).volatile())?.id();
+        Self::name_new(&place, &Entry::Directory(made), None, true).inspect_err(|_| forget(made))?;
         Ok(made)
     }
 
@@ -315,6 +345,12 @@ impl Namespace {
     pub fn list(&self, path: &str) -> Result<Vec<(String, Entry)>> {
         self.open(self.lookup(path)?)?.list(self.rights)
     }
+}
+
+/// Deletes what was made and has got no name.
+fn forget(made: ObjectId) {
+    // Nobody knows it; that it cannot be deleted is the lesser error: it is volatile.
+    let _ = Platform::delete(made);
 }
 
 /// Counts a link that is followed.

@@ -132,6 +132,11 @@ pub unsafe trait Seam {
     /// # Errors
     /// [`crate::Error::NoSuchObject`], [`crate::Error::OutOfSpace`].
     fn tie(object: ObjectId, keeper: ObjectId) -> Result<()>;
+    /// Makes a volatile object stay, durably; nothing to do for one that is not volatile.
+    ///
+    /// # Errors
+    /// [`crate::Error::NoSuchObject`], [`crate::Error::NotPermitted`].
+    fn keep(id: ObjectId) -> Result<()>;
     /// Gives back the storage of a range, which reads as zeroes from then on, or as it did: where the range is no whole number of the store's
     /// pieces nothing happens.
     ///
@@ -155,10 +160,10 @@ pub unsafe trait Seam {
     fn stat(id: ObjectId) -> Result<Stat>;
     /// The object from which everything named is reached, if one was set (`names::Namespace`).
     fn root() -> Option<ObjectId>;
-    /// Sets it.
+    /// Makes a volatile object the root, if there is none, so that it stays: both or neither, whenever the power fails.
     ///
     /// # Errors
-    /// [`crate::Error::Platform`] when the program may not.
+    /// [`crate::Error::NameExists`] when there is one; [`crate::Error::Platform`] when the program may not.
     fn set_root(id: ObjectId) -> Result<()>;
 
     /// How durable a flushed store is; asked once, after [`Seam::start`].

@@ -3,9 +3,10 @@
 use crate::scenario::{How, expect, scenario, text};
 use crate::world::begin;
 use libtwz::fot;
-use libtwz::names::{Namespace, Resolver, clear_by_name, point_by_name};
+use libtwz::names::{Entry, Namespace, Resolver, clear_by_name, point_by_name};
 use libtwz::prelude::*;
 use libtwz::sync::{Channel, Once};
+use libtwz::sys::{Platform, Seam};
 use std::sync::atomic::Ordering;
 
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
@@ -188,6 +189,115 @@ pub(crate) fn names_are_whole(how: &mut How<'_>) {
             expect("/a", a, expected_a)?;
             expect("/l", l, expected_l)?;
             text(names.list("/")).map(drop)
+        },
+        how,
+    );
+}
+
+/// Objects and directories appear with their names, or not at all, and nothing else is left behind.
+pub(crate) fn what_is_named_is_there(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let names = Namespace::create(Rights::READ).unwrap();
+    let root = Object::<libtwz::names::Directory>::open(names.id()).unwrap();
+    let make = |path: &str, value: u64| {
+        names.open_or_build(path, ObjectBuilder::new().log_bytes(256), || PCell::new(value)).map(|o| o.get())
+    };
+    scenario(
+        "what is named",
+        &[root.window()],
+        &world,
+        &mut |step| {
+            match step {
+                0 => make("/a", 1).map(drop),
+                1 => names.make_dir("/d", Rights::READ).map(drop),
+                2 => make("/d/b", 2).map(drop),
+                _ => {
+                    let gone = names.lookup("/a").unwrap();
+                    // SAFETY: nothing of it is used after this.
+                    unsafe { Object::<PCell<u64>>::open(gone).unwrap().delete() }.unwrap();
+                    make("/a", 3).map(drop) // the name is free again
+                }
+            }
+            .unwrap();
+            step < 3
+        },
+        &|k| {
+            let mut seen = Vec::new();
+            let mut found = Vec::new();
+            for (path, in_it) in [("/", "/"), ("/d", "/d/")] {
+                let entries = match names.list(path) {
+                    Err(Error::NoSuchName) if path == "/d" => continue,
+                    entries => text(entries)?,
+                };
+                for (name, entry) in entries {
+                    let path = format!("{in_it}{name}");
+                    let id = text(names.lookup(&path))?;
+                    let value = match entry {
+                        // The scenario deletes one that has a name, which stays.
+                        Entry::Object(_) => match Object::<PCell<u64>>::open(id) {
+                            Err(Error::NoSuchObject(_)) => continue,
+                            object => text(object)?.get(),
+                        },
+                        _ => text(Object::<libtwz::names::Directory>::open(id)).map(|_| 0)?,
+                    };
+                    seen.push((path, value));
+                    found.push(id);
+                }
+            }
+            let mut made = world.made();
+            made.sort_unstable();
+            found.sort_unstable();
+            expect("what was made, by names", found, made)?;
+            let all = [("/a", 1), ("/d", 0), ("/d/b", 2)].map(|(path, value)| (path.to_owned(), value));
+            let expected = match k {
+                0..=3 => all[..usize::try_from(k).unwrap_or(3)].to_vec(),
+                _ => vec![("/a".to_owned(), 3), all[1].clone(), all[2].clone()],
+            };
+            // The last step is two operations.
+            let is_between = k == 3 && seen == all[1..];
+            if !is_between {
+                expect("names", &seen, &expected)?;
+            }
+            // What the failure left of a naming is in nobody's way, also of who takes the directory out.
+            let value = text(make("/a", 7))?;
+            let before = seen.iter().find(|(path, _)| path == "/a").map_or(7, |(_, value)| *value);
+            expect("/a, made if it was not there", value, before)?;
+            text(names.make_dir("/d", Rights::READ).map(drop).or_else(|error| match error {
+                Error::NameExists => Ok(()),
+                other => Err(other),
+            }))?;
+            if text(names.list("/d"))?.is_empty() {
+                text(names.unbind("/d")).map(drop)?;
+            }
+            Ok(())
+        },
+        how,
+    );
+}
+
+/// The root of all names, and the object, are there or not.
+pub(crate) fn the_root_is_there(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    scenario(
+        "the root",
+        &[],
+        &world,
+        &mut |step| {
+            let names = Namespace::root().unwrap();
+            if step > 0 {
+                names.bind(&format!("/{step}"), ObjectId::from_u128(5)).unwrap();
+            }
+            step < 2
+        },
+        &|k| {
+            let root = Platform::root();
+            expect("what was made", world.made(), root.into_iter().collect())?;
+            if root.is_none() && k == 0 {
+                return text(Namespace::root().and_then(|names| names.list("/"))).map(drop);
+            }
+            let root = root.ok_or("no root")?;
+            let names = text(Namespace::at(root).list("/"))?;
+            expect("names", names.len() as u64, k.saturating_sub(1))
         },
         how,
     );

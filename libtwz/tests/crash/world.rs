@@ -26,6 +26,8 @@ const GIB: usize = 1 << 30;
 const OBJECTS: usize = 64;
 /// Where the words stand that say which there are: a line for each, behind the objects.
 const WORDS: u64 = (OBJECTS * GIB) as u64;
+/// Where the word stands that says which is the root: its place and one.
+const ROOT: u64 = WORDS + (OBJECTS * 64) as u64;
 /// An object that stays until it is deleted.
 const LASTING: u64 = 1;
 /// One that goes with the boot.
@@ -50,6 +52,8 @@ pub(crate) struct World {
     pages: RefCell<BTreeSet<usize>>,
     /// Lines that are never flushed (locks, tails, dirty sets): what they hold after a failure must not matter.
     unflushed: RefCell<Vec<(usize, usize)>>,
+    /// Those of the recorded run: what a check makes may have another layout in the same place.
+    recorded: RefCell<Vec<(usize, usize)>>,
     /// Between the beginning of the recording and its end.
     recording: Cell<bool>,
     /// Look for stores that were not told of: in a run with no contents from elsewhere, of which all lines are known that are never flushed.
@@ -139,6 +143,7 @@ impl World {
     pub(crate) fn take(&self) -> (Vec<pmem::sim::Event>, Vec<Site>) {
         self.recording.set(false);
         self.strict.set(false);
+        *self.recorded.borrow_mut() = self.unflushed.borrow().clone();
         let trace = self.sim.take_trace();
         self.sim.rewind(&trace);
         let sites = self.sites.take();
@@ -217,6 +222,7 @@ impl World {
 
     /// Gives the objects the simulator's contents. Lines that are never flushed keep what they had: stale, as they may be.
     pub(crate) fn load(&self) {
+        *self.unflushed.borrow_mut() = self.recorded.borrow().clone();
         let count = self.objects.borrow().len();
         for place in 0..count {
             if self.word(place) & 0xff == VOLATILE {
@@ -245,8 +251,13 @@ impl World {
 
     #[track_caller]
     fn set_word(&self, place: usize, word: u64) {
+        self.write(WORDS + place as u64 * 64, word);
+    }
+
+    #[track_caller]
+    fn write(&self, at: u64, word: u64) {
         let site = std::panic::Location::caller();
-        self.sim.write_nt(WORDS + place as u64 * 64, &word.to_le_bytes());
+        self.sim.write_nt(at, &word.to_le_bytes());
         self.note(site);
         self.sim.fence();
         self.note(site);
@@ -259,6 +270,32 @@ impl World {
             TIED => self.is_there(usize::try_from(self.word(place) >> 8).unwrap()),
             _ => false,
         }
+    }
+
+    /// Makes an object stay.
+    fn keep(&self, id: ObjectId) -> Option<Result<()>> {
+        let place = self.place_of(id)?;
+        Some(match self.word(place) {
+            VOLATILE => {
+                self.set_word(place, LASTING);
+                Ok(())
+            }
+            _ if self.is_there(place) => Ok(()),
+            _ => Err(Error::NoSuchObject(id)),
+        })
+    }
+
+    /// The root, which goes with its object.
+    fn root(&self) -> Option<ObjectId> {
+        let place = usize::try_from(self.sim.load(ROOT)).unwrap().checked_sub(1)?;
+        self.is_there(place).then(|| self.objects.borrow()[place])
+    }
+
+    /// Objects made since the recording began that exist.
+    #[allow(dead_code, reason = "not all tests that include this file make objects")]
+    pub(crate) fn made(&self) -> Vec<ObjectId> {
+        let objects = self.objects.borrow();
+        (self.lasting.get()..objects.len()).filter(|&at| self.is_there(at)).map(|at| objects[at]).collect()
     }
 
     /// Objects made since the recording began that exist, and that no link leads to from those that were there before.
@@ -295,7 +332,24 @@ fn with_world<R>(body: impl FnOnce(&World) -> R) -> Option<R> {
 }
 
 impl Store for Simulated {
-    delegated!(0: copy, piece, root, durability, boot_generation);
+    delegated!(0: copy, piece, durability, boot_generation);
+    fn keep(&self, id: ObjectId) -> Result<()> {
+        with_world(|world| world.keep(id)).flatten().unwrap_or_else(|| self.0.keep(id))
+    }
+    fn root(&self) -> Option<ObjectId> {
+        with_world(World::root).unwrap_or_else(|| self.0.root())
+    }
+    fn set_root(&self, id: ObjectId) -> Result<()> {
+        let set = with_world(|world| {
+            if world.root().is_some() {
+                return Err(Error::NameExists);
+            }
+            // As in a pool: the name of what is volatile is nothing yet.
+            world.write(ROOT, world.place_of(id).map_or(0, |place| place as u64 + 1));
+            world.keep(id).unwrap_or(Err(Error::NoSuchObject(id)))
+        });
+        set.unwrap_or_else(|| self.0.set_root(id))
+    }
     fn create(&self, spec: &CreateSpec) -> Result<ObjectId> {
         let kind = if spec.volatile { VOLATILE } else { LASTING };
         let spec = CreateSpec { volatile: false, ..*spec };
@@ -307,7 +361,9 @@ impl Store for Simulated {
                 None => self.0.create(&spec)?,
             };
             self.0.trim(id, 4096..GIB as u64)?; // another life's contents
-            world.set_word(world.add(id), kind);
+            let place = world.add(id);
+            world.unflushed.borrow_mut().retain(|&(start, _)| start / GIB != place);
+            world.set_word(place, kind);
             Ok(id)
         });
         made.unwrap_or_else(|| self.0.create(&spec))
@@ -366,11 +422,12 @@ pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
     });
     simulate::repeat_random(); // a mutant that is killed once is killed always
     let world = Rc::new(World {
-        sim: Sim::new(WORDS + (OBJECTS * 64) as u64),
+        sim: Sim::new(ROOT + 64),
         objects: RefCell::default(),
         lasting: Cell::new(0),
         pages: RefCell::default(),
         unflushed: RefCell::default(),
+        recorded: RefCell::default(),
         recording: Cell::new(false),
         strict: Cell::new(false),
         sites: RefCell::default(),

@@ -23,6 +23,11 @@ macro_rules! delegated {
             self.$to.tie(object, keeper)
         }
     };
+    (@keep $to:tt) => {
+        fn keep(&self, id: libtwz::ObjectId) -> libtwz::Result<()> {
+            self.$to.keep(id)
+        }
+    };
     (@trim $to:tt) => {
         fn trim(&self, id: libtwz::ObjectId, range: std::ops::Range<u64>) -> libtwz::Result<()> {
             self.$to.trim(id, range)

@@ -19,7 +19,7 @@ fn a_full_pool_is_an_error_wherever_it_is_met() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("pool");
     use_store(Arc::new(PoolStore::create(&path, 24 << 20).unwrap())).unwrap();
-    let counts = workload::run(88_172_645_463_325_252, 24).unwrap();
+    let counts = workload::run(88_172_645_463_325_252, 10).unwrap();
     println!("{counts:?}");
     assert!(counts.done > 100, "{counts:?}");
     // All kinds but puts into what is there.

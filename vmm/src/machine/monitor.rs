@@ -397,7 +397,7 @@ pub(super) fn code(error: &PoolError) -> ErrorCode {
     match error {
         PoolError::NoSuchObject(_) => ErrorCode::NoObject,
         PoolError::Full { .. } | PoolError::DiskFull { .. } => ErrorCode::PoolFull,
-        PoolError::Exists(_) => ErrorCode::Exists,
+        PoolError::Exists(_) | PoolError::NameTaken(_) => ErrorCode::Exists,
         PoolError::BadRange { .. } => ErrorCode::BadOffset,
         PoolError::NoSuchName(_) => ErrorCode::NoName,
         PoolError::BadName(_) => ErrorCode::BadArgument,

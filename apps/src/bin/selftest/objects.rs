@@ -180,6 +180,26 @@ fn tie() -> Outcome {
     let other = object(READ_WRITE)?;
     same!(syscall::object_tie(other, closed), Err(ErrorCode::NotPermitted), "a keeper without WRITE");
     same!(syscall::object_tie(other, NOBODY), Err(ErrorCode::NoObject), "a keeper that does not exist");
+    // A volatile object, made to stay by itself and by a name that is free.
+    let spec = CreateSpec {
+        default_rights: (READ_WRITE | Rights::DELETE).bits(),
+        flags: create_flags::VOLATILE,
+        ..CreateSpec::default()
+    };
+    let flags = |id| syscall::object_stat(id).map(|stat| stat.flags);
+    let make = || syscall::object_create(&spec).map_err(failed("creating a volatile object"));
+    let (kept, named, late) = (make()?, make()?, make()?);
+    syscall::object_tie(kept, kept).map_err(failed("tying to itself"))?;
+    syscall::name_set(named, "selftest/tie").map_err(failed("naming a volatile object"))?;
+    same!(syscall::name_set(late, "selftest/tie"), Err(ErrorCode::Exists), "a name that is taken");
+    same!(syscall::name_get("selftest/tie"), Ok(named), "the name");
+    same!(flags(kept), Ok(0), "what was kept");
+    same!(flags(named), Ok(0), "what was named");
+    same!(flags(late), Ok(create_flags::VOLATILE), "what was neither");
+    for id in [kept, named, late] {
+        syscall::object_delete(id).map_err(failed("deleting"))?;
+        same!(syscall::object_stat(id).err(), Some(ErrorCode::NoObject), "deleted");
+    }
     Ok(())
 }
 

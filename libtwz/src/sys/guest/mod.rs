@@ -64,6 +64,7 @@ fn translate(operation: &'static str, id: ObjectId, error: ErrorCode) -> Error {
         ErrorCode::NoObject => Error::NoSuchObject(id),
         ErrorCode::NotPermitted => Error::NotPermitted(id),
         ErrorCode::PoolFull => Error::OutOfSpace(id),
+        ErrorCode::Exists => Error::NameExists,
         other => platform(operation, other),
     }
 }
@@ -131,6 +132,10 @@ unsafe impl Seam for Guest {
 
     fn tie(object: ObjectId, keeper: ObjectId) -> Result<()> {
         syscall::object_tie(object, keeper).map_err(|error| translate("tie an object", object, error))
+    }
+
+    fn keep(id: ObjectId) -> Result<()> {
+        syscall::object_tie(id, id).map_err(|error| translate("keep an object", id, error))
     }
 
     unsafe fn trim(id: ObjectId, range: core::ops::Range<u64>) -> Result<()> {

@@ -168,6 +168,10 @@ impl Store for MemoryStore {
         Ok(())
     }
 
+    fn keep(&self, id: ObjectId) -> Result<()> {
+        keep(&mut self.objects(), id)
+    }
+
     fn trim(&self, id: ObjectId, range: Range<u64>) -> Result<()> {
         let (place, _) = self.place(id)?;
         let is_whole = [range.start, range.end].iter().all(|at| at.is_multiple_of(PAGE_SIZE));
@@ -221,7 +225,12 @@ impl Store for MemoryStore {
     }
 
     fn set_root(&self, id: ObjectId) -> Result<()> {
-        self.objects().root = Some(id);
+        let mut objects = self.objects();
+        if objects.root.is_some_and(|root| objects.made.contains_key(&root)) {
+            return Err(Error::NameExists);
+        }
+        keep(&mut objects, id)?;
+        objects.root = Some(id);
         Ok(())
     }
 
@@ -232,6 +241,12 @@ impl Store for MemoryStore {
     fn boot_generation(&self) -> u32 {
         self.generation
     }
+}
+
+fn keep(objects: &mut Objects, id: ObjectId) -> Result<()> {
+    let made = objects.made.get_mut(&id).ok_or(Error::NoSuchObject(id))?;
+    (made.spec.volatile, made.wanted) = (false, true);
+    Ok(())
 }
 
 fn read_all(file: &OwnedFd, into: &mut [u8], at: u64) -> Result<()> {

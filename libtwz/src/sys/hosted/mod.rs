@@ -70,6 +70,11 @@ pub trait Store: Send + Sync {
     /// # Errors
     /// [`Error::NoSuchObject`], [`Error::OutOfSpace`].
     fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()>;
+    /// Makes a volatile object stay.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`].
+    fn keep(&self, id: ObjectId) -> Result<()>;
     /// Gives back the storage of a range, if it is a whole number of the store's pieces.
     ///
     /// # Errors
@@ -108,10 +113,10 @@ pub trait Store: Send + Sync {
     }
     /// The root object, if set.
     fn root(&self) -> Option<ObjectId>;
-    /// Sets the root object.
+    /// Makes a volatile object the root, if there is none; it stays then.
     ///
     /// # Errors
-    /// [`Error::Platform`].
+    /// [`Error::NameExists`], [`Error::Platform`].
     fn set_root(&self, id: ObjectId) -> Result<()>;
     /// How durable flushed stores are.
     fn durability(&self) -> Durability;
@@ -383,6 +388,10 @@ unsafe impl Seam for Hosted {
 
     fn tie(object: ObjectId, keeper: ObjectId) -> Result<()> {
         store()?.tie(object, keeper)
+    }
+
+    fn keep(id: ObjectId) -> Result<()> {
+        store()?.keep(id)
     }
 
     unsafe fn trim(id: ObjectId, range: Range<u64>) -> Result<()> {

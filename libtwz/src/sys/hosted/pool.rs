@@ -120,12 +120,15 @@ impl PoolStore {
         Ok(session)
     }
 
-    /// Makes an object that goes with this opening of the pool.
+    /// Makes an object that goes with this opening of the pool: deleted from the start, so that only the tie keeps it.
     fn create_volatile(&self, spec: &ObjectSpec<'_>) -> core::result::Result<ObjectId, pool::Error> {
-        let session = self.session()?;
-        let id = self.pool.create_object(&ObjectSpec { kind: VOLATILE, ties: &[session], ..spec.clone() })?;
-        self.pool.delete_object(id)?;
-        Ok(id)
+        let ties: &[ObjectId] = &[self.session()?];
+        self.pool.create_object(&ObjectSpec { kind: VOLATILE, ties, doomed: true, ..spec.clone() })
+    }
+
+    /// Cuts the tie of one that was made to stay.
+    fn let_stay(&self, id: ObjectId) -> core::result::Result<(), pool::Error> {
+        self.pool.untie(id, session_id()).map(drop)
     }
 
     fn piece_of(&self, extent: &Extent) -> Piece {
@@ -170,7 +173,7 @@ impl Store for PoolStore {
             return Err(Error::NoSuchObject(id));
         }
         let stat = self.pool.stat_object(id).map_err(|e| translate(id, &e))?;
-        if stat.kind & VOLATILE != 0 {
+        if stat.doomed && stat.kind & VOLATILE != 0 {
             self.pool.untie(id, session_id()).map(drop).map_err(|e| translate(id, &e))
         } else {
             self.pool.delete_object(id).map_err(|e| translate(id, &e))
@@ -179,6 +182,10 @@ impl Store for PoolStore {
 
     fn tie(&self, object: ObjectId, keeper: ObjectId) -> Result<()> {
         self.pool.tie(object, keeper).map_err(|e| translate(object, &e))
+    }
+
+    fn keep(&self, id: ObjectId) -> Result<()> {
+        self.pool.keep_object(id).and_then(|()| self.let_stay(id)).map_err(|e| translate(id, &e))
     }
 
     fn trim(&self, id: ObjectId, range: Range<u64>) -> Result<()> {
@@ -240,7 +247,10 @@ impl Store for PoolStore {
     }
 
     fn set_root(&self, id: ObjectId) -> Result<()> {
-        self.pool.name_set(ROOT_NAME, id).map_err(|e| explain("set the root", &e))
+        match self.pool.name_new(ROOT_NAME, id).and_then(|()| self.let_stay(id)) {
+            Err(pool::Error::NameTaken(_)) => Err(Error::NameExists),
+            result => result.map_err(|e| explain("set the root", &e)),
+        }
     }
 
     fn durability(&self) -> Durability {
@@ -277,14 +287,7 @@ fn end_session(pool: &Pool<Mapped>) -> core::result::Result<(), pool::Error> {
     if !pool.contains(session) {
         return Ok(());
     }
-    let (machines, kept) = pool.ties(session);
-    for id in kept {
-        // One whose making was cut short is not deleted yet.
-        let stat = pool.stat_object(id)?;
-        if stat.kind & VOLATILE != 0 && !stat.doomed {
-            pool.delete_object(id)?;
-        }
-    }
+    let machines = pool.ties(session).0;
     if pool.stat_object(session)?.doomed {
         machines.into_iter().try_for_each(|machine| pool.untie(session, machine).map(drop))
     } else {

@@ -60,10 +60,11 @@ impl Monitor {
         Ok(())
     }
 
-    /// Makes `object` live at least as long as `keeper`. Needs any right to the former and WRITE to the latter.
+    /// Makes `object` live at least as long as `keeper`. Needs any right to the former and WRITE to the latter. Tied to itself, a volatile
+    /// object stays; that needs any right.
     ///
     /// # Errors
-    /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`]; [`ErrorCode::BadArgument`] if they are the same.
+    /// [`ErrorCode::NoObject`], [`ErrorCode::NotPermitted`], [`ErrorCode::PoolFull`].
     pub(in crate::machine) fn tie(
         &self,
         context: ObjectId,
@@ -71,7 +72,8 @@ impl Monitor {
         keeper: ObjectId,
     ) -> Result<(), ErrorCode> {
         if object == keeper {
-            return Err(ErrorCode::BadArgument);
+            let _held = self.permit(context, &[(object, Rights::empty())])?;
+            return self.keep(object);
         }
         let _held = self.permit(context, &[(object, Rights::empty()), (keeper, Rights::WRITE)])?;
         self.pool.tie(object, keeper).map_err(|error| code(&error))
@@ -125,7 +127,7 @@ mod tests {
     use super::*;
     use crate::machine::monitor::test_world::{BOTH, world};
     use twz_abi::object::DATA_OFFSET;
-    use twz_abi::syscall::{CopyRange, CreateSpec};
+    use twz_abi::syscall::{CopyRange, CreateSpec, create_flags};
 
     fn spec(source: ObjectId, target: ObjectId) -> CopySpec {
         CopySpec { source, target, source_offset: DATA_OFFSET, target_offset: 0x5000, bytes: 4096 }
@@ -290,12 +292,40 @@ mod tests {
         let (object, keeper) = (world.object(all, 1), world.object(all, 2));
         let read_only = world.object(Rights::READ, 3);
         assert_eq!(monitor.tie(world.context, object, read_only), Err(ErrorCode::NotPermitted));
-        assert_eq!(monitor.tie(world.context, object, object), Err(ErrorCode::BadArgument));
+        monitor.tie(world.context, object, object).expect("it stays anyway");
         assert_eq!(monitor.tie(world.context, ObjectId { lo: 3, hi: 3 }, keeper), Err(ErrorCode::NoObject));
         monitor.tie(world.context, object, keeper).expect("tie");
         monitor.delete(world.context, object).expect("delete");
         assert!(world.pool.contains(object));
+        assert_eq!(
+            monitor.tie(world.context, object, object),
+            Err(ErrorCode::NoObject),
+            "not volatile: deleted"
+        );
         monitor.delete(world.context, keeper).expect("delete the keeper");
         assert!(!world.pool.contains(object));
+    }
+
+    #[test]
+    fn a_volatile_object_stays_when_it_is_tied_to_itself_or_named() {
+        let Some(world) = world() else { return };
+        let monitor = &world.monitor;
+        let make = || monitor.make_volatile(world.context, BOTH | Rights::DELETE).expect("make");
+        let [kept, named, other] = [make(), make(), make()];
+        let flags = |id| monitor.stat(world.context, id).expect("stat").flags;
+        assert!([kept, named, other].into_iter().all(|id| flags(id) == create_flags::VOLATILE));
+        monitor.tie(world.context, kept, kept).expect("keep");
+        monitor.name_set(world.context, named, "one").expect("name");
+        assert_eq!(monitor.name_set(world.context, other, "one"), Err(ErrorCode::Exists));
+        assert_eq!(monitor.name_get("one"), Ok(named));
+        assert_eq!([kept, named, other].map(flags), [0, 0, create_flags::VOLATILE]);
+        // What stays is named as all others are, and deleted.
+        monitor.name_set(world.context, kept, "one").expect("name");
+        assert_eq!(monitor.name_get("one"), Ok(kept));
+        monitor.delete(world.context, kept).expect("delete");
+        assert_eq!(monitor.name_get("one"), Err(ErrorCode::NoName));
+        // The session ends.
+        world.pool.delete_object(monitor.session).expect("end");
+        assert!(world.pool.contains(named) && !world.pool.contains(other) && !world.pool.contains(kept));
     }
 }

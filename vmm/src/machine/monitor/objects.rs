@@ -87,8 +87,7 @@ impl Monitor {
     /// Deletes an object for a program. The gates of a context are closed when it returns; calls in progress go on.
     pub(in crate::machine) fn delete(&self, context: ObjectId, object: ObjectId) -> Result<(), ErrorCode> {
         let mut authority = self.permit(context, &[(object, Rights::DELETE)])?;
-        let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
-        if stat.kind & create_flags::VOLATILE != 0 {
+        if self.is_volatile(object)? {
             self.pool.untie(object, self.session).map_err(|error| code(&error))?;
         } else {
             self.pool.delete_object(object).map_err(|error| code(&error))?;
@@ -120,7 +119,11 @@ impl Monitor {
             id: stat.id,
             key: stat.key,
             default_rights: stat.rights.bits(),
-            flags: stat.kind & create_flags::ALL,
+            flags: if stat.doomed {
+                stat.kind & create_flags::ALL
+            } else {
+                stat.kind & create_flags::ALL & !create_flags::VOLATILE
+            },
             allocated_bytes: extents.iter().map(|extent| extent.len).sum(),
             granted: granted.bits(),
             references: u32::try_from(stat.uses).unwrap_or(u32::MAX),
@@ -138,7 +141,7 @@ impl Monitor {
         self.pool.name_after(after).ok_or(ErrorCode::NoName)
     }
 
-    /// Names an object.
+    /// Names an object. One that is volatile takes only a name that is free, and stays from then on.
     pub(in crate::machine) fn name_set(
         &self,
         context: ObjectId,
@@ -146,7 +149,26 @@ impl Monitor {
         name: &str,
     ) -> Result<(), ErrorCode> {
         let _held = self.permit(context, &[(object, Rights::empty())])?;
-        self.pool.name_set(name, object).map_err(|error| code(&error))
+        if !self.is_volatile(object)? {
+            return self.pool.name_set(name, object).map_err(|error| code(&error));
+        }
+        self.pool.name_new(name, object).map_err(|error| code(&error))?;
+        self.pool.untie(object, self.session).map(drop).map_err(|error| code(&error))
+    }
+
+    fn is_volatile(&self, object: ObjectId) -> Result<bool, ErrorCode> {
+        let stat = self.pool.stat_object(object).map_err(|error| code(&error))?;
+        Ok(stat.doomed && stat.kind & create_flags::VOLATILE != 0)
+    }
+
+    /// Makes a volatile object stay.
+    pub(super) fn keep(&self, object: ObjectId) -> Result<(), ErrorCode> {
+        if !self.is_volatile(object)? {
+            let is_deleted = self.pool.stat_object(object).is_ok_and(|stat| stat.doomed);
+            return if is_deleted { Err(ErrorCode::NoObject) } else { Ok(()) };
+        }
+        self.pool.keep_object(object).map_err(|error| code(&error))?;
+        self.pool.untie(object, self.session).map(drop).map_err(|error| code(&error))
     }
 
     /// Takes a name away.

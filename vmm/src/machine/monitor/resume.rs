@@ -66,13 +66,8 @@ pub(in crate::machine) fn begin_session(pool: &Pool, list: &ResumeList) -> Resul
     }
     // 3. Commit point.
     pool.root_set(SESSION_RECORD, new.as_u128())?;
-    // 4. The rest goes. An object whose making was cut short is not deleted yet, as volatile ones are from the start.
+    // 4. The rest goes: it is deleted from the start, but for what was kept since.
     if let Some(old) = old {
-        for tied in pool.ties(old).1 {
-            if is_volatile(tied) && pool.stat_object(tied).is_ok_and(|stat| !stat.doomed) {
-                pool.delete_object(tied)?;
-            }
-        }
         pool.delete_object(old)?;
     }
     Ok(new)
