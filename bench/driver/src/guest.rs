@@ -111,7 +111,9 @@ impl Guest {
             .output()
             .with_context(|| format!("cannot run {}", self.twzvmm.display()))?;
         if !output.status.success() {
-            bail!("{program:?} failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr));
+            // Programs say what went wrong on the console, which is standard output.
+            let [console, own] = [&output.stdout, &output.stderr].map(|said| String::from_utf8_lossy(said));
+            bail!("{program:?} failed ({}): {}{}", output.status, console, own);
         }
         let report = std::fs::read(&report).context("twzvmm wrote no report")?;
         Ok((String::from_utf8(output.stdout)?, serde_json::from_slice(&report)?))
