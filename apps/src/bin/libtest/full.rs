@@ -31,6 +31,7 @@ pub(crate) fn run(rounds: u64) -> Result<()> {
     let counts = workload::run(88_172_645_463_325_252, rounds)?;
     let refused: u32 = counts.refused.iter().sum();
     let kinds = counts.refused.iter().filter(|&&refused| refused > 0).count();
+    assert!(counts.went_on > 0, "with room again it goes on: {counts:?}");
     println!(
         "libtest: a full pool refused {refused} transactions, of {kinds} kinds, and nothing of them is seen"
     );
