@@ -38,6 +38,9 @@ impl hosted::Store for Program {
     fn tie(&self, object: ObjectId, keeper: ObjectId) -> libtwz::Result<()> {
         self.machine.memory.tie(object, keeper)
     }
+    fn keep(&self, id: ObjectId) -> libtwz::Result<()> {
+        self.machine.memory.keep(id)
+    }
     fn trim(&self, id: ObjectId, range: std::ops::Range<u64>) -> libtwz::Result<()> {
         self.machine.memory.trim(id, range)
     }
