@@ -24,13 +24,14 @@ use std::time::Duration;
 #[repr(C)]
 struct Cells {
     cells: [PCell<u64>; 64],
+    halves: [PCell<u32>; 2],
 }
 
 /// Bytes from an object's page 1 on that hold its root, log and allocator.
 const USED: usize = 64 << 10;
 
 fn cells() -> Object<Cells> {
-    let root = Cells { cells: [const { PCell::new(1) }; 64] };
+    let root = Cells { cells: [const { PCell::new(1) }; 64], halves: [const { PCell::new(1) }; 2] };
     ObjectBuilder::new().uncoloured().build(root).unwrap()
 }
 
@@ -352,7 +353,7 @@ fn who_may_only_read_sees_nothing_that_was_cut_off() {
     };
     // What becomes of it, and whether it is what recovery would make of it.
     type Failure = fn(&Object<Cells>);
-    let failures: [(Failure, Option<[u64; 2]>); 6] = [
+    let failures: [(Failure, Option<[u64; 2]>); 8] = [
         (|_| (), Some([1, 1])),
         (|o| o.tx(|tx| tx.put(&o.cells[0], 2)).unwrap(), Some([2, 1])),
         (
@@ -362,6 +363,14 @@ fn who_may_only_read_sees_nothing_that_was_cut_off() {
                 o.tx(|tx| tx.set(&o.cells[1], 4).and(Err::<(), _>(Error::Aborted))).unwrap_err();
             },
             Some([3, 3]),
+        ),
+        (|o| o.tx(|tx| tx.put(&o.cells[1], 2).and_then(|()| tx.put(&o.halves[1], 7))).unwrap(), Some([1, 2])),
+        (
+            |o| {
+                o.tx(|tx| tx.put(&o.cells[1], 2).and_then(|()| tx.put(&o.halves[1], 7))).unwrap();
+                o.halves[1].set_without_log(1);
+            },
+            None,
         ),
         // The line was not written back: the new value stands in the log only.
         (
@@ -412,6 +421,7 @@ fn who_may_only_read_sees_nothing_that_was_cut_off() {
                 .map(|cells: &[_; 2]| cells.each_ref().map(PCell::get))
                 .unwrap()
         );
+        assert_eq!(may.halves[1].get() == 7, recovered == [1, 2], "case {number}");
         // Somebody who may has opened it, and changed it since.
         gate.grant(&may_not, READ_WRITE);
         open(&may_not).unwrap();

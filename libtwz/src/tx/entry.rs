@@ -151,7 +151,7 @@ pub(super) fn store_range(window: Window, (offset, bytes, words): Range<'_>) {
 
 /// The value of a half-word's entry.
 #[inline(always)]
-pub(super) const fn half_of(head: u64) -> u32 {
+const fn half_of(head: u64) -> u32 {
     #[allow(clippy::cast_possible_truncation, reason = "half a word")]
     let value = (head >> 32) as u32;
     value

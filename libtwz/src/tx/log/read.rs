@@ -4,7 +4,8 @@ use super::{BATCH_WORDS, Batch, Entry, Kind, Log, PIECE, Position, SLOT, START};
 use crate::error::Result;
 use crate::persist::LINE;
 use crate::tx::check::Check;
-use crate::tx::entry::{ENTRY_MAX, HALF, half_of, is_half, split_head, write_words};
+use crate::tx::entry::{ENTRY_MAX, HALF, is_half, split_head, write_words};
+use core::sync::atomic::Ordering;
 use twz_abi::ObjectId;
 
 impl Log {
@@ -78,7 +79,7 @@ impl Log {
             }
             if head & HALF != 0 {
                 at += 8;
-                return Some(Entry::Range { offset, bytes, window, payload: at - 8 });
+                return Some(Entry::Range { offset, bytes, window, payload: at - 4 }); // the word's high half
             }
             let payload = at + 8;
             if bytes == 0 {
@@ -104,7 +105,7 @@ impl Log {
             return;
         }
         if is_half(offset, bytes) {
-            self.window.store_half(offset, half_of(window.load(payload)));
+            self.window.store_half(offset, window.half(payload).load(Ordering::Relaxed));
             return self.window.flush(offset, bytes);
         }
         let words = (payload..).step_by(8).map(|at| window.load(at));
