@@ -137,7 +137,11 @@ fn the_service_goes_on_after_a_failure(place: Place) {
         let list = machine.run(&["twzvmm", "resume", "ls", "--pmem", "pool.img"]);
         let line = list.expect_status(0).stdout.lines().nth(1).expect("a line").to_owned();
         let numbers: Vec<&str> = line.split_whitespace().skip(3).take(3).collect();
-        assert_eq!(numbers, ["resumable", "0", &life.to_string()], "{line}");
+        // The shell's call needs no thread of the service, which may not have confirmed its beginning yet: then that counts as a try.
+        assert!(
+            matches!(numbers[..], ["resumable", "0" | "1", times] if times == life.to_string()),
+            "{line}"
+        );
     }
     // A program that ends at once does not count as three failed tries of the service.
     for _ in 0..4 {
