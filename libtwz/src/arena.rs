@@ -20,11 +20,12 @@
 //! - Blocks carry no header: who frees says the size, as in Rust's `dealloc`.
 
 use crate::error::{Error, Result};
+use crate::object::END;
 use crate::tx::Link;
 use crate::view;
 use crate::window::Window;
 use alloc::vec::Vec;
-use twz_abi::object::{DATA_END, DATA_OFFSET};
+use twz_abi::object::DATA_OFFSET;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TWZARE01");
 /// Number of size classes: 16 to 128 by 16, then four to each doubling, to 512 MiB.
@@ -39,8 +40,6 @@ const LIMIT: usize = 24;
 const NEXT: usize = 32;
 const SPARSE: usize = 48;
 const FREE: usize = 64;
-#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-const END: usize = DATA_END as usize;
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
 const FIRST: usize = DATA_OFFSET as usize;
 

@@ -22,13 +22,14 @@
 
 use crate::error::{Error, Result, damaged_at};
 use crate::lock::Lock;
+use crate::object::META;
 use crate::persist;
 use crate::simulate;
 use crate::sys::{Platform, Seam};
 use crate::translate;
 use crate::tx::{Tx, room};
 use crate::view;
-use crate::window::Window;
+use crate::window::{PAGE, Window};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::mem::offset_of;
@@ -48,10 +49,6 @@ const HI: usize = 8;
 const FLAGS: usize = 16;
 const RIGHTS: usize = 20;
 const GENERATION: usize = 24;
-#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-const META: usize = META_OFFSET as usize;
-#[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
-const PAGE: usize = twz_abi::PAGE_SIZE as usize;
 const FOT_LEN_AT: usize = META + offset_of!(ObjectMeta, fot_len);
 
 /// One entry as it was at one moment.

@@ -41,12 +41,14 @@ const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 const LOG_BYTES: usize = 8 << 10;
 /// Pages by which contents are moved, by object: as many as a second-level TLB has sets.
 const COLOUR_PAGES: usize = 128;
+/// Where the metadata begins.
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-const META: usize = META_OFFSET as usize;
+pub(crate) const META: usize = META_OFFSET as usize;
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
 const FIRST: usize = DATA_OFFSET as usize;
+/// Where data ends.
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-const END: usize = DATA_END as usize;
+pub(crate) const END: usize = DATA_END as usize;
 
 /// What a new object is to be; start with [`ObjectBuilder::new`].
 #[derive(Clone, Copy, Debug)]

@@ -11,15 +11,17 @@ use crate::sys::{Platform, Seam};
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use twz_abi::object::MAX_SIZE;
 
-/// Bits of an address that are an offset in its slot.
+/// Bytes of a slot.
 #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
-pub(crate) const SLOT_MASK: usize = MAX_SIZE as usize - 1;
+pub(crate) const SLOT: usize = MAX_SIZE as usize;
+/// Bits of an address that are an offset in its slot.
+pub(crate) const SLOT_MASK: usize = SLOT - 1;
 /// Address bits below the slot number.
 pub(crate) const SLOT_SHIFT: u32 = MAX_SIZE.trailing_zeros();
 
 /// Bytes of a page.
 #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
-const PAGE: usize = twz_abi::PAGE_SIZE as usize;
+pub(crate) const PAGE: usize = twz_abi::PAGE_SIZE as usize;
 
 /// Where an object is mapped (**W1**).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

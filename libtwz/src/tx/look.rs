@@ -13,14 +13,13 @@ use crate::error::{Error, Result};
 use crate::object;
 use crate::sys::{Platform, Seam};
 use crate::view;
-use crate::window::Window;
+use crate::window::{PAGE, Window};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use twz_abi::{ObjectId, Rights};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
-const PAGE: usize = 4096;
 /// Looks at a lock whose holder recovers the object, before it is taken for one that died at that.
 const PATIENCE: u32 = 100_000;
 

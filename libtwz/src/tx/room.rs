@@ -18,22 +18,13 @@
 
 use super::log::Log;
 use crate::error::Result;
-use crate::object;
+use crate::object::{self, END, META};
 use crate::sys::{Platform, Seam};
 use crate::view;
-use crate::window::Window;
+use crate::window::{PAGE, SLOT, Window};
 use core::ops::Range;
-use twz_abi::object::{DATA_END, MAX_SIZE, META_OFFSET};
-use twz_abi::{ObjectId, PAGE_SIZE};
+use twz_abi::ObjectId;
 
-#[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
-const PAGE: usize = PAGE_SIZE as usize;
-#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-const META: usize = META_OFFSET as usize;
-#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-const END: usize = DATA_END as usize;
-#[allow(clippy::cast_possible_truncation, reason = "2^30")]
-const SLOT: usize = MAX_SIZE as usize;
 /// Least that is taken ahead.
 const STEP_LEAST: usize = 32 << 10;
 /// Most that is taken ahead, and a multiple of where it ends then: one entry of a page table can map so much.

@@ -39,6 +39,7 @@ mod dirty;
 mod read;
 
 use crate::error::{Error, Result, damaged_at};
+use crate::object::END;
 use crate::persist::{self, LINE};
 use crate::sys::{Platform, Seam};
 use crate::tx::entry::ENTRY_MAX;
@@ -46,10 +47,10 @@ use crate::tx::link::Link;
 use crate::tx::piece::{self, Place};
 use crate::tx::room;
 use crate::view;
-use crate::window::Window;
+use crate::window::{SLOT, Window};
 use core::sync::atomic::Ordering;
 use twz_abi::ObjectId;
-use twz_abi::object::{DATA_END, DATA_OFFSET, MAX_SIZE};
+use twz_abi::object::DATA_OFFSET;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TWZLOG03");
 /// Size of chunk 1.
@@ -91,11 +92,7 @@ const SEQUENCE: usize = 80;
 const ROOM: usize = 88;
 
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
-const END: usize = DATA_END as usize;
-#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
 const START: usize = DATA_OFFSET as usize;
-#[allow(clippy::cast_possible_truncation, reason = "2^30")]
-const SLOT: usize = MAX_SIZE as usize;
 
 /// Lines in an object.
 const END_OF_LINES: usize = SLOT / LINE;
