@@ -23,9 +23,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Milliseconds to wait after each try to have disk space that the filesystem refuses though it says that there is some.
-const PAUSES: [u64; 5] = [0, 10, 50, 200, 500];
-
 /// Persistent memory that a pool can stand on.
 pub trait Medium: Pmem {
     /// Makes sure that `len` bytes at `at` have a place on the medium before they are stored to.
@@ -409,26 +406,12 @@ impl Mapped {
     }
 
     fn allocate(&self, at: u64, len: u64) -> Result<()> {
-        for pause in PAUSES.map(Duration::from_millis) {
-            match rustix::fs::fallocate(&self.fd, FallocateFlags::empty(), at, len) {
-                // Filesystems that cannot promise blocks leave the risk of a full disk to the store.
-                Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => return Ok(()),
-                // What was deleted a moment ago counts as room before the filesystem has it back.
-                Err(Errno::NOSPC) if self.disk_claims(len) => {
-                    std::thread::sleep(pause);
-                    let _ = rustix::fs::syncfs(&self.fd); // only to hasten that
-                }
-                Err(Errno::NOSPC | Errno::DQUOT) => break,
-                Err(error) => return Err(Self::io(&self.path, "reserve disk space in")(error)),
-            }
+        match rustix::fs::fallocate(&self.fd, FallocateFlags::empty(), at, len) {
+            // Filesystems that cannot promise blocks leave the risk of a full disk to the store.
+            Ok(()) | Err(Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+            Err(Errno::NOSPC | Errno::DQUOT) => Err(Error::DiskFull { path: self.path.clone(), bytes: len }),
+            Err(error) => Err(Self::io(&self.path, "reserve disk space in")(error)),
         }
-        Err(Error::DiskFull { path: self.path.clone(), bytes: len })
-    }
-
-    /// Whether the filesystem says that it has so many bytes free, and as many again.
-    fn disk_claims(&self, len: u64) -> bool {
-        rustix::fs::fstatvfs(&self.fd)
-            .is_ok_and(|disk| disk.f_bavail.saturating_mul(disk.f_frsize) / 2 >= len)
     }
 }
 
