@@ -18,8 +18,9 @@ use twz_rt::{context, fault, syscall};
 /// Stacks of each compartment, and bytes of each.
 pub const STACKS: u32 = 4;
 const STACK_BYTES: u32 = 0x8000;
-/// Slots for capabilities: a target may use 16 of them, so that the table must never be nearly full.
-const SLOTS: u32 = 256;
+/// Slots for capabilities at first, as few as there may be: most compartments are given little, and those that are given more try how
+/// tables grow.
+const SLOTS: u32 = 16;
 /// Slot of a compartment's stacks in its view.
 pub const STACKS_SLOT: u64 = FREE_SLOT - 1;
 /// Where the stack of a thread started in a compartment begins, above those of its gates.

@@ -2,8 +2,10 @@
 
 use crate::mapped::Mapped;
 use core::mem::offset_of;
-use sec::Context;
-use twz_rt::abi::sec::{CONTEXT_OFFSET, ContextHeader, GateEntry, RawCap, context_flags, gate_offset};
+use sec::{Context, SlotError};
+use twz_rt::abi::sec::{
+    CAP_SIZE, CAPS_OFFSET, CONTEXT_OFFSET, ContextHeader, GateEntry, RawCap, context_flags, gate_offset,
+};
 use twz_rt::abi::syscall::CreateSpec;
 use twz_rt::abi::{ErrorCode, ObjectId, Rights};
 use twz_rt::syscall;
@@ -12,6 +14,8 @@ use zerocopy::IntoBytes;
 const GENERATION: u64 = CONTEXT_OFFSET + offset_of!(ContextHeader, generation) as u64;
 /// The word whose upper half are the flags.
 const FLAGS: u64 = CONTEXT_OFFSET + offset_of!(ContextHeader, version) as u64;
+/// The word whose upper half is the number of slots.
+const MASK: u64 = CONTEXT_OFFSET + offset_of!(ContextHeader, global_mask) as u64;
 const GATE_COUNT: u64 = CONTEXT_OFFSET + offset_of!(ContextHeader, gate_count) as u64;
 
 /// A security context that is mapped here, writable.
@@ -72,14 +76,57 @@ impl ContextObject {
         Context::read(&self.bytes).map_err(|_| ErrorCode::BadContext)
     }
 
-    /// Puts a capability into its table, as any writer of it can.
+    /// Puts a capability into its table, as any writer of it can; makes the table larger where it is too crowded.
     ///
     /// # Errors
-    /// [`ErrorCode::PoolFull`] when all slots of the target are in use, [`ErrorCode::BadContext`].
+    /// [`ErrorCode::TableFull`] when all slots of the target hold capabilities to it, [`ErrorCode::PoolFull`], [`ErrorCode::BadContext`].
     pub fn add(&self, capability: &RawCap) -> Result<(), ErrorCode> {
-        let slot = self.read()?.slot_for(&self.bytes, capability).map_err(|_| ErrorCode::PoolFull)?;
-        self.bytes.write_durably(slot, capability.as_bytes());
+        while !self.put(capability)? {
+            self.grow()?;
+        }
         self.changed()
+    }
+
+    /// The same for a context whose objects come and go, and are all known here: takes those out that are gone before the
+    /// table is made larger.
+    ///
+    /// # Errors
+    /// As [`ContextObject::add`].
+    pub fn add_replacing_dead(&self, capability: &RawCap) -> Result<(), ErrorCode> {
+        if !self.put(capability)? {
+            self.remove_dead()?;
+        }
+        self.add(capability)
+    }
+
+    /// Puts a capability into the table if there is room.
+    fn put(&self, capability: &RawCap) -> Result<bool, ErrorCode> {
+        match self.read()?.slot_for(&self.bytes, capability) {
+            Ok(slot) => self.bytes.write_durably(slot, capability.as_bytes()),
+            Err(SlotError::Crowded) => return Ok(false),
+            Err(SlotError::Full) => return Err(ErrorCode::TableFull),
+            Err(SlotError::TooShort) => return Err(ErrorCode::BadContext),
+        }
+        Ok(true)
+    }
+
+    /// Makes the table twice as large. A capability is in force all the while.
+    fn grow(&self) -> Result<(), ErrorCode> {
+        let read = self.read()?;
+        let (slots, upper) = read.upper_half(&self.bytes).map_err(|_| ErrorCode::TableFull)?;
+        let half = u64::from(read.slot_count()) * CAP_SIZE;
+        syscall::object_reserve(self.id, CAPS_OFFSET + half, half)?;
+        for (offset, capability) in upper {
+            match capability {
+                Some(capability) => self.bytes.write_durably(offset, capability.as_bytes()),
+                // Left by a growth that the power ended.
+                None if self.bytes.word(offset) != 0 => self.bytes.write_durably(offset, 0_u64.as_bytes()),
+                None => {}
+            }
+        }
+        let mask = self.bytes.word(MASK) & u64::from(u32::MAX);
+        self.bytes.write_durably(MASK, (mask | u64::from(slots) << 32).as_bytes());
+        Ok(())
     }
 
     /// Takes every capability out of its table whose object is gone.

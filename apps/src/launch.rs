@@ -89,13 +89,7 @@ impl process::Home for Home {
         let Self::Own { owner, context } = self else { return process::Here.object(rights) };
         let id = volatile_object(owner.id())?;
         let capability = owner.grant(&Grant::new(id, context.id, rights));
-        context.add(&capability).or_else(|error| match error {
-            ErrorCode::PoolFull => {
-                context.remove_dead()?;
-                context.add(&capability)
-            }
-            error => Err(error),
-        })?;
+        context.add_replacing_dead(&capability)?;
         Ok(id)
     }
 }

@@ -54,9 +54,12 @@ pub enum ContextError {
 /// No slot for a capability.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum SlotError {
-    /// All slots of the target are in use.
-    #[error("the security context has no room for another capability to this object: remove one")]
+    /// Other targets' capabilities stand in the target's slots: a larger table has room, see [`Context::upper_half`].
+    #[error("the security context's table is too small for another capability to this object")]
     Crowded,
+    /// All slots of the target hold capabilities to it.
+    #[error("the security context has as many capabilities to this object as it can: remove one")]
+    Full,
     /// The object ends before the table does.
     #[error("the object is too short for its table")]
     TooShort,
@@ -159,15 +162,51 @@ impl Context {
     pub fn slot_for(&self, bytes: &dyn ObjectBytes, capability: &RawCap) -> Result<u64, SlotError> {
         let digest = Digest::of(capability);
         let mut free = None;
+        let mut own = 0;
         for (offset, raw) in self.slots(bytes, capability.target) {
             let raw = raw.ok_or(SlotError::TooShort)?;
-            if raw.magic != CAP_MAGIC {
+            if raw.magic != CAP_MAGIC || !self.may_stand(offset, raw.target) {
                 free = free.or(Some(offset));
             } else if Digest::of(&raw) == digest {
                 return Ok(offset);
+            } else if raw.target == capability.target {
+                own += 1;
             }
         }
-        free.ok_or(SlotError::Crowded)
+        free.ok_or(if own == CAP_PROBE { SlotError::Full } else { SlotError::Crowded })
+    }
+
+    /// Whether the slot at `offset` is one in which a capability to `target` is looked for. One that stands elsewhere was
+    /// left behind when the table grew, and its slot is free.
+    fn may_stand(&self, offset: u64, target: ObjectId) -> bool {
+        (0..CAP_PROBE).any(|probe| cap_slot_offset(target, probe, self.slot_count) == Some(offset))
+    }
+
+    /// The table's size after the next growth, and what its upper half must hold by then, slot by slot: `None` for a free one.
+    ///
+    /// A slot is `(target + probe) mod slots`, so that each capability stays or goes as far up as the table was long, and none
+    /// meets another. The writer stores the upper half, makes it durable, and changes [`ContextHeader::slot_count`] by one
+    /// durable store: whenever the power fails, one of the two tables is whole.
+    ///
+    /// # Errors
+    /// [`SlotError::Full`] at [`CAP_SLOTS_MAX`].
+    pub fn upper_half<'a>(
+        &'a self,
+        bytes: &'a dyn ObjectBytes,
+    ) -> Result<(u32, impl Iterator<Item = (u64, Option<RawCap>)> + 'a), SlotError> {
+        let grown = Self { slot_count: self.slot_count * 2, ..*self };
+        if grown.slot_count > CAP_SLOTS_MAX {
+            return Err(SlotError::Full);
+        }
+        let half = u64::from(self.slot_count) * CAP_SIZE;
+        let moved = move |slot: u32| {
+            let lower = CAPS_OFFSET + u64::from(slot) * CAP_SIZE;
+            let raw: Option<RawCap> = read_at(bytes, lower);
+            // What stands where nobody looks for it stands so in the larger table, too.
+            let goes = |raw: &RawCap| raw.magic == CAP_MAGIC && grown.may_stand(lower + half, raw.target);
+            (lower + half, raw.filter(goes))
+        };
+        Ok((grown.slot_count, (0..self.slot_count).map(moved)))
     }
 
     /// Gate `number`.
@@ -204,7 +243,7 @@ impl Context {
         })
     }
 
-    /// Every slot in use, with its offset: form and signatures unchecked. Reads the whole table, for listings; decisions use
+    /// Every slot in use, with its offset: form and signatures unchecked, those that growth left behind not among them. Reads the whole table, for listings; decisions use
     /// [`Context::candidates`].
     pub fn capabilities<'a>(
         &'a self,
@@ -214,7 +253,7 @@ impl Context {
         offsets.filter_map(|offset| {
             let magic: u64 = read_at(bytes, offset).filter(|&magic| magic == CAP_MAGIC)?;
             let raw: RawCap = read_at(bytes, offset)?;
-            (raw.magic == magic).then_some((offset, raw))
+            (raw.magic == magic && self.may_stand(offset, raw.target)).then_some((offset, raw))
         })
     }
 
@@ -312,7 +351,7 @@ mod tests {
             bytes.write(offset, cap(serial).as_bytes());
         }
         assert_eq!(context.candidates(&bytes, target).len(), 16);
-        assert_eq!(context.slot_for(&bytes, &cap(16)), Err(SlotError::Crowded));
+        assert_eq!(context.slot_for(&bytes, &cap(16)), Err(SlotError::Full));
         let again = context.slot_for(&bytes, &cap(7)).unwrap();
         let mut magic = [0; 8];
         assert!(bytes.read(again, &mut magic));
@@ -321,6 +360,99 @@ mod tests {
         assert_eq!(context.slot_for(&bytes, &cap(16)), Ok(again));
         // Others' capabilities in the same slots are not this target's.
         assert!(context.candidates(&bytes, ObjectId::from_u128(1)).is_empty());
+    }
+
+    fn cap_to(target: u128) -> RawCap {
+        let (target, accessor) = (ObjectId::from_u128(target), ObjectId::from_u128(5));
+        RawCap { magic: CAP_MAGIC, target, accessor, ..RawCap::new_zeroed() }
+    }
+
+    /// Makes the table larger, as its writer does; not all of it if the power fails before the `stop`-th slot is written.
+    fn grow(bytes: &mut Bytes, stop: Option<usize>) {
+        let context = Context::read(bytes).unwrap();
+        let (slot_count, upper) = context.upper_half(bytes).unwrap();
+        let upper: Vec<_> = upper.take(stop.unwrap_or(usize::MAX)).collect();
+        for (offset, capability) in upper {
+            match capability {
+                Some(capability) => bytes.write(offset, capability.as_bytes()),
+                None => bytes.write(offset, &[0; 8]),
+            }
+        }
+        if stop.is_none() {
+            bytes.write(CONTEXT_OFFSET, ContextHeader { slot_count, ..header() }.as_bytes());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        /// Every capability has its slot in the grown table, none that was removed comes back, and as many more fit as promised.
+        #[test]
+        fn a_table_grows_when_it_is_crowded(
+            targets in proptest::collection::btree_set(1..u128::from(u64::MAX), 1..40),
+            near in any::<bool>(),
+            stop in 0_usize..40,
+            leaves in any::<prop::sample::Index>(),
+        ) {
+            // Near each other, or anywhere; at the table's end they wrap.
+            let targets: Vec<u128> = targets.into_iter().map(|id| if near { id % 64 + 0xffe0 } else { id }).collect();
+            let mut bytes = with_header(header());
+            let mut held = std::collections::BTreeSet::new();
+            for (number, &target) in targets.iter().enumerate() {
+                let slot = loop {
+                    let context = Context::read(&bytes).unwrap();
+                    match context.slot_for(&bytes, &cap_to(target)) {
+                        Ok(slot) => break slot,
+                        Err(error) => prop_assert_eq!(error, SlotError::Crowded),
+                    }
+                    // A growth that the power ended; a removal; a growth.
+                    grow(&mut bytes, Some(stop));
+                    let gone = *leaves.get(&targets[..number]);
+                    let slots: Vec<_> = context.capabilities(&bytes).collect();
+                    for (slot, _) in slots.iter().filter(|(_, cap)| cap.target.as_u128() == gone) {
+                        bytes.write(*slot, &[0; 8]);
+                    }
+                    held.remove(&gone);
+                    grow(&mut bytes, None);
+                };
+                bytes.write(slot, cap_to(target).as_bytes());
+                held.insert(target);
+                let context = Context::read(&bytes).unwrap();
+                for &target in &targets[..=number] {
+                    let found = context.candidates(&bytes, ObjectId::from_u128(target)).len();
+                    prop_assert_eq!(found, usize::from(held.contains(&target)), "{:x} of {:?}", target, context);
+                }
+            }
+            let context = Context::read(&bytes).unwrap();
+            let mut listed: Vec<_> = context.capabilities(&bytes).map(|(_, cap)| cap.target.as_u128()).collect();
+            listed.sort_unstable();
+            prop_assert_eq!(listed, held.into_iter().collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn what_growth_leaves_behind_takes_no_room() {
+        let mut bytes = with_header(header());
+        let put = |bytes: &mut Bytes, target: u128| {
+            let slot = Context::read(bytes).unwrap().slot_for(bytes, &cap_to(target))?;
+            bytes.write(slot, cap_to(target).as_bytes());
+            Ok(slot)
+        };
+        // The first slot of all of these is slot 16 of 32, that of the others slot 0.
+        for target in (0..16).map(|number| 16 + 32 * number) {
+            put(&mut bytes, target).unwrap();
+        }
+        assert_eq!(put(&mut bytes, 32), Err(SlotError::Crowded));
+        grow(&mut bytes, None);
+        for (number, target) in (0..16).map(|number| (number, 32 + 32 * number)) {
+            assert_eq!(put(&mut bytes, target as u128), Ok(CAPS_OFFSET + number * CAP_SIZE));
+        }
+    }
+
+    #[test]
+    fn the_largest_table_does_not_grow() {
+        let bytes = with_header(Context::new_header(false, true, Rights::all(), CAP_SLOTS_MAX));
+        let context = Context::read(&bytes).unwrap();
+        assert_eq!(context.upper_half(&bytes).err(), Some(SlotError::Full));
     }
 
     #[test]

@@ -296,10 +296,7 @@ fn connected(shared: ObjectId, caller: ObjectId) -> Result<u64, ErrorCode> {
     let free = state.clients.iter().position(Option::is_none).or_else(|| state.forget_one_that_is_gone());
     let free = free.ok_or(ErrorCode::Busy)?;
     let capability = state.key.grant(&Grant::new(shared, state.me.id, BOTH));
-    state.me.add(&capability).or_else(|_| {
-        state.me.remove_dead()?;
-        state.me.add(&capability)
-    })?;
+    state.me.add_replacing_dead(&capability)?;
     // An object of another key gives us nothing by our signature.
     if !syscall::object_stat(shared)?.granted().contains(BOTH) {
         return Err(ErrorCode::NotPermitted);
