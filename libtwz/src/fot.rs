@@ -44,6 +44,8 @@ const CLAIMED: u32 = 1 << 2;
 /// Tries before a change in progress is taken for one that never ends.
 const PATIENCE: u32 = 10_000;
 
+#[allow(clippy::cast_possible_truncation, reason = "2^5")]
+const ENTRY_BYTES: usize = FOT_ENTRY_SIZE as usize;
 const LO: usize = 0;
 const HI: usize = 8;
 const FLAGS: usize = 16;
@@ -95,19 +97,17 @@ pub fn read(holder: Window, index: u32) -> Result<Entry> {
 }
 
 /// What [`target`] says where that needs neither a name nor a mapping, and nobody changes the entry: the common case, in a few instructions.
-#[inline]
+/// The index is valid; each load at its place in the code, since what is loaded early takes a register that must be saved.
+#[inline(always)]
 pub(crate) fn mapped_target(holder: Window, index: u32) -> Option<Window> {
-    const WANTED: u64 = fot_flags::VALID as u64 | (Rights::READ.bits() as u64) << 32;
-    let at = place(index)?;
+    debug_assert!(place(index).is_some());
+    let at = META - index as usize * ENTRY_BYTES;
     let generation = holder.word(at + GENERATION).load(Ordering::Acquire);
     let word = holder.word(at + FLAGS).load(Ordering::Acquire);
     let target = ObjectId { lo: holder.load(at + LO), hi: holder.load(at + HI) };
     order(Ordering::Acquire);
     let is_settled = generation & 1 == 0 && holder.load(at + GENERATION) == generation; // F3
-    if !is_settled || word & (WANTED | fot_flags::NAME as u64) != WANTED {
-        return None;
-    }
-    view::find_recovered(target, word >> 32)
+    if is_settled { view::followed(target, word) } else { None }
 }
 
 /// Whether entry `index` names its target.

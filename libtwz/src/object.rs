@@ -409,12 +409,15 @@ impl<T: Invariant> Object<T> {
         Self::open_with(id, READ_WRITE)
     }
 
-    /// Opens an object with `rights`. If a power failure cut off a change, this program's context must have the right to write it, whatever is
-    /// asked for here.
+    /// Opens an object with `rights`, reading among them: whoever opens an object reads what it says of itself. If a power failure cut off
+    /// a change, this program's context must have the right to write it, whatever is asked for here.
     ///
     /// # Errors
-    /// As [`Object::open`]; [`Error::NotPermitted`] when `rights` are more than it has; [`Error::Unrecovered`].
+    /// As [`Object::open`]; [`Error::NotPermitted`] when `rights` are more than it has, or do not include reading; [`Error::Unrecovered`].
     pub fn open_with(id: ObjectId, rights: Rights) -> Result<Self> {
+        if !rights.contains(Rights::READ) {
+            return Err(Error::NotPermitted(id));
+        }
         let window = view::map(id, rights)?;
         view::bind(window, rights & READ_WRITE)?;
         let root = checked_root::<T>(id, window)?;

@@ -27,6 +27,7 @@ use crate::window::{SLOT_MASK, SLOT_SHIFT, Window};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use twz_abi::PersistentPtr;
+use twz_abi::object::FOT_MAX_ENTRIES;
 
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
 const FIRST: usize = twz_abi::object::DATA_OFFSET as usize;
@@ -123,7 +124,7 @@ pub(crate) fn base_at(holder: Window, place: &AtomicU64) -> (PersistentPtr, Resu
     {
         return (pointer, Ok(base));
     }
-    (pointer, lea_slowly(holder, pointer).map(|address| address & !SLOT_MASK))
+    (pointer, lea_uncached(holder, pointer).map(|address| address & !SLOT_MASK))
 }
 
 /// What the row of `holder` knows about entry `index`, for a pointer with a valid offset.
@@ -146,6 +147,18 @@ pub fn lea_foreign(holder: Window, pointer: PersistentPtr) -> Result<usize> {
     let offset = pointer.offset() as usize;
     if let Some(base) = cached_base(holder, pointer.index() as usize, offset) {
         return Ok(base + offset); // the base is a slot's, so its low bits are 0
+    }
+    lea_uncached(holder, pointer)
+}
+
+/// [`lea_foreign`] for what no row says.
+#[inline(always)]
+fn lea_uncached(holder: Window, pointer: PersistentPtr) -> Result<usize> {
+    if pointer.index() as usize >= ROW_ENTRIES {
+        let address = lea_behind(holder, pointer);
+        if address != 0 {
+            return Ok(address);
+        }
     }
     lea_slowly(holder, pointer)
 }
@@ -203,15 +216,22 @@ fn is_stale() -> bool {
     Platform::SHARED_TRANSLATIONS && Platform::translation_epoch() != EPOCH.load(Ordering::Relaxed)
 }
 
+/// [`lea_foreign`] for an entry behind the row, which comes here each time, while there is nothing to map: without an error's room. 0 for
+/// whatever else.
+#[inline(never)]
+fn lea_behind(holder: Window, pointer: PersistentPtr) -> usize {
+    const VALID: u64 = (FOT_MAX_ENTRIES as u64 - 1) << 32 | SLOT_MASK as u64;
+    debug_assert!(pointer.index() as usize >= ROW_ENTRIES, "the caller asked the row");
+    if pointer.0 & !VALID != 0 {
+        return 0;
+    }
+    let target = fot::mapped_target(holder, pointer.index());
+    target.map_or(0, |target| target.base() | pointer.offset() as usize)
+}
+
+#[cold]
 #[inline(never)]
 fn lea_slowly(holder: Window, pointer: PersistentPtr) -> Result<usize> {
-    // Entries behind the row come here each time: without an error's room, while there is nothing to map.
-    if pointer.index() as usize >= ROW_ENTRIES
-        && pointer.offset() as usize <= SLOT_MASK
-        && let Some(target) = fot::mapped_target(holder, pointer.index())
-    {
-        return Ok(target.base() | pointer.offset() as usize);
-    }
     if is_stale() {
         catch_up();
     }

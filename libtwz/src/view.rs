@@ -28,23 +28,30 @@ struct SlotEntry {
 }
 
 /// (ID, rights) to slot. `word` is 0 for never used, else [`FILLED`] or [`REMOVED`], a change count, perhaps
-/// [`RECOVERED`], the rights and the slot.
+/// [`RECOVERED`], the rights, and the slot where it is in an address.
 #[repr(C, align(32))]
 struct IndexEntry {
     lo: AtomicU64,
     hi: AtomicU64,
     word: AtomicU64,
-    reserved: u64,
+    /// Flags and rights of an FOT entry that may be followed to here as it stands; else 0. Emptied before the word, so that whoever
+    /// reads it after the word reads it of the same mapping.
+    followed: AtomicU64,
 }
 
 const FILLED: u64 = 1 << 63;
 const REMOVED: u64 = 1 << 62;
-const SLOT_BITS: u64 = (1 << 20) - 1;
-const RIGHTS_SHIFT: u32 = 20;
+/// Rights in an index word are its lowest bits.
+const RIGHTS: u64 = 7;
 /// The object was found recovered, or it was brought to that, since it is mapped.
-const RECOVERED: u64 = 1 << 23;
-const COUNT_SHIFT: u32 = 24;
-const COUNT_MASK: u64 = (1 << 38) - 1;
+const RECOVERED: u64 = 1 << 3;
+const COUNT_SHIFT: u32 = 4;
+const COUNT_MASK: u64 = (1 << (SLOT_SHIFT - COUNT_SHIFT)) - 1;
+/// Bits of a slot's address.
+const BASE: u64 = (1 << 47) - (1 << SLOT_SHIFT);
+const _: () = assert!(Platform::FIRST_SLOT + Platform::SLOT_COUNT <= 1 << (47 - SLOT_SHIFT));
+/// Where the second word of an FOT entry has its rights.
+const FOT_RIGHTS_SHIFT: u32 = 32;
 /// Where a slot's state has the rights that were found granted.
 const GRANTED_SHIFT: u32 = 3;
 
@@ -78,9 +85,9 @@ fn slot_entry(slot: usize) -> Option<&'static SlotEntry> {
 }
 
 fn index_entry(number: usize) -> &'static IndexEntry {
-    let address = INDEX_AT + (number & (INDEX_LEN - 1)) * size_of::<IndexEntry>();
+    let entry = (INDEX_AT as *const IndexEntry).wrapping_add(number & (INDEX_LEN - 1));
     // SAFETY: as above; masked to the index's length.
-    unsafe { &*(address as *const IndexEntry) }
+    unsafe { &*entry }
 }
 
 /// Only these rights make a difference to a mapping.
@@ -90,11 +97,11 @@ fn key_rights(rights: Rights) -> u64 {
     u64::from(rights.bits()) & ACCESS
 }
 
-/// IDs are hashes already: a part of one is as good as a hash of it.
+/// IDs are hashes already: a part of one is as good as a hash of it. Mapped with other rights, an object stands beside.
 #[allow(clippy::cast_possible_truncation, reason = "any bits do")]
 #[inline]
 fn first_probe(id: ObjectId, rights: u64) -> usize {
-    (id.lo ^ id.hi.rotate_left(32)).wrapping_add(rights.wrapping_mul(0x9e37_79b9_7f4a_7c15)) as usize
+    id.lo.wrapping_add(rights) as usize
 }
 
 /// Where `id` is mapped with exactly these rights, if it is.
@@ -116,13 +123,11 @@ fn find_marked(id: ObjectId, rights: Rights) -> Option<(Window, bool)> {
             return None;
         }
         let same = entry.lo.load(Ordering::Relaxed) == id.lo && entry.hi.load(Ordering::Relaxed) == id.hi;
-        if same && word & FILLED != 0 && word >> RIGHTS_SHIFT & 7 == rights {
+        if same && word & FILLED != 0 && word & RIGHTS == rights {
             // The key may have been replaced between the two loads: the word's change count tells.
             core::sync::atomic::fence(Ordering::Acquire);
             if entry.word.load(Ordering::Relaxed) == word {
-                #[allow(clippy::cast_possible_truncation, reason = "20 bits")]
-                let window = Window::of_slot((word & SLOT_BITS) as usize + Platform::FIRST_SLOT)?;
-                return Some((window, word & RECOVERED != 0));
+                return Some((window_of(word), word & RECOVERED != 0));
             }
             return None; // changing right now: the caller takes the lock and looks again
         }
@@ -130,20 +135,32 @@ fn find_marked(id: ObjectId, rights: Rights) -> Option<(Window, bool)> {
     None
 }
 
-/// What [`map_recovered`] finds at the first place it looks at, for rights as an FOT entry has them.
+/// Where an FOT entry with these flags and rights leads, if it may be followed as it stands: it is valid and names nobody, it asks for
+/// reading, and `target` is mapped so, recovered, and found at the first place.
 #[inline]
-pub(crate) fn find_recovered(id: ObjectId, rights: u64) -> Option<Window> {
-    const STATE: u64 = FILLED | RECOVERED | 7 << RIGHTS_SHIFT;
-    let rights = rights & ACCESS;
-    let entry = index_entry(first_probe(id, rights));
+pub(crate) fn followed(target: ObjectId, flags_and_rights: u64) -> Option<Window> {
+    let entry = index_entry(first_probe(target, flags_and_rights >> FOT_RIGHTS_SHIFT));
     let word = entry.word.load(Ordering::Acquire);
-    let same = entry.lo.load(Ordering::Relaxed) == id.lo && entry.hi.load(Ordering::Relaxed) == id.hi;
+    // No valid entry's are 0, which is what others have here.
+    if entry.followed.load(Ordering::Relaxed) != flags_and_rights || flags_and_rights == 0 {
+        return None;
+    }
+    if entry.lo.load(Ordering::Relaxed) != target.lo {
+        return None;
+    }
+    if entry.hi.load(Ordering::Relaxed) != target.hi {
+        return None;
+    }
     core::sync::atomic::fence(Ordering::Acquire);
-    let is_it = same
-        && word & STATE == FILLED | RECOVERED | rights << RIGHTS_SHIFT
-        && entry.word.load(Ordering::Relaxed) == word; // as in `find_marked`
-    #[allow(clippy::cast_possible_truncation, reason = "20 bits")]
-    is_it.then(|| Window::at_base(((word & SLOT_BITS) as usize + Platform::FIRST_SLOT) << SLOT_SHIFT))
+    let is_same = entry.word.load(Ordering::Relaxed) == word; // as in `find_marked`
+    is_same.then(|| window_of(word))
+}
+
+/// The window of an index word that is [`FILLED`].
+#[inline]
+fn window_of(word: u64) -> Window {
+    #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
+    Window::at_base((word & BASE) as usize)
 }
 
 /// [`map`] for whoever reads what is in the object next: it is recovered, if it is one with a log. As fast as [`map`] from the second time on.
@@ -171,6 +188,9 @@ fn mark(id: ObjectId, rights: Rights, mark: u64) {
     let _one = TABLES.lock();
     if let Some(entry) = index_of(id, key_rights(rights)) {
         let word = entry.word.load(Ordering::Relaxed);
+        let may_be_followed = mark == RECOVERED && rights.contains(Rights::READ);
+        let followed = u64::from(twz_abi::object::fot_flags::VALID) | key_rights(rights) << FOT_RIGHTS_SHIFT;
+        entry.followed.store(if may_be_followed { followed } else { 0 }, Ordering::Relaxed);
         entry.word.store(word & !RECOVERED | mark, Ordering::Release);
     }
 }
@@ -243,7 +263,7 @@ fn index_insert(id: ObjectId, rights: u64, slot: usize, changes: u64) {
         core::sync::atomic::fence(Ordering::SeqCst);
         entry.lo.store(id.lo, Ordering::Relaxed);
         entry.hi.store(id.hi, Ordering::Relaxed);
-        let place = (slot - Platform::FIRST_SLOT) as u64 | rights << RIGHTS_SHIFT;
+        let place = (slot << SLOT_SHIFT) as u64 | rights;
         entry.word.store(FILLED | (changes & COUNT_MASK) << COUNT_SHIFT | place, Ordering::Release);
         return;
     }
@@ -299,7 +319,7 @@ fn index_of(id: ObjectId, rights: u64) -> Option<&'static IndexEntry> {
             return None;
         }
         let same = entry.lo.load(Ordering::Relaxed) == id.lo && entry.hi.load(Ordering::Relaxed) == id.hi;
-        if same && word & FILLED != 0 && word >> RIGHTS_SHIFT & 7 == rights {
+        if same && word & FILLED != 0 && word & RIGHTS == rights {
             return Some(entry);
         }
     }
@@ -308,6 +328,7 @@ fn index_of(id: ObjectId, rights: u64) -> Option<&'static IndexEntry> {
 
 fn index_remove(id: ObjectId, rights: u64, changes: u64) {
     if let Some(entry) = index_of(id, rights) {
+        entry.followed.store(0, Ordering::Relaxed);
         entry.word.store(REMOVED | (changes & COUNT_MASK) << COUNT_SHIFT, Ordering::Release);
     }
 }

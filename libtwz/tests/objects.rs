@@ -224,6 +224,67 @@ fn more_entries_than_the_cache_holds() {
     }
 }
 
+/// The short way that such entries take leads nowhere but where the long one would.
+#[test]
+fn entries_behind_the_cache_are_looked_at_each_time() {
+    let holder = ObjectBuilder::new().build(node(0)).unwrap();
+    for i in 0..300 {
+        fot::insert(holder.window(), ObjectId::from_u128(i + 1), RW).unwrap();
+    }
+    let target = ObjectBuilder::new().uncoloured().build(node(6)).unwrap();
+    let root = u32::try_from(core::ptr::from_ref(target.base()).addr() & 0x3fff_ffff).unwrap();
+    let index = fot::insert(holder.window(), target.id(), RW).unwrap();
+    let at = usize::try_from(twz_abi::object::fot_entry_offset(index).unwrap()).unwrap();
+    let (flags, generation) = (at + 16, at + 24);
+    let value = |index, offset| {
+        libtwz::at::<Node>(holder.window(), PersistentPtr::new(index, offset)).map(|node| node.value.get())
+    };
+    assert_eq!(value(index, root), Ok(6));
+    assert_eq!(value(index, root), Ok(6), "the short way");
+    assert!(value(index, root | 1 << 30).is_err() && value(1 << 20, root).is_err());
+
+    // Each word that is not that of a settled entry for reading, and the entry again.
+    let (word, count) = (holder.window().load(flags), holder.window().load(generation));
+    let unread = Object::<Node>::open_with(target.id(), Rights::WRITE);
+    assert_eq!(unread.map(drop), Err(Error::NotPermitted(target.id())));
+    view::map(target.id(), Rights::WRITE).unwrap(); // but not to be followed so
+    for wrong in [0, word & !1, word | 2, word & u64::from(u32::MAX), 1 | 2 << 32, 1 << 32, u64::MAX] {
+        holder.window().store(flags, wrong);
+        assert!(value(index, root).is_err(), "flags and rights {wrong:#x}");
+    }
+    holder.window().store(flags, word);
+    holder.window().store(generation, count + 1);
+    assert!(value(index, root).is_err(), "a change that never ends");
+    holder.window().store(generation, count);
+    assert_eq!(value(index, root), Ok(6));
+    for (part, zero) in [(at, 0), (at + 8, 0), (flags, 0)] {
+        holder.window().store(part, zero);
+        assert!(value(index, root).is_err(), "zero at {part:#x}, as in places of the index that are free");
+    }
+    for (part, old) in [(at, target.id().lo), (at + 8, target.id().hi), (flags, word)] {
+        holder.window().store(part, old);
+    }
+
+    // The same object with other rights stands elsewhere, and each entry leads to its own.
+    let reading = fot::insert(holder.window(), target.id(), Rights::READ).unwrap();
+    let base = |index| {
+        translate::lea(holder.window(), PersistentPtr::new(index, 0))
+            .map(|address| view::what_is_at(Window::around(address).unwrap()).unwrap())
+    };
+    for _ in 0..2 {
+        assert_eq!(base(index), Ok((target.id(), RW)));
+        assert_eq!(base(reading), Ok((target.id(), Rights::READ)));
+    }
+    // SAFETY: no reference into it is used after this.
+    unsafe { view::unmap(target.id()) };
+    assert_eq!(value(index, root), Ok(6), "mapped again");
+    let id = target.id();
+    // SAFETY: as above.
+    unsafe { Object::<Node>::open(id).unwrap().delete() }.unwrap();
+    assert_eq!(value(index, root), Err(Error::NoSuchObject(id)));
+    assert_eq!(value(reading, root), Err(Error::NoSuchObject(id)));
+}
+
 #[test]
 fn unmapped_objects_are_found_no_more() {
     let a = ObjectBuilder::new().build(node(4)).unwrap();

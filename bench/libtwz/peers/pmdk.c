@@ -132,23 +132,29 @@ static double translate(uint64_t n)
 }
 
 /* What a UNIX program does to reach data by name. */
+/* As many files as libtwz resolves objects, by turns, with names as a program needs that knows them by 128-bit IDs. */
 static double open_close(uint64_t n)
 {
-	char path[512];
-	snprintf(path, sizeof path, "%s/open-%d", directory, getpid());
-	int made = open(path, O_CREAT | O_RDWR, 0600);
-	if (made < 0)
-		exit(1);
-	close(made);
+	enum { FILES = 64 };
+	static char paths[FILES][512];
+	for (uint64_t i = 0; i < FILES; i++) {
+		uint64_t id = (i + 1) * UINT64_C(0x9e3779b97f4a7c15);
+		snprintf(paths[i], sizeof paths[i], "%s/%016" PRIx64 "%016" PRIx64, directory, id, (uint64_t)getpid());
+		int made = open(paths[i], O_CREAT | O_RDWR, 0600);
+		if (made < 0)
+			exit(1);
+		close(made);
+	}
 	double start = now();
 	for (uint64_t i = 0; i < n; i++) {
-		int fd = open(path, O_RDWR);
+		int fd = open(paths[i % FILES], O_RDWR);
 		if (fd < 0)
 			exit(1);
 		close(fd);
 	}
 	double end = now();
-	unlink(path);
+	for (int i = 0; i < FILES; i++)
+		unlink(paths[i]);
 	return end - start;
 }
 

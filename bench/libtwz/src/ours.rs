@@ -56,7 +56,8 @@ pub(crate) struct Ours {
 /// Objects for measuring first resolutions.
 struct Resolved {
     holder: Object<InvPtr<Node>>,
-    count: u32,
+    /// One to each target.
+    pointers: Vec<PersistentPtr>,
 }
 
 fn next_random(state: &mut u64) -> u64 {
@@ -191,19 +192,26 @@ impl Ours {
                     let id = ObjectId::from_u128(i + 1);
                     fot::insert(holder.window(), id, READ_WRITE)?;
                 }
-                for target in &targets {
-                    fot::insert(holder.window(), target.id(), READ_WRITE)?;
-                }
-                Resolved { holder, count: 64 }
+                let pointers = targets
+                    .iter()
+                    .map(|target| {
+                        let index = fot::insert(holder.window(), target.id(), READ_WRITE)?;
+                        Ok(PersistentPtr::new(index, 0x1000))
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                Resolved { holder, pointers }
             }
         };
         let holder = resolved.holder.window();
         let mut sum = 0;
         let start = Stopwatch::start();
-        for i in 0..count {
+        // Four a turn, as in `translate`.
+        for i in (0..count).step_by(4) {
             #[allow(clippy::cast_possible_truncation, reason = "masked")]
-            let index = 321 + (i as u32 & (resolved.count - 1));
-            sum += translate::lea(holder, PersistentPtr::new(index, 0x1000))?;
+            let first = (i & 60) as usize;
+            for pointer in &resolved.pointers[first..first + 4] {
+                sum += translate::lea(holder, *pointer)?;
+            }
         }
         let time = start.elapsed();
         black_box(sum);
