@@ -86,8 +86,13 @@ impl<T: Invariant> InvPtr<T> {
     /// # Errors
     /// [`Error::BadPointer`] when it leads nowhere a `T` can be; [`Error::NotInObject`] when it was moved out of its
     /// object; what resolving the FOT entry says.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self) -> Result<Option<&T>> {
+        if self.is_null() { Ok(None) } else { self.get_some() }
+    }
+
+    #[inline]
+    fn get_some(&self) -> Result<Option<&T>> {
         let () = T::NO_PADDING;
         let holder = Window::around(core::ptr::from_ref(self).addr())?;
         self.get_in(holder)

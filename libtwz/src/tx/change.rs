@@ -123,21 +123,15 @@ impl Tx {
         }
     }
 
-    /// [`Tx::put`] of a word of which often only one half changes: that is the shorter entry. All puts of the cell must see those before, as steps
-    /// of a collection do.
-    #[inline]
+    /// [`Puts::halves`].
     pub(crate) fn put_halves(&self, cell: &PCell<u64>, value: u64) -> Result<()> {
-        let (address, before) = (cell.as_ptr().addr(), cell.get());
-        debug_assert!(!self.is_put(address), "a put that does not see the one before");
-        let changed = before ^ value;
-        #[allow(clippy::cast_possible_truncation, reason = "halves are what is wanted")]
-        if changed >> 32 == 0 {
-            self.put_half(address, value as u32)
-        } else if changed as u32 == 0 {
-            self.put_half(address + 4, (value >> 32) as u32)
-        } else {
-            self.put_word(address, value)
-        }
+        self.puts(|puts| puts.halves(cell, value))
+    }
+
+    /// Several puts, for which the transaction is looked at once.
+    #[inline(always)]
+    pub(crate) fn puts(&self, all: impl FnOnce(&mut Puts<'_>) -> Result<()>) -> Result<()> {
+        self.guarded(|inner| all(&mut Puts(inner)))
     }
 
     /// [`Tx::put`] of values in a row.
@@ -149,18 +143,6 @@ impl Tx {
         self.guarded(|inner| {
             let index = inner.join_at(address)?;
             inner.part_mut(index).put(address, bytes)
-        })
-    }
-
-    /// Whether a word is to be changed by a put.
-    fn is_put(&self, address: usize) -> bool {
-        self.inner.borrow().parts().any(|part| part.is_put(address))
-    }
-
-    fn put_half(&self, address: usize, half: u32) -> Result<()> {
-        self.guarded(|inner| {
-            let index = inner.join_at(address)?;
-            inner.part_mut(index).put_half(address, half)
         })
     }
 
@@ -304,6 +286,46 @@ impl Tx {
             let index = inner.join_at(address)?;
             inner.part_mut(index).note(address, bytes)
         })
+    }
+}
+
+/// Several puts of one step: see [`Tx::puts`].
+pub(crate) struct Puts<'a>(&'a mut Inner);
+
+impl Puts<'_> {
+    /// [`Tx::put`].
+    #[inline(always)]
+    pub(crate) fn cell<T: Invariant + Copy>(&mut self, cell: &PCell<T>, value: T) -> Result<()> {
+        self.value(cell.as_ptr().addr(), &value)
+    }
+
+    /// [`Tx::put`] of a value of few words, at an address in an object.
+    #[inline(always)]
+    pub(crate) fn value<T: Invariant>(&mut self, address: usize, value: &T) -> Result<()> {
+        let index = self.0.join_at(address)?;
+        self.0.part_mut(index).put_few(address, bytes_of(core::slice::from_ref(value)))
+    }
+
+    /// [`Tx::put`] of a word of which often only one half changes: that is the shorter entry. All puts of the cell must see those before, as steps
+    /// of a collection do.
+    #[inline(always)]
+    pub(crate) fn halves(&mut self, cell: &PCell<u64>, value: u64) -> Result<()> {
+        let (address, before) = (cell.as_ptr().addr(), cell.get());
+        debug_assert!(
+            !self.0.parts().any(|part| part.is_put(address)),
+            "a put that does not see the one before"
+        );
+        let index = self.0.join_at(address)?;
+        let part = self.0.part_mut(index);
+        let changed = before ^ value;
+        #[allow(clippy::cast_possible_truncation, reason = "halves are what is wanted")]
+        if changed >> 32 == 0 {
+            part.put_half(address, value as u32)
+        } else if changed as u32 == 0 {
+            part.put_half(address + 4, (value >> 32) as u32)
+        } else {
+            part.put_word(address, value)
+        }
     }
 }
 

@@ -38,6 +38,7 @@ mod piece;
 mod recover;
 pub(crate) mod room;
 
+pub(crate) use change::Puts;
 pub(crate) use link::Link;
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
 pub(crate) use look::recover_to_read;

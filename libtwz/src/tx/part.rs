@@ -271,6 +271,20 @@ impl Part {
         Ok(())
     }
 
+    /// [`Part::put`] where the number of bytes is known when this is compiled: a few stores.
+    #[inline(always)]
+    pub(super) fn put_few(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
+        let (words, rest) = bytes.as_chunks::<8>();
+        if bytes.is_empty() || bytes.len() > entry::ENTRY_MAX || !rest.is_empty() {
+            return self.put(address, bytes);
+        }
+        let offset = self.place(address, bytes.len())?;
+        persist::expect_store(address);
+        self.puts.push(entry::entry_head(offset, bytes.len()));
+        self.puts.extend_with(words.len(), |i| u64::from_le_bytes(words[i]));
+        Ok(())
+    }
+
     /// Notes what a range shall hold after the commit.
     #[inline]
     pub(super) fn put(&mut self, address: usize, bytes: &[u8]) -> Result<()> {

@@ -176,10 +176,12 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         let (leaf, used) =
             if free_entry(used).is_some() { (leaf, used) } else { self.split_leaf(tx, leaf, &key)? };
         let entry = free_entry(used).ok_or_else(|| damaged(leaf, "a leaf with room after a split"))?;
-        tx.put(&leaf.keys[entry], key)?;
-        tx.put(&leaf.values[entry], value)?;
-        tx.put(&leaf.used, used | 1 << entry)?;
-        tx.put(&self.count, self.len().wrapping_add(1))?;
+        tx.puts(|puts| {
+            puts.cell(&leaf.keys[entry], key)?;
+            puts.cell(&leaf.values[entry], value)?;
+            puts.cell(&leaf.used, used | 1 << entry)?;
+            puts.halves(&self.count, self.len().wrapping_add(1))
+        })?;
         Ok(None)
     }
 

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::tags;
-use crate::tx::Tx;
+use crate::tx::{Puts, Tx};
 use core::mem::offset_of;
 use core::num::NonZero;
 
@@ -59,11 +59,19 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
         tx.wrote(core::ptr::from_ref(self).addr(), bytes)
     }
 
-    /// Key and value in one piece.
-    #[inline]
-    pub(super) fn put_entry(&self, tx: &Tx, entry: usize, key: K, value: V) -> Result<()> {
+    /// Puts an entry there, key and value in one piece, and its tag.
+    #[inline(always)]
+    pub(super) fn put_entry(
+        &self,
+        puts: &mut Puts<'_>,
+        entry: usize,
+        key: K,
+        value: V,
+        hash: u64,
+    ) -> Result<()> {
         let place = core::ptr::from_ref(&self.entries[entry]).addr();
-        tx.put_value(place, &Entry { key: PCell::new(key), value: PCell::new(value) })
+        puts.value(place, &Entry { key: PCell::new(key), value: PCell::new(value) })?;
+        puts.halves(&self.tags, Tags(self.tags.get()).with(entry, hash).0)
     }
 }
 

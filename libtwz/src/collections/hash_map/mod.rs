@@ -24,7 +24,7 @@ use crate::cell::PCell;
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
-use crate::tx::Tx;
+use crate::tx::{self, Tx};
 
 /// Buckets in segment 0.
 const FIRST: u64 = 4;
@@ -53,6 +53,9 @@ struct Found<'a, K: Invariant + Copy, V: Invariant + Copy> {
     bucket: &'a Bucket<K, V>,
     entry: usize,
 }
+
+/// A bucket and its unused entry; or the last bucket of a chain that is full.
+type Room<'a, K, V> = core::result::Result<(&'a Bucket<K, V>, usize), &'a Bucket<K, V>>;
 
 impl<K: Invariant + Copy, V: Invariant + Copy> Default for HashMap<K, V> {
     fn default() -> Self {
@@ -182,8 +185,17 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         if self.is_full() {
             alone(self, |tx| if self.is_full() { self.add_buckets(tx) } else { Ok(()) })?; // nothing is to see it before it ends
         }
-        self.expect_change(hash); // before the lock: fetching the bucket takes as long as the last transaction's fence
-        alone(self, |tx| self.do_insert(tx, &key, value, hash))
+        // Found before the lock is taken, and fetched meanwhile: that takes as long as the last transaction's fence.
+        let state = tx::State::of(home_of(self)?);
+        let found = self.first_bucket(hash).ok().flatten();
+        if let Some(bucket) = found {
+            expect_store(bucket);
+        }
+        alone(self, |tx| {
+            let is_as_found = state.is_some() && state == tx.state();
+            let first = if is_as_found { found } else { self.first_bucket(hash)? };
+            self.insert_into(tx, first, &key, value, hash)
+        })
     }
 
     /// Gives `key` a value as a part of `tx`.
@@ -196,23 +208,23 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
 
     /// An insert as a step of a change.
     fn put_entry_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
-        self.do_insert(tx, &key, value, self.hash(&key))
+        let hash = self.hash(&key);
+        self.insert_into(tx, self.first_bucket(hash)?, &key, value, hash)
     }
 
     fn is_full(&self) -> bool {
         self.count.get() >= self.buckets.get().saturating_mul(FULL)
     }
 
-    /// Has the bucket for `hash` fetched. What is read may be changing: it is only a hint.
-    #[inline]
-    fn expect_change(&self, hash: u64) {
-        if let Ok(Some(bucket)) = self.first_bucket(hash) {
-            expect_store(bucket);
-        }
-    }
-
-    fn do_insert(&self, tx: &Tx, key: &K, value: V, hash: u64) -> Result<Option<V>> {
-        let mut first = self.first_bucket(hash)?;
+    /// Inserts into the bucket where a key with this hash is looked for first.
+    fn insert_into<'a>(
+        &'a self,
+        tx: &Tx,
+        mut first: Option<&'a Bucket<K, V>>,
+        key: &K,
+        value: V,
+        hash: u64,
+    ) -> Result<Option<V>> {
         if let Some(bucket) = first
             && let Some(found) = Self::find_from(bucket, key, hash)?
         {
@@ -227,31 +239,46 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             first = self.first_bucket(hash)?;
         }
         let first = first.ok_or_else(|| damaged(&self.buckets, "a bucket"))?;
-        self.put_entry(tx, first, key, value, hash)?;
+        let room = Self::room_from(first)?;
+        if let Ok((bucket, entry)) = room {
+            tx.puts(|puts| {
+                bucket.put_entry(puts, entry, *key, value, hash)?;
+                puts.halves(&self.count, self.count.get().wrapping_add(1))
+            })?;
+            return Ok(None);
+        }
+        self.put_entry(tx, room, key, value, hash)?;
         tx.put_halves(&self.count, self.count.get().wrapping_add(1))?;
         Ok(None)
     }
 
-    /// Puts an entry that is not there into a bucket or its chain.
-    fn put_entry(&self, tx: &Tx, first: &Bucket<K, V>, key: &K, value: V, hash: u64) -> Result<()> {
+    /// The first unused entry of a bucket and those chained to it; else the last of them.
+    #[inline]
+    fn room_from(first: &Bucket<K, V>) -> Result<Room<'_, K, V>> {
         let mut bucket = first;
         for _ in 0..CHAIN_MAX {
-            let tags = Tags(bucket.tags.get());
-            if let Some(entry) = tags.unused() {
-                bucket.put_entry(tx, entry, *key, value)?;
-                return tx.put_halves(&bucket.tags, tags.with(entry, hash).0);
+            if let Some(entry) = Tags(bucket.tags.get()).unused() {
+                return Ok(Ok((bucket, entry)));
             }
             match bucket.overflow.get()? {
                 Some(next) => bucket = next,
-                None => {
-                    let mut new = Bucket::blank(*key, value);
-                    new.tags = PCell::new(Tags(0).with(0, hash).0);
-                    let new = tx.alloc_put(home_of(self)?, new)?;
-                    return tx.put_ptr(&bucket.overflow, Some(new));
-                }
+                None => return Ok(Err(bucket)),
             }
         }
         Err(damaged(first, "a chain of buckets without a cycle"))
+    }
+
+    /// Puts an entry that is not there into a bucket, or a new one chained to it.
+    fn put_entry(&self, tx: &Tx, room: Room<'_, K, V>, key: &K, value: V, hash: u64) -> Result<()> {
+        match room {
+            Ok((bucket, entry)) => tx.puts(|puts| bucket.put_entry(puts, entry, *key, value, hash)),
+            Err(last) => {
+                let mut new = Bucket::blank(*key, value);
+                new.tags = PCell::new(Tags(0).with(0, hash).0);
+                let new = tx.alloc_put(home_of(self)?, new)?;
+                tx.put_ptr(&last.overflow, Some(new))
+            }
+        }
     }
 }
 

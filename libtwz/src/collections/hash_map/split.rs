@@ -73,7 +73,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
                 None => {
                     new.filled(tx, moved)?;
                     return too_many.into_iter().try_for_each(|(key, value, hash)| {
-                        self.put_entry(tx, new, &key, value, hash)?;
+                        self.put_entry(tx, Self::room_from(new)?, &key, value, hash)?;
                         tx.apply() // the next one must see it
                     });
                 }

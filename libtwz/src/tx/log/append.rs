@@ -11,6 +11,9 @@ use crate::view;
 use crate::window::Window;
 use core::sync::atomic::Ordering;
 
+/// Words for which a batch's first line has room, after the two of the head.
+const LINE_WORDS: usize = LINE / 8 - 2;
+
 impl Log {
     /// Appends entries as batches, the last of them of kind `last` and the others of kind `others`; durable after a fence.
     /// `limit`: first offset that data does not use.
@@ -24,6 +27,41 @@ impl Log {
         words: &[u64],
         limit: impl Fn() -> Result<usize>,
     ) -> Result<()> {
+        if words.len() <= LINE_WORDS && to.at + LINE <= to.end {
+            self.append_line(to, last, words);
+            return Ok(());
+        }
+        self.append_batches(to, others, last, words, &limit)
+    }
+
+    /// A batch of one line, where there is room for it: most are.
+    #[inline(always)]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn append_line(&self, to: &mut Position, kind: Kind, words: &[u64]) {
+        let (head, check) = self.head_and_check(to, kind, words);
+        store_line(to.window, to.at, [check, head], words);
+        to.at += LINE;
+        to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
+    }
+
+    #[inline(always)]
+    fn head_and_check(&self, to: &Position, kind: Kind, words: &[u64]) -> (u64, u64) {
+        let head = kind as u64 | (words.len() as u64) << 8 | u64::from(to.sequence) << 32;
+        let mut check = Check::new(self.epoch(), head);
+        check.add_all(words);
+        (head, check.end())
+    }
+
+    #[inline(never)]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn append_batches(
+        &self,
+        to: &mut Position,
+        others: Kind,
+        last: Kind,
+        words: &[u64],
+        limit: &impl Fn() -> Result<usize>,
+    ) -> Result<()> {
         let mut rest = words;
         while rest.len() > SMALL_BATCH_WORDS {
             let most = self.batch_words();
@@ -31,10 +69,10 @@ impl Log {
                 break;
             }
             let (now, later) = rest.split_at(whole_entries(rest, most));
-            self.append_batch(to, others, now, &limit)?;
+            self.append_batch(to, others, now, limit)?;
             rest = later;
         }
-        self.append_batch(to, last, rest, &limit)
+        self.append_batch(to, last, rest, limit)
     }
 
     #[inline]
@@ -50,17 +88,19 @@ impl Log {
         if to.at + bytes > to.end {
             self.next_chunk(to, bytes, limit()?)?;
         }
-        let head = kind as u64 | (words.len() as u64) << 8 | u64::from(to.sequence) << 32;
-        let mut check = Check::new(self.epoch(), head);
-        check.add_all(words);
-        // The first line has room for six words after the two of the head.
-        let (first, rest) = words.split_at(words.len().min(6));
-        let word = |i: usize| first.get(i).copied().unwrap_or(0);
-        let line = [check.end(), head, word(0), word(1), word(2), word(3), word(4), word(5)];
+        let (head, check) = self.head_and_check(to, kind, words);
+        let (first, rest) = words.split_at(words.len().min(LINE_WORDS));
+        let lines = (to.at + LINE..).step_by(LINE);
         if bytes <= BY_CACHE {
-            put_lines::<true>(to.window, to.at, &line, rest);
+            store_line(to.window, to.at, [check, head], first);
+            for (at, words) in lines.zip(rest.chunks(LINE / 8)) {
+                store_line(to.window, at, [], words);
+            }
         } else {
-            put_lines::<false>(to.window, to.at, &line, rest);
+            store_line_around(to.window, to.at, [check, head], first);
+            for (at, words) in lines.zip(rest.chunks(LINE / 8)) {
+                store_line_around(to.window, at, [], words);
+            }
         }
         to.at += bytes;
         to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
@@ -109,33 +149,26 @@ impl Log {
     }
 }
 
-/// Writes a batch's lines, the first of them and the words of the others, through the cache or around it.
+/// Stores a line of a batch, `head` and words and zeros, and writes it back.
 #[inline(always)]
 #[cfg_attr(feature = "crash-sim", track_caller)]
-fn put_lines<const BY_CACHE: bool>(window: Window, at: usize, first: &[u64; 8], rest: &[u64]) {
-    put_line::<BY_CACHE>(window, at, first);
-    let mut at = at + LINE;
-    let (lines, last) = rest.as_chunks::<8>();
-    for line in lines {
-        put_line::<BY_CACHE>(window, at, line);
-        at += LINE;
+fn store_line<const N: usize>(window: Window, at: usize, head: [u64; N], words: &[u64]) {
+    let (first, rest) = window.line(at).split_at(N);
+    for (place, word) in first.iter().zip(head) {
+        place.store(word, Ordering::Relaxed);
     }
-    if !last.is_empty() {
-        put_line::<BY_CACHE>(window, at, &core::array::from_fn(|i| last.get(i).copied().unwrap_or(0)));
+    for (i, place) in rest.iter().enumerate() {
+        place.store(words.get(i).copied().unwrap_or(0), Ordering::Relaxed);
     }
+    simulate::stored(window.base() + at, LINE);
+    window.flush(at, LINE);
 }
 
+/// The same around the cache.
 #[inline(always)]
 #[cfg_attr(feature = "crash-sim", track_caller)]
-fn put_line<const BY_CACHE: bool>(window: Window, at: usize, line: &[u64; 8]) {
-    if BY_CACHE {
-        for (place, word) in window.line(at).iter().zip(line) {
-            place.store(*word, Ordering::Relaxed);
-        }
-        simulate::stored(window.base() + at, LINE);
-        window.flush(at, LINE);
-        return;
-    }
+fn store_line_around<const N: usize>(window: Window, at: usize, head: [u64; N], words: &[u64]) {
+    let word = |i: usize| head.get(i).or_else(|| words.get(i - N)).copied().unwrap_or(0);
     #[allow(clippy::cast_possible_truncation, reason = "offsets are below 1 GiB")]
-    persist::store_line(window, at as u32, line);
+    persist::store_line(window, at as u32, &core::array::from_fn(word));
 }
