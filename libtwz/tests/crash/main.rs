@@ -12,6 +12,7 @@ mod delegate;
 mod moves;
 mod objects;
 mod overflow;
+mod owned;
 mod scenario;
 mod transactions;
 mod world;
@@ -39,6 +40,7 @@ scenarios! {
     transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew,
         lines_take_each_others_place, the_log_goes_on_in_other_objects;
     collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, strings_and_rings_stay_whole;
+    owned: owned_maps_survive;
     moves: sequences_move_at_once, maps_move_at_once, leaves_go_and_come;
     overflow: a_vector_outgrows_its_object, a_text_outgrows_its_object, a_ring_outgrows_its_object, a_list_outgrows_its_object,
         a_hash_map_outgrows_its_object, an_ordered_map_outgrows_its_object, a_tree_outgrows_its_object, names_outgrow_their_object;
