@@ -105,17 +105,22 @@ impl Layer {
         self.slots.put_entry_in(tx, slice, slot).map(drop)
     }
 
-    /// Puts a new layer with what the next bytes of the keys lead to between a slice and its entry.
-    pub(super) fn deepen<V: Invariant>(&self, tx: &Tx, slice: Slice, entry: &Entry<'_, V>) -> Result<&Self> {
+    /// Puts a new layer with what the next bytes lead to between a slice and its entry, whose key is `key`.
+    pub(super) fn deepen<V: Invariant>(
+        &self,
+        tx: &Tx,
+        slice: Slice,
+        entry: &Entry<'_, V>,
+        key: &[u8],
+    ) -> Result<&Self> {
         let (home, depth) = (home_of(self)?, self.depth().saturating_add(BYTES));
-        let key = entry.key()?;
-        if !slice.has_more() || slice != Slice::of(&key, self.depth()) {
+        if !slice.has_more() || slice != Slice::of(key, self.depth()) {
             return Err(entry.bad("a key with the bytes that lead to it"));
         }
         let new = Self { depth: PCell::new(depth as u64), slots: collections::BTreeMap::new() };
         let new = tx.alloc_put(home, new)?;
         tx.apply()?;
-        new.put(tx, Slice::of(&key, depth), entry)?;
+        new.put(tx, Slice::of(key, depth), entry)?;
         let to = crate::translate::persistent(home, core::ptr::from_ref(new).addr())?;
         self.slots.put_entry_in(tx, slice, Slot { to, kind: LAYER })?;
         tx.apply()?;

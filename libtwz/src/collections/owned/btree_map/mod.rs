@@ -85,8 +85,9 @@ impl<K: Key, V: Invariant> BTreeMap<K, V> {
     fn add(&self, tx: &Tx, key: &[u8], value: impl FnOnce(Window) -> Result<V>) -> Result<Entry<'_, V>> {
         let (mut layer, other) = self.descend(key, |_, _| {})?;
         if let Some(other) = other {
+            let theirs = other.key()?;
             loop {
-                layer = layer.deepen(tx, Slice::of(key, layer.depth()), &other)?;
+                layer = layer.deepen(tx, Slice::of(key, layer.depth()), &other, &theirs)?;
                 if layer.get::<V>(Slice::of(key, layer.depth()))?.is_none() {
                     break; // the two differ here
                 }
