@@ -7,7 +7,8 @@ use std::path::Path;
 use std::{env, fs};
 
 /// Files of `libtwz/tests` that need nothing but `libtwz`.
-const TESTS: [&str; 7] = ["collections", "io", "names", "objects", "runtime", "sync", "transactions"];
+const TESTS: [&str; 8] =
+    ["collections", "io", "names", "objects", "owned", "runtime", "sync", "transactions"];
 
 fn main() {
     twz_build::program();

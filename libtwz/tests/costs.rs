@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use libtwz::collections::owned;
 use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Vec as PVec};
 use libtwz::prelude::*;
 use libtwz::simulate::{self, Event};
@@ -24,6 +25,8 @@ struct Root {
     hash: HashMap<u64, [u64; 2]>,
     tree: BTreeMap<u64, [u64; 2]>,
     rb: RbTree<u64, [u64; 2]>,
+    own_hash: owned::HashMap<u64, [u64; 2]>,
+    own_tree: owned::BTreeMap<u64, [u64; 2]>,
     list: List<u64>,
     vec: PVec<u64>,
 }
@@ -71,6 +74,8 @@ fn costs_are_what_the_bench_shows() {
             hash: HashMap::new(),
             tree: BTreeMap::new(),
             rb: RbTree::new(),
+            own_hash: owned::HashMap::new(),
+            own_tree: owned::BTreeMap::new(),
             list: List::new(),
             vec: PVec::new(),
         })
@@ -115,6 +120,14 @@ fn costs_are_what_the_bench_shows() {
     costs.push((
         "red-black tree, insert",
         cost(5000, |i| assert!(o.rb.insert(key(), [i; 2]).unwrap().is_none())),
+    ));
+    costs.push((
+        "owned hash map, insert",
+        cost(5000, |i| assert!(o.own_hash.insert(&key(), [i; 2]).unwrap().is_none())),
+    ));
+    costs.push((
+        "owned ordered map, insert",
+        cost(5000, |i| assert!(o.own_tree.insert(&key(), [i; 2]).unwrap().is_none())),
     ));
     // What the contract promises, whatever the file says: one fence for puts, two for records; the rest is checkpoints.
     for (name, [fences, _, _]) in &costs {

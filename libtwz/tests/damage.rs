@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use libtwz::collections::owned;
 use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Ring, String as PString, Vec as PVec};
 use libtwz::io::{EventSet, LogRing, Queue, Stream};
 use libtwz::names::{Namespace, clear_by_name};
@@ -27,6 +28,8 @@ struct Everything {
     hash: HashMap<u64, u64>,
     tree: BTreeMap<u64, [u64; 2]>,
     rb: RbTree<u64, u64>,
+    own_hash: owned::HashMap<PString, PString>,
+    own_tree: owned::BTreeMap<PString, PVec<u64>>,
     list: List<u64>,
     ring: Ring<u64, 4>,
     pointer: InvPtr<PCell<u64>>,
@@ -42,6 +45,8 @@ fn everything() -> Object<Everything> {
             hash: HashMap::new(),
             tree: BTreeMap::new(),
             rb: RbTree::new(),
+            own_hash: owned::HashMap::new(),
+            own_tree: owned::BTreeMap::new(),
             list: List::new(),
             ring: Ring::new(),
             pointer: InvPtr::null(),
@@ -69,6 +74,13 @@ fn use_all(o: &Object<Everything>, step: u64) -> usize {
         note(o.rb.insert(key, step).is_ok());
         note(o.rb.get(&key).is_ok());
         note(o.rb.remove(&(key + 1)).is_ok());
+        let text = format!("{}{key}", "a long beginning".repeat(usize::try_from(key % 4).unwrap()));
+        note(o.own_hash.insert(&text, &text).is_ok());
+        note(o.own_hash.get(&text).is_ok());
+        note(o.own_hash.remove_key(&text[1..]).is_ok());
+        note(o.own_tree.insert(&text, &[key]).is_ok());
+        note(o.own_tree.get(&text).is_ok());
+        note(o.own_tree.remove(&format!("{text}1")).is_ok());
         note(o.list.push_back(key).is_ok());
         note(o.list.push_front(key).is_ok());
         note(o.list.pop_front().is_ok());
@@ -85,6 +97,11 @@ fn use_all(o: &Object<Everything>, step: u64) -> usize {
     note(o.tree.range(3..40).all(|item| item.is_ok()));
     note(o.rb.iter().all(|item| item.is_ok()));
     note(o.rb.check().is_ok());
+    note(o.own_hash.iter().all(|item| item.is_ok()));
+    note(o.own_tree.iter().all(|item| item.is_ok()));
+    note(o.own_tree.range("a long".."b").rev().all(|item| item.is_ok()));
+    note(step < 14 || o.own_tree.clear().is_ok());
+    note(step < 14 || o.own_hash.clear().is_ok());
     note(o.list.iter().all(|item| item.is_ok()));
     note(o.ring.iter().all(|item| item.is_ok()));
     note(o.census().is_ok());
@@ -530,6 +547,62 @@ fn a_leaf_that_leads_to_itself_ends_a_range() {
     let found: Vec<_> = o.tree.range(2..).collect();
     assert!(matches!(found[..], [Ok((2, _)), Ok((3, _)), Err(Error::Damaged { .. })]), "{found:?}");
     watched.store(u64::MAX, Ordering::Relaxed);
+}
+
+#[test]
+fn damaged_entries_of_owned_maps_are_errors_that_say_where() {
+    start();
+    let o = everything();
+    let long = |end: &str| format!("{}{end}", "a long beginning".repeat(2));
+    for end in ["1", "2"] {
+        o.own_hash.insert(end, end).unwrap();
+        o.own_tree.insert(&long(end), &[1]).unwrap();
+    }
+    let window = o.window();
+    let offset = |address: usize| address - window.base();
+    let says = |error: Error, at: usize| {
+        assert!(
+            matches!(error, Error::Damaged { offset, .. } if offset as usize == at),
+            "{error} at {at:#x}"
+        );
+    };
+    // In front of the value: the next entry, and the length of the key, which is behind the value.
+    let value = offset(std::ptr::from_ref(o.own_hash.get_ref("1").unwrap().unwrap()).addr());
+    let with = |at: usize, value: u64, check: &dyn Fn()| {
+        let before = window.load(at);
+        window.store(at, value);
+        check();
+        window.store(at, before);
+    };
+    with(value - 8, u64::MAX - 20, &|| {
+        says(o.own_hash.get("1").unwrap_err(), value - 8);
+        says(o.own_hash.clear().unwrap_err(), value - 8);
+    });
+    with(value + 16, u64::MAX, &|| {
+        assert_eq!(o.own_hash.get("1"), Ok(None), "another key");
+        says(o.own_hash.keys().find_map(Result::err).unwrap(), value - 16);
+    });
+    with(value - 16, value as u64 - 16, &|| {
+        says(o.own_hash.keys().find_map(Result::err).unwrap(), value - 16);
+        says(o.own_hash.clear().unwrap_err(), value - 16);
+        assert!(o.own_hash.insert("3", "3").is_ok());
+    });
+    // A layer that is not of the next bytes, as one that leads back.
+    let is_layer = |at: &usize| {
+        let word = |i: usize| window.load(at + i * 8);
+        (word(0), word(1), word(2), word(4)) == (15, 1, 0, 0) && word(3) > 4096 && word(3) < 1 << 30
+    };
+    let arena = usize::try_from(window.load(META + 32)).unwrap(); // the log may hold the same words
+    let depth = (arena..arena + (64 << 10)).step_by(8).find(is_layer);
+    let depth = depth.expect("the layer behind the first 15 bytes, with one slot");
+    with(depth, 0, &|| {
+        says(o.own_tree.get(&long("1")).unwrap_err(), depth);
+        says(o.own_tree.insert(&long("3"), &[]).unwrap_err(), depth);
+        says(o.own_tree.iter().find_map(Result::err).unwrap(), depth);
+        says(o.own_tree.clear().unwrap_err(), depth);
+    });
+    o.own_tree.clear().unwrap();
+    assert_eq!(o.own_tree.get(&long("1")), Ok(None));
 }
 
 #[test]

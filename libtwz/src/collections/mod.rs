@@ -21,6 +21,7 @@
 //! | [`BTreeMap`] | order and ranges | leaves of 16, unsorted inside |
 //! | [`RbTree`] | order, pointer-heavy: the paper's example | a node with parent pointer per entry |
 //! | [`List`] | both ends, stable places | a node per element |
+//! | [`owned::HashMap`], [`owned::BTreeMap`] | keys and values that own memory: texts, vectors, structs | a block per entry, and an index of these |
 //! | [`Ring`] | a fixed number of newest elements | segments, as a vector's, that come when they are first needed |
 
 /// Declares changes twice: as a transaction of their own, and as a part of one.
@@ -51,6 +52,7 @@ mod maps;
 mod btree;
 mod hash_map;
 mod list;
+pub mod owned;
 mod rb_tree;
 mod ring;
 mod segments;

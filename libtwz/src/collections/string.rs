@@ -11,12 +11,13 @@ use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::translate;
 use crate::tx::Tx;
+use crate::window::Window;
 use core::fmt;
 
 /// Bytes of the smallest block.
 const SMALLEST: u32 = 16;
 /// Up to so many bytes, a fresh block is filled by way of the log, whose one fence serves both; longer texts are not written twice.
-const LOGGED_MAX: usize = 512;
+pub(super) const LOGGED_MAX: usize = 512;
 
 /// A text that grows.
 #[derive(Debug, Default, Invariant)]
@@ -98,6 +99,18 @@ impl String {
         self.capacity.get() as usize
     }
 
+    /// A text for a place in the object at `home`; what it is made of is a part of `tx`.
+    pub(super) fn make_in(tx: &Tx, home: Window, text: &str) -> Result<Self> {
+        let len = u32::try_from(text.len()).map_err(|_| Error::TooLarge { bytes: text.len() as u64 })?;
+        if len == 0 {
+            return Ok(Self::new());
+        }
+        let (block, capacity) = Self::make_block(tx, home, text.len())?;
+        fill(tx, block, text.as_bytes(), text.len())?;
+        let bytes = InvPtr::from_raw(translate::persistent(home, block)?);
+        Ok(Self { bytes, len: PCell::new(len), capacity: PCell::new(capacity) })
+    }
+
     changes! {
         /// Replaces the text.
         set / set_in => do_set(text: &str) -> ();
@@ -146,7 +159,7 @@ impl String {
         unsafe { tx.free_raw(old, self.capacity(), 8) }
     }
 
-    fn do_set(&self, tx: &Tx, text: &str) -> Result<()> {
+    pub(super) fn do_set(&self, tx: &Tx, text: &str) -> Result<()> {
         self.replace_from(tx, 0, &[text.as_bytes()])
     }
 
@@ -260,27 +273,31 @@ impl String {
     /// address. All that is written to it before the commit becomes durable with it.
     fn grow(&self, tx: &Tx, needed: usize, kept: usize) -> Result<usize> {
         let bytes = self.read(0, kept)?;
-        let too_large = Error::TooLarge { bytes: needed as u64 };
-        let capacity = needed.checked_next_power_of_two().ok_or(too_large)?.max(SMALLEST as usize);
-        let stored = u32::try_from(capacity).map_err(|_| too_large)?;
-        let new = if needed <= LOGGED_MAX {
-            tx.alloc_unfilled(home_of(self)?, capacity, 8)?
-        } else {
-            let new = tx.alloc_raw(home_of(self)?, capacity, 8)?;
-            tx.settle()?; // the free list's word in it is recorded before it is overwritten
-            new
-        };
+        let (new, capacity) = Self::make_block(tx, home_of(self)?, needed)?;
         fill(tx, new, &bytes, needed)?;
         self.free_block(tx)?;
         let pointer = translate::persistent(home_of(self)?, new)?;
         tx.put_value(core::ptr::from_ref(&self.bytes).addr(), &pointer.0)?;
-        tx.put(&self.capacity, stored)?;
+        tx.put(&self.capacity, capacity)?;
         Ok(new)
+    }
+
+    /// A block for `needed` bytes near `home`, and how many it has.
+    fn make_block(tx: &Tx, home: Window, needed: usize) -> Result<(usize, u32)> {
+        let too_large = Error::TooLarge { bytes: needed as u64 };
+        let capacity = needed.checked_next_power_of_two().ok_or(too_large)?.max(SMALLEST as usize);
+        let stored = u32::try_from(capacity).map_err(|_| too_large)?;
+        if needed <= LOGGED_MAX {
+            return Ok((tx.alloc_unfilled(home, capacity, 8)?, stored));
+        }
+        let new = tx.alloc_raw(home, capacity, 8)?;
+        tx.settle()?; // the free list's word in it is recorded before it is overwritten
+        Ok((new, stored))
     }
 }
 
 /// Writes a part of a text of `len` bytes into a block that nobody knows yet.
-fn fill(tx: &Tx, address: usize, bytes: &[u8], len: usize) -> Result<()> {
+pub(super) fn fill(tx: &Tx, address: usize, bytes: &[u8], len: usize) -> Result<()> {
     if len <= LOGGED_MAX {
         return put_all(tx, address, bytes);
     }

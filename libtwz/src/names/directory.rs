@@ -7,7 +7,7 @@
 //!   names     hash of the name -> first record with that hash
 //! Record
 //!   next      another record with the same hash
-//!   kind      1 object, 2 directory, 3 link; 4 object, 5 directory that is being named
+//!   kind      1 object, 2 directory, 3 link; 4 object, 5 directory that is being named; 6 directory that is being removed
 //!   target    ID (link: unused)
 //!   name, text of a link
 //! ```
@@ -15,6 +15,9 @@
 //! - **N1** a new object and its name appear together. It is volatile until it has one: it is made, named by a record that says so (4, 5), made to stay
 //!   (**commit point**: [`Seam::keep`]), and the record then says 1 or 2. Whoever meets a 4 or 5 makes the object stay first, so nobody uses
 //!   one that a power failure could take away; where the failure was faster the object is gone, and the record counts for nothing.
+//! - **N2** a directory that is removed is not left behind. Its record becomes one without a name that says so (6; **commit point**: the transaction,
+//!   which closes the directory, too), its object is deleted, and the record goes. What a power failure leaves of that the next change of the
+//!   directory above does.
 
 use crate::collections::{HashMap, String};
 use crate::error::{Error, Result, damaged};
@@ -38,6 +41,9 @@ const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
 const KIND_OBJECT: u64 = 1;
 const KIND_DIRECTORY: u64 = 2;
 const KIND_LINK: u64 = 3;
+const KIND_REMOVED: u64 = 6;
+/// Where the records of what is being removed stand: no name is empty.
+const REMOVED: &str = "";
 /// Added to the kind of what is being named.
 const NEW: u64 = 3;
 
@@ -95,7 +101,42 @@ impl Directory {
 
     /// Changes `directory` by one transaction, of which readers see all or nothing.
     pub(super) fn change<R>(directory: &Object<Self>, body: impl FnOnce(&Tx) -> Result<R>) -> Result<R> {
-        Tx::run_versioned(directory.window(), &directory.version, body)
+        Tx::run_versioned(directory.window(), &directory.version, |tx| {
+            directory.finish_removals(tx)?;
+            body(tx)
+        })
+    }
+
+    /// Takes a directory's name out; what has to be deleted stays noted until [`Directory::finish_removals`] finds it gone (**N2**).
+    pub(super) fn retire(&self, tx: &Tx, name: &str) -> Result<()> {
+        let record = self.find(name, READ_WRITE)?.ok_or(Error::NoSuchName)?;
+        self.unlink(tx, name, record)?;
+        record.name.release(tx)?;
+        tx.put(&record.kind, KIND_REMOVED)?;
+        self.link(tx, REMOVED, record)
+    }
+
+    /// Deletes what is noted as removed, and forgets it.
+    fn finish_removals(&self, tx: &Tx) -> Result<()> {
+        let Some(first) = self.names.get(&hash(REMOVED))? else { return Ok(()) };
+        let first = first.resolve(READ_WRITE)?;
+        let mut at = Some(first);
+        for _ in 0..CHAIN_MAX {
+            let Some(record) = at else { return Ok(()) };
+            at = record.next.get()?;
+            if record.kind.get() != KIND_REMOVED {
+                continue;
+            }
+            match Platform::delete(record.target.get()) {
+                Ok(()) | Err(Error::NoSuchObject(_)) => {
+                    self.unlink(tx, REMOVED, record)?;
+                    // SAFETY: allocated by `add`; nothing leads to it any more. A reader that is looking at it looks again.
+                    unsafe { tx.free(record) }?;
+                }
+                Err(_) => {} // left to somebody who may
+            }
+        }
+        Err(damaged(first, CHAIN))
     }
 
     /// What `name` leads to, if it is there: for who changes the directory.
@@ -106,6 +147,7 @@ impl Directory {
     /// Lets nobody add names from now on, if there are none: for a directory that is taken out of the one above. Holds its lock until `tx` ends.
     pub(super) fn close(&self, tx: &Tx) -> Result<()> {
         tx.record(&self.parent)?; // takes the lock
+        self.finish_removals(tx)?;
         if !self.names.is_empty() && !self.entries(READ_WRITE)?.is_empty() {
             return Err(Error::NameExists);
         }
@@ -192,9 +234,13 @@ impl Directory {
         })?;
         record.name.set_in(tx, name)?;
         record.text.set_in(tx, entry.text())?;
-        if let Some(first) = self.names.get(&hash(name))? {
-            tx.point(&record.next, Some(first.resolve(READ_WRITE)?))?;
-        }
+        self.link(tx, name, record)
+    }
+
+    /// Puts a record into the chain of `name`.
+    fn link(&self, tx: &Tx, name: &str, record: &Record) -> Result<()> {
+        let first = self.names.get(&hash(name))?.map(|first| first.resolve(READ_WRITE)).transpose()?;
+        tx.point(&record.next, first)?;
         self.names.insert_in(tx, hash(name), GlobalPtr::to(record)?)?;
         Ok(())
     }
@@ -291,13 +337,14 @@ const NEW_OBJECT: u64 = KIND_OBJECT + NEW;
 const NEW_DIRECTORY: u64 = KIND_DIRECTORY + NEW;
 
 impl Record {
-    /// What it leads to; `None` for what was being named when the power failed.
+    /// What it leads to; `None` for what was being named when the power failed, or is being removed.
     fn entry(&self) -> Result<Option<Entry>> {
         let id = self.target.get();
         let entry = match self.kind.get() {
             KIND_OBJECT => Entry::Object(id),
             KIND_DIRECTORY => Entry::Directory(id),
             KIND_LINK => Entry::Link(self.text.get()?),
+            KIND_REMOVED => return Ok(None),
             NEW_OBJECT => return stay(id, Entry::Object(id)),
             NEW_DIRECTORY => return stay(id, Entry::Directory(id)),
             _ => return Err(damaged(&self.kind, "a record that is an object, a directory or a link")),

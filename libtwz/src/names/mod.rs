@@ -304,13 +304,21 @@ impl Namespace {
     /// As [`Namespace::lookup`]; [`Error::NameExists`] for a directory that is not empty; [`Error::Busy`] for one that stays in a transaction.
     pub fn unbind(&self, path: &str) -> Result<Entry> {
         let place = self.place(self.root, path, &mut { LINKS_MAX })?;
+        Self::take_out(&place, |tx, directory, name| directory.remove(tx, name))
+    }
+
+    /// Takes a name out by `change`; a directory is closed in the same step.
+    fn take_out<R>(
+        place: &Place<'_>,
+        change: impl Fn(&crate::Tx, &Directory, &str) -> Result<R>,
+    ) -> Result<R> {
         let mut tries = 0;
         loop {
-            let result = Self::change_at(&place, |tx, directory, name| {
+            let result = Self::change_at(place, |tx, directory, name| {
                 if let Some(Entry::Directory(id)) = directory.look(name)? {
                     Object::<Directory>::open(id)?.close(tx)?;
                 }
-                directory.remove(tx, name)
+                change(tx, directory, name)
             });
             tries += 1;
             if !matches!(result, Err(Error::Busy(_))) || tries > PATIENCE {
@@ -320,9 +328,8 @@ impl Namespace {
         }
     }
 
-    /// Takes a directory's name out, and deletes it.
-    ///
-    /// A power failure between the two leaves an object without a name.
+    /// Takes a directory's name out, and deletes it. Whenever the power fails, it is there with its name, or has none, and the next change of the
+    /// directory above deletes what is left of it.
     ///
     /// # Safety
     /// No other thread of this program is using a path through the directory: its memory goes. Other programs keep it until they end.
@@ -330,12 +337,21 @@ impl Namespace {
     /// # Errors
     /// As [`Namespace::unbind`]; [`Error::NoSuchName`] for what is no directory.
     pub unsafe fn remove_dir(&self, path: &str) -> Result<()> {
-        if !matches!(self.entry(path)?, Entry::Directory(_)) {
-            return Err(Error::NoSuchName);
-        }
-        let Entry::Directory(id) = self.unbind(path)? else { return Ok(()) };
+        let place = self.place(self.root, path, &mut { LINKS_MAX })?;
+        let id = Self::take_out(&place, |tx, directory, name| match directory.look(name)? {
+            Some(Entry::Directory(id)) => directory.retire(tx, name).map(|()| id),
+            _ => Err(Error::NoSuchName),
+        })?;
         // SAFETY: the caller's promise.
-        unsafe { Object::<Directory>::open(id)?.delete() }
+        let deleted = Object::<Directory>::open(id).and_then(|directory| unsafe { directory.delete() });
+        match deleted {
+            // Somebody who changes the directory above was faster.
+            Ok(()) | Err(Error::NoSuchObject(_)) => {
+                let _ = Self::change_at(&place, |_, _, _| Ok(())); // or the next change forgets it
+                Ok(())
+            }
+            other => other,
+        }
     }
 
     /// The names in a directory with what they lead to, in order.

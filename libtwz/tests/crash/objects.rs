@@ -7,6 +7,7 @@ use libtwz::names::{Entry, Namespace, Resolver, clear_by_name, point_by_name};
 use libtwz::prelude::*;
 use libtwz::sync::{Channel, Once};
 use libtwz::sys::{Platform, Seam};
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
 #[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
@@ -270,6 +271,115 @@ pub(crate) fn what_is_named_is_there(how: &mut How<'_>) {
                 text(names.unbind("/d")).map(drop)?;
             }
             Ok(())
+        },
+        how,
+    );
+}
+
+/// Who finds a name while it is given makes what it leads to stay: whatever he does then, it is there after a power failure.
+pub(crate) fn what_was_found_stays(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let names = Namespace::create(Rights::READ).unwrap();
+    let root = Object::<libtwz::names::Directory>::open(names.id()).unwrap();
+    let paths = ["/a", "/d", "/e"];
+    scenario(
+        "what was found",
+        &[root.window()],
+        &world,
+        &mut |step| {
+            let path = paths[usize::try_from(step).unwrap()];
+            let (reader, told) = (Namespace::at(names.id()), Rc::clone(&world));
+            world.before_keep(move || {
+                // Another program, by a look-up or a list.
+                let found = if step < 2 {
+                    reader.lookup(path).is_ok()
+                } else {
+                    reader.list("/").unwrap().iter().any(|(name, _)| name == "e")
+                };
+                assert!(found);
+                told.mark(step + 1);
+            });
+            match step {
+                0 => names
+                    .open_or_build(path, ObjectBuilder::new().log_bytes(256), || PCell::new(1_u64))
+                    .map(drop),
+                _ => names.make_dir(path, Rights::READ).map(drop),
+            }
+            .unwrap();
+            step < 2
+        },
+        &|k| {
+            let mut found = 0;
+            for path in paths {
+                match names.lookup(path) {
+                    Err(Error::NoSuchName) => continue,
+                    Ok(id) if path == "/a" => expect("/a", text(Object::<PCell<u64>>::open(id))?.get(), 1)?,
+                    Ok(id) => text(Object::<libtwz::names::Directory>::open(id)).map(drop)?,
+                    Err(error) => return Err(error.to_string()),
+                }
+                found += 1;
+            }
+            expect("names that are there", found, k.min(3))?;
+            expect("what was made", world.made().len() as u64, found)
+        },
+        how,
+    );
+}
+
+/// A directory that is removed is there with its name, or not at all as soon as the one above is changed; one of which the name was taken out
+/// only is there.
+pub(crate) fn what_is_removed_is_gone(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let names = Namespace::create(Rights::READ).unwrap();
+    let root = Object::<libtwz::names::Directory>::open(names.id()).unwrap();
+    scenario(
+        "what is removed",
+        &[root.window()],
+        &world,
+        &mut |step| {
+            match step {
+                0 => names.make_dir("/d", Rights::READ).map(drop),
+                1 => names.make_dir("/d/e", Rights::READ).map(drop),
+                // SAFETY: this thread is the only one.
+                2 => unsafe { names.remove_dir("/d/e") },
+                // SAFETY: as above.
+                _ => unsafe { names.remove_dir("/d") },
+            }
+            .unwrap();
+            step < 3
+        },
+        &|k| {
+            let list = |path: &str| match names.list(path) {
+                Err(Error::NoSuchName) => Ok(Vec::new()),
+                entries => text(entries),
+            };
+            // A change of each directory; the failure may have been here before.
+            for path in ["/probe", "/d/probe"] {
+                match names.bind(path, ObjectId::from_u128(7)) {
+                    Ok(()) => text(names.unbind(path)).map(drop)?,
+                    Err(Error::NameExists | Error::NoSuchName) => {}
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            let mut seen = Vec::new();
+            let mut found = Vec::new();
+            for (path, in_it) in [("/", "/"), ("/d", "/d/")] {
+                for (name, _) in list(path)?.into_iter().filter(|(name, _)| name != "probe") {
+                    let path = format!("{in_it}{name}");
+                    let id = text(names.lookup(&path))?;
+                    text(Object::<libtwz::names::Directory>::open(id))?;
+                    seen.push(path);
+                    found.push(id);
+                }
+            }
+            let mut made = world.made();
+            made.sort_unstable();
+            found.sort_unstable();
+            expect("what was made, by names", found, made)?;
+            let all: [&[&str]; 5] = [&[], &["/d"], &["/d", "/d/e"], &["/d"], &[]];
+            let expected: Vec<String> =
+                all[usize::try_from(k).unwrap().min(4)].iter().map(|path| (*path).to_owned()).collect();
+            expect("names", seen, expected)
         },
         how,
     );

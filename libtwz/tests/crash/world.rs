@@ -58,6 +58,8 @@ pub(crate) struct World {
     recording: Cell<bool>,
     /// Look for stores that were not told of: in a run with no contents from elsewhere, of which all lines are known that are never flushed.
     strict: Cell<bool>,
+    /// What another program does in the moment before the next object is made to stay.
+    before_keep: RefCell<Option<Box<dyn FnOnce()>>>,
     /// Which place did each event since the recording began; in step with the trace.
     sites: RefCell<Vec<Site>>,
 }
@@ -285,6 +287,12 @@ impl World {
         })
     }
 
+    /// Has `other` run in the moment before the next object is made to stay.
+    #[allow(dead_code, reason = "not all tests that include this file name objects")]
+    pub(crate) fn before_keep(&self, other: impl FnOnce() + 'static) {
+        self.before_keep.replace(Some(Box::new(other)));
+    }
+
     /// The root, which goes with its object.
     fn root(&self) -> Option<ObjectId> {
         let place = usize::try_from(self.sim.load(ROOT)).unwrap().checked_sub(1)?;
@@ -334,6 +342,9 @@ fn with_world<R>(body: impl FnOnce(&World) -> R) -> Option<R> {
 impl Store for Simulated {
     delegated!(0: copy, piece, durability, boot_generation);
     fn keep(&self, id: ObjectId) -> Result<()> {
+        if let Some(other) = with_world(|world| world.before_keep.take()).flatten() {
+            other();
+        }
         with_world(|world| world.keep(id)).flatten().unwrap_or_else(|| self.0.keep(id))
     }
     fn root(&self) -> Option<ObjectId> {
@@ -430,6 +441,7 @@ pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
         recorded: RefCell::default(),
         recording: Cell::new(false),
         strict: Cell::new(false),
+        before_keep: RefCell::default(),
         sites: RefCell::default(),
     });
     (guard, world)

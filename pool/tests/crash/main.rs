@@ -83,10 +83,18 @@ fn every_crash_leaves_the_state_before_or_after() {
 
 #[test]
 fn trees_survive_every_crash() {
-    let recorded = scripts::trees();
+    explore_script(&scripts::trees());
+}
+
+#[test]
+fn names_survive_every_crash() {
+    explore_script(&scripts::names());
+}
+
+fn explore_script(recorded: &Recorded) {
     let config = Config { exhaustive: 512, ..Config::default() };
     let result =
-        explore(&recorded.sim, &recorded.trace, &config, &mut |sim, crash| check(&recorded, sim, crash));
+        explore(&recorded.sim, &recorded.trace, &config, &mut |sim, crash| check(recorded, sim, crash));
     result.unwrap_or_else(|failure| panic!("{failure}"));
 }
 
@@ -99,7 +107,7 @@ struct Verdict {
     example: String,
 }
 
-/// Every flush, fence and group of stores of five sequences is dropped or misplaced in turn. A wrong program does so each time
+/// Every flush, fence and group of stores of six sequences is dropped or misplaced in turn. A wrong program does so each time
 /// it comes to that place, so a sort of mutant at a place of the program counts as killed when one of its runs is.
 #[test]
 fn mutants_are_killed() {
@@ -108,6 +116,7 @@ fn mutants_are_killed() {
         try_mutants(&record(seed, 20, Looks::Everything), &mut places);
     }
     try_mutants(&scripts::trees(), &mut places);
+    try_mutants(&scripts::names(), &mut places);
     let sum = |count: fn(&Verdict) -> u64| places.values().map(count).sum::<u64>();
     let killed = places.values().filter(|verdict| verdict.killed > 0).count();
     let equivalent = places.values().filter(|verdict| verdict.killed + verdict.survived == 0).count();

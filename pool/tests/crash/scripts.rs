@@ -1,4 +1,4 @@
-//! A recorded sequence that random ones hardly reach: maps that are trees.
+//! Recorded sequences that random ones hardly reach: maps that are trees, and objects that get a name before they stay.
 
 use crate::model::{Looks, Probes, Snapshot};
 use crate::workload::Recorded;
@@ -93,6 +93,53 @@ pub(crate) fn trees() -> Recorded {
             ("delete the copy", &|pool, ids| pool.delete_object(ids[2]).unwrap()),
             ("touch after it", &|pool, ids| touch(pool, ids[0], 700)),
             ("write after it", &|pool, ids| write(pool, ids[0], 700, 5)),
+        ],
+    )
+}
+
+/// What is deleted and kept by a tie gets a name and stays, both in one step; in use and not.
+pub(crate) fn names() -> Recorded {
+    let long = "a longer name, which reaches into the second line of its record";
+    let make = |pool: &Pool<&Sim>, number: u8, ties: &[ObjectId]| {
+        let doomed = !ties.is_empty();
+        let spec = ObjectSpec { nonce: Some([number; 16]), ties, doomed, ..ObjectSpec::default() };
+        pool.create_object(&spec).unwrap()
+    };
+    let setup = |pool: &Pool<&Sim>| {
+        let holder = make(pool, 1, &[]);
+        let mut ids = vec![holder];
+        ids.extend((2..6).map(|number| make(pool, number, &[holder])));
+        pool.name_new("taken", holder).unwrap();
+        ids
+    };
+    record(
+        vec![0],
+        setup,
+        &[
+            ("new name of a doomed one", &|pool, ids| pool.name_new("a", ids[1]).unwrap()),
+            ("new name of one in use", &|pool, ids| {
+                let _use = pool.open_object(ids[2]).unwrap();
+                pool.name_new(long, ids[2]).unwrap();
+            }),
+            ("a name that is taken", &|pool, ids| assert!(pool.name_new("taken", ids[3]).is_err())),
+            ("keep", &|pool, ids| pool.keep_object(ids[3]).unwrap()),
+            ("keep again", &|pool, ids| pool.keep_object(ids[3]).unwrap()),
+            ("new name of one that stays", &|pool, ids| pool.name_new("c", ids[3]).unwrap()),
+            // What was made to stay does not go with the holder; the one that was not does.
+            ("delete the holder", &|pool, ids| {
+                pool.delete_object(ids[0]).unwrap();
+                let left: Vec<bool> = ids.iter().map(|id| pool.contains(*id)).collect();
+                assert_eq!(left, [false, true, true, true, false]);
+            }),
+            ("delete one with its name", &|pool, ids| pool.delete_object(ids[2]).unwrap()),
+            ("make another doomed one", &|pool, ids| {
+                make(pool, 9, &ids[1..2]);
+            }),
+            ("its name, in the freed record", &|pool, ids| {
+                let id = pool.ties(ids[1]).1[0];
+                pool.name_new(long, id).unwrap();
+            }),
+            ("delete what keeps it", &|pool, ids| pool.delete_object(ids[1]).unwrap()),
         ],
     )
 }

@@ -146,6 +146,14 @@ fn compose(pool: &Pool<&Sim>, random: &mut Random, number: u64, sources: [Object
     format!("compose {spec:?}: {:?}", pool.create_object(&spec))
 }
 
+/// Makes an object stay, and in two cases of three gives it a name in the same step.
+fn stay(pool: &Pool<&Sim>, random: &mut Random, id: ObjectId) -> String {
+    match random.below(3) {
+        0 => format!("keep {id}: {:?}", pool.keep_object(id)),
+        _ => format!("new name of {id}: {:?}", pool.name_new(NAMES[random.below(3) as usize], id)),
+    }
+}
+
 /// One random operation; refused ones (no such object, ...) are operations too: they change nothing.
 fn operate<'a>(
     pool: &Pool<&'a Sim>,
@@ -161,7 +169,7 @@ fn operate<'a>(
     ids.retain(|id| pool.contains(*id));
     ids.sort_unstable();
     let pick = |random: &mut Random| ids.get(random.below(ids.len().max(1) as u64) as usize).copied();
-    let kind = if ids.len() > 5 { 7 + random.below(2) } else { random.below(20) };
+    let kind = if ids.len() > 5 { 7 + random.below(2) } else { random.below(23) };
     let (first, second) = (pick(random), pick(random));
     let (Some(first), Some(second), 2..) = (first, second, kind) else {
         *next += 1;
@@ -222,6 +230,11 @@ fn operate<'a>(
         17 | 18 => {
             *next += 1;
             compose(pool, random, *next, [first, second])
+        }
+        19..=21 => {
+            // Rather one that was deleted, and is there by its tie.
+            let doomed = ids.iter().copied().find(|id| pool.stat_object(*id).is_ok_and(|stat| stat.doomed));
+            stay(pool, random, doomed.unwrap_or(first))
         }
         _ => format!("root: {:?}", pool.root_set("root", random.below(u64::MAX).into())),
     }

@@ -7,8 +7,8 @@
 //! A removed key leaves its place free. A leaf that becomes empty is taken out and given back, with the inner nodes that led to it alone, and so
 //! is a root with one child; leaves that are not empty are not merged.
 //!
-//! Keys and values are `Copy`: leaves are split, and what they hold moves. A value that must stay where it is – a text, another collection – is a
-//! `GlobalPtr` to it here, or stands in a [`super::RbTree`]. For std's entries there is [`BTreeMap::update`]; `iter_mut` and references to
+//! Keys and values are `Copy`: leaves are split, and what they hold moves. Keys and values that own
+//! memory, or must stay where they are – texts, other collections –, are for [`super::owned::BTreeMap`]. For std's entries there is [`BTreeMap::update`]; `iter_mut` and references to
 //! values are not there, since others may change them.
 
 mod iter;
@@ -148,7 +148,7 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
     }
 
     /// An insert as a step of a change.
-    fn put_entry_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
+    pub(super) fn put_entry_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
         self.do_insert(tx, key, value)
     }
 

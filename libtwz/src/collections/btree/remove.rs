@@ -18,7 +18,7 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         clear / clear_in => do_clear() -> ();
     }
 
-    pub(super) fn do_remove(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
+    pub(in crate::collections) fn do_remove(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
         let Some(leaf) = self.descend(Some(key), |_, _| {})? else { return Ok(None) };
         let Some(entry) = leaf.find(key) else { return Ok(None) };
         let value = leaf.values[entry].get();
@@ -89,7 +89,7 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         child_as(&node.children[child]).map(Some)
     }
 
-    pub(super) fn do_clear(&self, tx: &Tx) -> Result<()> {
+    pub(in crate::collections) fn do_clear(&self, tx: &Tx) -> Result<()> {
         let levels = self.levels.get();
         if levels > DEPTH_MAX {
             return Err(damaged(self, "a tree of possible depth"));

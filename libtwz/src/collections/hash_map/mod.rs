@@ -7,8 +7,8 @@
 //! With `count` entries, there are `buckets` buckets; a key's bucket is its hash modulo the next power of two, or the half of
 //! that where the bucket does not exist yet.
 //!
-//! Keys and values are `Copy`: buckets are split, and what they hold moves. A value that must stay where it is – a text, another collection – is a
-//! `GlobalPtr` to it here, or stands in a [`super::RbTree`]. For std's entries there is [`HashMap::update`]; `iter_mut` and references to
+//! Keys and values are `Copy`: buckets are split, and what they hold moves. Keys and values that own
+//! memory, or must stay where they are – texts, other collections –, are for [`super::owned::HashMap`]. For std's entries there is [`HashMap::update`]; `iter_mut` and references to
 //! values are not there, since others may change them.
 
 mod bucket;
@@ -207,7 +207,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
     }
 
     /// An insert as a step of a change.
-    fn put_entry_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
+    pub(super) fn put_entry_in(&self, tx: &Tx, key: K, value: V) -> Result<Option<V>> {
         let hash = self.hash(&key);
         self.insert_into(tx, self.first_bucket(hash)?, &key, value, hash)
     }

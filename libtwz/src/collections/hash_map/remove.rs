@@ -23,14 +23,14 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         Ok(entries)
     }
 
-    pub(super) fn do_remove(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
+    pub(in crate::collections) fn do_remove(&self, tx: &Tx, key: &K) -> Result<Option<V>> {
         let Some(found) = self.find(key, self.hash(key))? else { return Ok(None) };
         tx.put_halves(&found.bucket.tags, Tags(found.bucket.tags.get()).without(found.entry).0)?;
         tx.put_halves(&self.count, self.count.get().saturating_sub(1))?;
         Ok(Some(found.bucket.entries[found.entry].value.get()))
     }
 
-    pub(super) fn do_clear(&self, tx: &Tx) -> Result<()> {
+    pub(in crate::collections) fn do_clear(&self, tx: &Tx) -> Result<()> {
         for number in 0..self.buckets.get() {
             let first = self.bucket(number)?;
             let mut at = first.overflow.get()?;

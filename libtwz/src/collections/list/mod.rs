@@ -101,7 +101,12 @@ impl<T: Invariant> List<T> {
     /// The elements in place, from front to back; ends after the first error. For types that may change under a reference
     /// ([`Invariant::CELLS`]); others do not compile.
     pub fn iter_ref(&self) -> impl Iterator<Item = Result<&T>> {
-        self.nodes(End::Front).map(|node| node.map(|node| node.value.as_ref()))
+        self.cells().map(|cell| cell.map(PCell::as_ref))
+    }
+
+    /// The cells of the elements, from front to back; ends after the first error.
+    pub(super) fn cells(&self) -> impl Iterator<Item = Result<&PCell<T>>> {
+        self.nodes(End::Front).map(|node| node.map(|node| &node.value))
     }
 
     /// The element at `place` in place, as [`List::iter_ref`]; `None` when there is none.

@@ -1,6 +1,7 @@
 //! Walking the tree in order, from both ends.
 
 use super::{DEPTH_MAX, LEFT, Node, RIGHT, RbTree, side_of};
+use crate::cell::PCell;
 use crate::collections::damaged;
 use crate::collections::maps::{is_before, is_from};
 use crate::error::Result;
@@ -131,6 +132,11 @@ impl<K: Invariant + Copy + Ord, V: Invariant> RbTree<K, V> {
     /// Keys and values in place ([`RbTree::get_ref`]), in order; ends after the first error.
     pub fn iter_ref(&self) -> impl Iterator<Item = Result<(K, &V)>> {
         self.nodes().map(|node| node.map(|node| (node.key.get(), node.value.as_ref())))
+    }
+
+    /// The cells of the values, in order; ends after the first error.
+    pub(in crate::collections) fn cells(&self) -> impl Iterator<Item = Result<&PCell<V>>> {
+        self.nodes().map(|node| node.map(|node| &node.value))
     }
 
     /// All nodes in order.

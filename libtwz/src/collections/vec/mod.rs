@@ -80,9 +80,14 @@ impl<T: Invariant> Vec<T> {
 
     /// The elements in place, in order; ends after the first error.
     pub fn iter_ref(&self) -> impl Iterator<Item = Result<&T>> {
+        self.cells().map(|cell| cell.map(PCell::as_ref))
+    }
+
+    /// The cells of the elements, in order; ends after the first error.
+    pub(super) fn cells(&self) -> impl Iterator<Item = Result<&PCell<T>>> {
         let mut next = 0;
         core::iter::from_fn(move || {
-            let item = self.get_ref(next).transpose();
+            let item = self.cell(next).transpose();
             next = if matches!(item, Some(Err(_))) { u64::MAX } else { next.saturating_add(1) };
             item
         })
