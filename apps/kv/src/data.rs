@@ -25,7 +25,7 @@ use core::sync::atomic::{Ordering, fence};
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
 use libtwz::sys::{Platform, Seam};
-use libtwz::{Window, at, persist};
+use libtwz::{PersistentPtr, Window, at, persist, translate};
 
 /// Bytes of a chunk.
 pub(crate) const CHUNK: usize = 64 << 10;
@@ -34,7 +34,7 @@ const AHEAD: usize = 128;
 /// Threads that append at the same time without waiting.
 const STRIPES: usize = 8;
 /// Size classes: exact up to 64 units, then four to a doubling.
-const CLASSES: usize = 64 + 19 * 4 + 1;
+pub const CLASSES: usize = 64 + 19 * 4 + 1;
 /// Most chunks of an object: libtwz's largest block.
 pub(crate) const CHUNKS_MAX: u64 = (512 << 20) / CHUNK as u64;
 
@@ -119,16 +119,20 @@ impl Data {
     }
 
     /// The data object that a pointer in the index object leads to.
-    #[inline]
-    pub(crate) fn open(holder: Window, pointer: libtwz::PersistentPtr) -> Result<Self> {
-        let root: &DataRoot = at(holder, pointer)?;
-        let window = Window::around(core::ptr::from_ref(root).addr())?;
-        let (heap, end) = (as_usize(root.heap.get()), 1 << 30);
-        let chunks = as_usize(root.chunks.get().min(CHUNKS_MAX));
-        if heap < FIRST_OFFSET || !heap.is_multiple_of(UNIT) || heap > end - chunks * CHUNK {
+    pub(crate) fn open(holder: Window, pointer: PersistentPtr) -> Result<Self> {
+        let data = Self::opened(Window::around(translate::lea(holder, pointer)?)?, pointer)?;
+        let (heap, end) = (as_usize(data.root.heap.get()), 1 << 30);
+        if heap < FIRST_OFFSET || !heap.is_multiple_of(UNIT) || heap > end - data.chunks() * CHUNK {
             return Err(Error::Damaged);
         }
-        Ok(Self { root, window })
+        Ok(data)
+    }
+
+    /// The same in its window, for one that was opened before: what is damaged since then leads elsewhere in the same object, as windows mask
+    /// offsets.
+    #[inline]
+    pub(crate) fn opened(window: Window, pointer: PersistentPtr) -> Result<Self> {
+        Ok(Self { root: at(window, PersistentPtr(pointer.offset().into()))?, window })
     }
 
     /// Makes the pages of the first records present, `bytes` of them.
@@ -269,11 +273,13 @@ impl Data {
         Ok(())
     }
 
+    #[inline]
     fn take(&self, class: usize, units: usize) -> Result<Option<usize>> {
         let head = &self.root.free[class];
-        if head.get() == 0 {
-            return Ok(None);
-        }
+        if head.get() == 0 { Ok(None) } else { self.take_first(head, units) }
+    }
+
+    fn take_first(&self, head: &PCell<u64>, units: usize) -> Result<Option<usize>> {
         self.root.lock.lock()?;
         let offset = as_usize(head.get());
         let heap = self.chunk_at(0)..self.chunk_at(self.chunks());
@@ -405,10 +411,7 @@ impl Appending {
     #[inline]
     fn place(&self, units: usize) -> Result<Option<usize>> {
         let bytes = units * UNIT;
-        let limit = self.data.capacity();
-        let Some(class) = class_of(units).filter(|_| bytes as u64 <= limit) else {
-            return Err(Error::TooLarge { bytes: bytes as u64, limit });
-        };
+        let Some(class) = class_of(units) else { return Err(self.too_large(bytes)) };
         if let Some(offset) = self.data.take(class, units)? {
             return Ok(Some(offset));
         }
@@ -421,11 +424,19 @@ impl Appending {
         self.place_elsewhere(units)
     }
 
+    #[cold]
+    fn too_large(&self, bytes: usize) -> Error {
+        Error::TooLarge { bytes: bytes as u64, limit: self.data.capacity() }
+    }
+
     /// Goes on in what is left of a chunk that nobody appends to, else in a new one, else in somebody else's.
     #[cold]
     fn place_elsewhere(&self, units: usize) -> Result<Option<usize>> {
-        self.stripe.claimed.set_without_log(1);
         let bytes = units * UNIT;
+        if bytes as u64 > self.data.capacity() {
+            return Err(self.too_large(bytes));
+        }
+        self.stripe.claimed.set_without_log(1);
         if bytes > CHUNK {
             let Some(at) = self.data.take_chunks(bytes.div_ceil(CHUNK))? else { return Ok(None) };
             self.data.window.store(at, units as u64);
@@ -511,7 +522,19 @@ pub fn store_parts(at: usize, parts: [&[u8]; 2], mut store: impl FnMut(usize, u6
             carry = word.checked_shr(64 - bits).unwrap_or(0);
             at += 8;
         }
-        for &byte in words.remainder() {
+        let mut rest = words.remainder();
+        if let Some((half, more)) = rest.split_first_chunk::<4>() {
+            rest = more;
+            let half = u64::from(u32::from_le_bytes(*half));
+            carry |= half << bits;
+            bits += 32;
+            if bits >= 64 {
+                store(at, carry);
+                bits -= 64;
+                (at, carry) = (at + 8, half.checked_shr(32 - bits).unwrap_or(0));
+            }
+        }
+        for &byte in rest {
             carry |= u64::from(byte) << bits;
             bits += 8;
             if bits == 64 {
@@ -526,12 +549,14 @@ pub fn store_parts(at: usize, parts: [&[u8]; 2], mut store: impl FnMut(usize, u6
 }
 
 /// Units of the smallest class that holds so many.
-fn round_units(units: usize) -> usize {
+#[inline]
+pub fn round_units(units: usize) -> usize {
     if units <= 64 { units.max(2) } else { units.next_multiple_of((1 << (units - 1).ilog2()) / 4) }
 }
 
 /// The class of blocks with so many units; `None` for a size that [`round_units`] does not give.
-fn class_of(units: usize) -> Option<usize> {
+#[inline]
+pub fn class_of(units: usize) -> Option<usize> {
     if units <= 64 {
         return (units >= 2).then_some(units);
     }
@@ -584,8 +609,7 @@ mod tests {
     fn blocks_are_found_by_walking_and_used_again() {
         let object = Data::create(ObjectBuilder::new(), 8).unwrap();
         let data =
-            Data::open(object.window(), libtwz::PersistentPtr::new(0, object.global().offset() as u32))
-                .unwrap();
+            Data::open(object.window(), PersistentPtr::new(0, object.global().offset() as u32)).unwrap();
         data.begin(&data.hold().unwrap()).unwrap();
         let put = |key: &[u8], value: &[u8]| data.append().unwrap().put(1, key, value, 7).unwrap();
         let small = put(b"key", b"value").unwrap();

@@ -44,6 +44,13 @@ impl Segment {
         }
     }
 
+    /// Whether it is certain, without following any slot, that a key is not there.
+    #[inline]
+    pub fn lacks(&self, hash: u64) -> bool {
+        let tags = Tags(self.buckets[home_of(hash)][0].get());
+        tags.with_fingerprint(hash).next().is_none() && !tags.sent_guests()
+    }
+
     /// Puts a slot for a key that is not there into its bucket or one beside it; false when all are full.
     #[inline]
     pub fn add(&self, hash: u64, new: Slot) -> bool {

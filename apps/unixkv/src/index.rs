@@ -8,11 +8,14 @@
 //! # Contract
 //! - **I1** a writer changes slots of a segment under its lock, after it saw that the directory still leads there.
 //! - **I2** a reader takes no lock. One that finds nothing looks whether its directory word or the key's version changed, and if so starts again.
+//! - **I3** a key's version (it shares one with others) grows after its record left the index and before the record's place is used again
+//!   ([`Value::is_current`]).
+//! - A record that loses its key must be in a file that may be written: asked before anything is changed.
 //! - Nothing is flushed but by [`Index::save`]; after a power failure the index is filled anew ([`Index::clear`]).
 
 use crate::files::Files;
 use crate::record::Record;
-use crate::{Error, Mapping};
+use crate::{Error, Mapping, Value};
 use kv::table::{BUCKETS_AT, Bucket, SEGMENT, SEGMENT_SLOTS, Segment, Slot, Tags, buckets_of, home_of, tag};
 use libtwz::sync::RawMutex;
 use std::path::Path;
@@ -31,7 +34,7 @@ const DEPTH_MAX: u64 = 20;
 const HEAP: usize = DIRECTORY + (8 << DEPTH_MAX);
 /// Size of the file, which is sparse: room for 80 million keys.
 const BYTES: usize = 1 << 30;
-/// Words that tell readers of moves.
+/// Words that tell readers of changes.
 const VERSIONS: usize = 512;
 
 /// The index of an open store.
@@ -120,11 +123,19 @@ impl Index {
         self.segments().count() * SEGMENT_SLOTS
     }
 
-    /// Calls `each` for every slot in use.
-    pub(crate) fn for_each(&self, mut each: impl FnMut(Slot)) {
-        let slots =
-            self.segments().flat_map(|(_, segment)| segment.buckets.iter().flat_map(|bucket| &bucket[1..]));
-        slots.map(|place| Slot(place.get())).filter(|slot| !slot.is_empty()).for_each(&mut each);
+    /// Calls `each` for every slot in use, with the version of its key.
+    pub(crate) fn for_each<'a>(&'a self, mut each: impl FnMut(Slot, &'a AtomicU64, u64)) {
+        for place in
+            self.segments().flat_map(|(_, segment)| segment.buckets.iter().flat_map(|bucket| &bucket[1..]))
+        {
+            // The version of a slot's key is known once the slot was read: read it again after.
+            let version = self.version(Slot(place.get()).tag());
+            let seen = version.load(Ordering::Acquire);
+            let slot = Slot(place.get());
+            if !slot.is_empty() && std::ptr::eq(version, self.version(slot.tag())) {
+                each(slot, version, seen);
+            }
+        }
     }
 
     #[inline]
@@ -144,8 +155,14 @@ impl Index {
 
     #[inline]
     fn segment(&self, word: usize) -> Result<&Segment, Error> {
+        self.segment_at(self.file.load(word))
+    }
+
+    /// The segment that a word of the directory leads to.
+    #[inline]
+    fn segment_at(&self, pointer: u64) -> Result<&Segment, Error> {
         // One that is in use, from its start: elsewhere something else would be taken for a lock.
-        let at = usize::try_from(self.file.load(word)).unwrap_or(usize::MAX);
+        let at = usize::try_from(pointer).unwrap_or(usize::MAX);
         let from_first = at.checked_sub(HEAP).ok_or(Error::Damaged)?;
         let is_one =
             from_first.is_multiple_of(SEGMENT) && (from_first / SEGMENT) as u64 <= self.file.load(SEGMENTS);
@@ -165,20 +182,27 @@ impl Index {
         segment.saturating_add(BUCKETS_AT + home_of(hash) * size_of::<Bucket>())
     }
 
-    /// The record of a key.
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// [`Error::Damaged`], [`Error::NotPermitted`].
     #[inline(always)]
     pub(crate) fn find<'a>(
         &'a self,
         files: &'a Files,
         hash: u64,
         key: &[u8],
-    ) -> Result<Option<Record<'a>>, Error> {
+    ) -> Result<Option<Value<'a>>, Error> {
         // Nearly always the first slot with the tag is the one. What else there is stays out of the caller's loop.
+        let version = self.version(tag(hash));
+        let seen = version.load(Ordering::Acquire);
         if let Some(bucket) = self.file.at::<Bucket>(self.bucket_of(hash))
             && let Some(place) = Tags(bucket[0].get()).with_fingerprint(hash).next()
-            && let Some(record) = files.record_with_key(Slot(bucket[place].get()), key)
+            && let slot = Slot(bucket[place].get())
+            && let Some(file) = files.mapped(slot)
+            && let Some(record) = Record::with_key(file, slot.offset(), key)
         {
-            return Ok(Some(record));
+            return Ok(Some(Value { record, version, seen }));
         }
         self.find_anywhere(files, hash, key)
     }
@@ -190,14 +214,14 @@ impl Index {
         files: &'a Files,
         hash: u64,
         key: &[u8],
-    ) -> Result<Option<Record<'a>>, Error> {
+    ) -> Result<Option<Value<'a>>, Error> {
         loop {
             let version = self.version(tag(hash));
             let seen = version.load(Ordering::Acquire);
             let word = self.word_for(hash);
             let pointer = self.file.load(word);
-            if let Some((_, _, record)) = Self::place_of(self.segment(word)?, files, hash, key) {
-                return Ok(Some(record));
+            if let Some((_, _, record)) = Self::place_of(self.segment(word)?, files, hash, key)? {
+                return Ok(Some(Value { record, version, seen }));
             }
             fence(Ordering::Acquire);
             let same = version.load(Ordering::Relaxed) == seen;
@@ -207,29 +231,42 @@ impl Index {
         }
     }
 
+    /// The slot of a key.
+    ///
+    /// # Errors
+    /// As [`Index::find`].
+    pub(crate) fn slot_of(&self, files: &Files, hash: u64, key: &[u8]) -> Result<Option<Slot>, Error> {
+        self.locked(hash, |segment| {
+            let place = Self::place_of(segment, files, hash, key)?;
+            Ok(place.map(|(bucket, place, _)| Slot(bucket[place].get())))
+        })
+    }
+
     /// The place of a key's slot in a segment (bucket and number), and the record that it led to.
     fn place_of<'a>(
         segment: &'a Segment,
         files: &'a Files,
         hash: u64,
         key: &[u8],
-    ) -> Option<(&'a Bucket, usize, Record<'a>)> {
+    ) -> Result<Option<(&'a Bucket, usize, Record<'a>)>, Error> {
         for number in buckets_of(hash) {
             let bucket = &segment.buckets[number];
             let tags = Tags(bucket[0].get());
             for place in tags.with_fingerprint(hash) {
+                // Without the lock it may have changed since it was compared; the key decides.
                 let slot = Slot(bucket[place].get());
-                if slot.tag() == tag(hash)
-                    && let Some(record) = files.record_with_key(slot, key)
+                if !slot.is_empty()
+                    && slot.tag() == tag(hash)
+                    && let Some(record) = Record::with_key(&files.data_of(slot)?.file, slot.offset(), key)
                 {
-                    return Some((bucket, place, record));
+                    return Ok(Some((bucket, place, record)));
                 }
             }
             if number == home_of(hash) && !tags.sent_guests() {
                 break;
             }
         }
-        None
+        Ok(None)
     }
 
     /// Runs `change` under the lock of the segment for `hash`.
@@ -240,24 +277,75 @@ impl Index {
         change: impl FnOnce(&'a Segment) -> Result<R, Error>,
     ) -> Result<R, Error> {
         loop {
-            let segment = self.segment(self.word_for(hash))?;
+            let word = self.word_for(hash);
+            let pointer = self.file.load(word);
+            let segment = self.segment_at(pointer)?;
             segment.lock.lock().map_err(Error::Lock)?;
-            let now = self.segment(self.word_for(hash));
-            if now.as_ref().is_ok_and(|now| std::ptr::eq(*now, segment)) {
+            if self.file.load(self.word_for(hash)) == pointer {
                 let result = change(segment);
                 segment.lock.unlock_ahead();
                 return result;
             }
             segment.lock.unlock(); // it was split meanwhile
-            now?;
         }
+    }
+
+    /// Says that a record left (**I3**).
+    #[inline]
+    fn left(&self, hash: u64) {
+        self.moved(tag(hash));
+    }
+
+    /// Says that a record left the place where it was found (**I2**).
+    #[inline]
+    fn moved(&self, tag: u64) {
+        self.version(tag).fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Has a record made and makes it the one of its key, under the lock: what is done here overlaps with the fence that `record` ended with,
+    /// since nothing after it waits for memory. Says whether the key had one; `None` if `record` had no room.
+    ///
+    /// # Errors
+    /// As [`Index::publish`], and what `record` says.
+    #[inline]
+    pub(crate) fn put(
+        &self,
+        files: &Files,
+        hash: u64,
+        key: &[u8],
+        record: impl FnOnce() -> Result<Option<(Slot, u64)>, Error>,
+    ) -> Result<Option<bool>, Error> {
+        let mut made = None;
+        let is_done = self.locked(hash, |segment| {
+            made = record()?;
+            Ok(made.is_some_and(|(new, _)| segment.lacks(hash) && segment.add(hash, new)))
+        })?;
+        match made {
+            Some((new, sequence)) if !is_done => self.put_over(files, hash, key, new, sequence).map(Some),
+            made => Ok(made.map(|_| false)),
+        }
+    }
+
+    /// [`Index::put`] where a key like it may have a record, or a segment is full.
+    fn put_over(
+        &self,
+        files: &Files,
+        hash: u64,
+        key: &[u8],
+        new: Slot,
+        sequence: u64,
+    ) -> Result<bool, Error> {
+        self.publish(files, hash, key, new, sequence).inspect_err(|_| {
+            // The error is what the caller hears of. Were this one to fail too, the record would be found after a power failure.
+            let _ = files.retire(new);
+        })
     }
 
     /// Makes a durable record the one of its key, unless that has a newer one; the record that lost is retired under the lock. Says whether the key
     /// had one.
     ///
     /// # Errors
-    /// [`Error::Full`], [`Error::Damaged`]: the key has the record that it had.
+    /// [`Error::Full`], [`Error::Damaged`], [`Error::NotPermitted`]: the key has the record that it had.
     pub(crate) fn publish(
         &self,
         files: &Files,
@@ -268,14 +356,18 @@ impl Index {
     ) -> Result<bool, Error> {
         loop {
             let done = self.locked(hash, |segment| {
-                if let Some((bucket, place, old)) = Self::place_of(segment, files, hash, key) {
+                if !segment.lacks(hash)
+                    && let Some((bucket, place, old)) = Self::place_of(segment, files, hash, key)?
+                {
                     if old.sequence() > sequence {
-                        files.record(new).iter().for_each(Record::retire);
+                        files.retire(new)?;
                         return Ok(Some(true));
                     }
                     let before = Slot(bucket[place].get());
+                    files.expect_change(before)?;
                     segment.change(&bucket[place], new.in_bucket(before.beside()).0);
-                    old.retire();
+                    self.left(hash);
+                    files.retire(before)?;
                     return Ok(Some(true));
                 }
                 if segment.add(hash, new) {
@@ -293,15 +385,18 @@ impl Index {
     /// Takes a key out and retires its record, under the lock; says whether it was there.
     ///
     /// # Errors
-    /// [`Error::Damaged`].
+    /// [`Error::Damaged`], [`Error::NotPermitted`].
     pub(crate) fn remove(&self, files: &Files, hash: u64, key: &[u8]) -> Result<bool, Error> {
         self.locked(hash, |segment| {
-            let Some((bucket, place, record)) = Self::place_of(segment, files, hash, key) else {
+            let Some((bucket, place, _)) = Self::place_of(segment, files, hash, key)? else {
                 return Ok(false);
             };
+            let slot = Slot(bucket[place].get());
+            files.expect_change(slot)?;
             segment.change(&bucket[place], Slot::EMPTY.0);
             segment.change(&bucket[0], Tags(bucket[0].get()).without(place).0);
-            record.retire();
+            self.left(hash);
+            files.retire(slot)?;
             Ok(true)
         })
     }
@@ -345,9 +440,7 @@ impl Index {
         fence(Ordering::Release);
         // 3. Nobody finds the old places any more (I2).
         old.depth.set_without_log(depth + 1);
-        old.clear_half(depth, |tag| {
-            self.version(tag).fetch_add(1, Ordering::AcqRel);
-        });
+        old.clear_half(depth, |tag| self.moved(tag));
         self.file.store(SEGMENTS, number + 1);
         Ok(())
     }

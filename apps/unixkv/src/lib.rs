@@ -12,16 +12,23 @@
 //! - A pointer in the index means nothing to the processor: each use turns (file number, offset) into an address, through a table of this
 //!   process that says where each file is mapped and how long it is. `kv` follows a persistent pointer, and needs no length, since each object has a
 //!   slot to itself. Both count as one *conversion*.
-//! - Files must be found, opened, sized and mapped by hand ([`Mapping`]); rights are those of whole files for whole users.
-//! - Places of records that were replaced or deleted are not used again. So a value that was found stays where it is, and a look-up need not note the
-//!   version that tells `kv`'s readers when it left: one load of a line that is in the cache.
+//! - Files must be found, opened, sized and mapped by hand ([`Mapping`]), all of them when the store is opened: a process has to know what it may do with a
+//!   file before it maps it. So what is granted later takes another opening, and what is taken away stays reachable ("late binding", paper §3.2 and
+//!   §4.1, is what this cannot have). Each put has to ask whether the files may be written, of which it changes something; `kv` lets the
+//!   machine refuse.
+//! - One process at a time: locks of the data files, free places and versions are in its memory, and not in the files.
+//! - No secondary indexes.
+//!
+//! Nothing here is slower than it must be: what is done by an insert or a look-up is what `kv`'s promises take with files, written as for its own use.
 //!
 //! # Contract
 //! - Any number of threads of one process. Keys and values of any size up to what a data file has room for, at most 1 GiB.
 //! - What [`UnixKv::put`] and [`UnixKv::delete`] did survives a power failure once they returned: a record is flushed and fenced before the index leads
 //!   to it. The index is written without flushes, and is built anew from the data files if the power failed.
+//! - Places of records that were replaced or deleted are used again. Who reads a value in place while others write asks [`Value::is_current`] afterwards.
+//! - The caller chooses the file that a value goes to. What the file's permissions deny is [`Error::NotPermitted`], with nothing changed.
 //! - A damaged file yields an error or a record less, never an access outside the mappings.
-//! - Lock order: segment, growth of the index; stripe, growth of the files, chunks.
+//! - Lock order: segment, growth of the index, stripe, chunks; growth of the files by itself.
 
 mod data;
 mod files;
@@ -29,9 +36,11 @@ mod index;
 mod mapping;
 mod record;
 mod store;
+mod value;
 
 pub use mapping::Mapping;
 pub use store::{Stats, UnixKv};
+pub use value::Value;
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +62,9 @@ pub enum Error {
     /// A store has at most 4,095 data files, and an index of 1 GiB.
     #[error("the store has as many files, or keys, as it can have")]
     Full,
+    /// This process may not read the data file of this number, or may not write what was to be changed in it.
+    #[error("data file {0} is not permitted")]
+    NotPermitted(usize),
     /// The index leads nowhere.
     #[error("the index is damaged: remove it, and it is built anew")]
     Damaged,

@@ -20,6 +20,7 @@ pub struct Mapping {
     bytes: usize,
     /// Whether stores are flushed line by line, as on persistent memory; otherwise the page cache is what survives.
     flushes: bool,
+    is_writable: bool,
     _file: File,
 }
 
@@ -39,13 +40,37 @@ impl Mapping {
         let file = options.map_err(failed)?;
         let bytes = bytes.max(usize::try_from(file.metadata().map_err(failed)?.len()).unwrap_or(0)) & !7;
         file.set_len(bytes as u64).map_err(failed)?;
-        let (protection, shared) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        Self::of(file, bytes, flushes, true).map_err(failed)
+    }
+
+    /// Opens the file at `path` for reading and maps it; to store in it is a fault.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub(crate) fn open_to_read(path: &Path) -> Result<Self, Error> {
+        let failed = |source| Error::File { path: path.to_path_buf(), source };
+        let file = File::open(path).map_err(failed)?;
+        let bytes = usize::try_from(file.metadata().map_err(failed)?.len()).unwrap_or(0) & !7;
+        Self::of(file, bytes, false, false).map_err(failed)
+    }
+
+    fn of(file: File, bytes: usize, flushes: bool, is_writable: bool) -> std::io::Result<Self> {
+        let writing = if is_writable { libc::PROT_WRITE } else { 0 };
+        let (protection, shared) = (libc::PROT_READ | writing, libc::MAP_SHARED);
         // SAFETY: a new mapping where the kernel likes it disturbs nothing.
         let got = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, shared, file.as_raw_fd(), 0) };
         match NonNull::new(got.cast::<u8>()) {
-            Some(base) if got != libc::MAP_FAILED => Ok(Self { base, bytes, flushes, _file: file }),
-            _ => Err(failed(std::io::Error::last_os_error())),
+            Some(base) if got != libc::MAP_FAILED => {
+                Ok(Self { base, bytes, flushes, is_writable, _file: file })
+            }
+            _ => Err(std::io::Error::last_os_error()),
         }
+    }
+
+    /// Whether the file may be written.
+    #[inline]
+    pub(crate) const fn is_writable(&self) -> bool {
+        self.is_writable
     }
 
     /// Its size.

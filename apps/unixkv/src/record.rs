@@ -1,18 +1,22 @@
 //! Records, as in `kv` (docs/formats/kv.md), in a file.
+//!
+//! A place may be used again while somebody reads what it held, so everything here is read by words, atomically, and may be a mixture: [`crate::Value`]
+//! tells afterwards.
 
 use crate::Mapping;
 use kv::table::{FIRST_OFFSET, HEADER, UNIT, check, hash, store_parts};
+use std::sync::atomic::{Ordering, fence};
 
 /// Seed of all hashes.
 pub(crate) const SEED: u64 = 0;
 
-/// A record in a mapped file, whose lengths fit it. Its bytes never change, but for the check, which says whether it counts.
-#[derive(Clone, Copy)]
+/// A record in a mapped file, whose lengths fit it.
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Record<'a> {
-    file: &'a Mapping,
-    at: usize,
-    key_len: usize,
-    value_len: usize,
+    pub(crate) file: &'a Mapping,
+    pub(crate) at: usize,
+    pub(crate) key_len: usize,
+    pub(crate) value_len: usize,
 }
 
 impl<'a> Record<'a> {
@@ -27,7 +31,7 @@ impl<'a> Record<'a> {
         if Self::key_len_at(file, at)? != key.len() {
             return None;
         }
-        Self::with_key_len(file, at, key.len()).filter(|record| same_bytes(record.key(), key))
+        Self::with_key_len(file, at, key.len()).filter(|record| record.has_key(key))
     }
 
     #[inline]
@@ -45,24 +49,32 @@ impl<'a> Record<'a> {
         fits.then_some(Self { file, at, key_len, value_len })
     }
 
-    /// Bytes that a record takes.
-    pub(crate) const fn bytes_for(key: &[u8], value: &[u8]) -> usize {
-        (HEADER + value.len() + key.len()).next_multiple_of(UNIT)
+    /// Units of a block for a record.
+    #[inline]
+    pub(crate) const fn units_for(key: &[u8], value: &[u8]) -> usize {
+        (HEADER + value.len() + key.len()).div_ceil(UNIT)
     }
 
-    /// Writes one of this many bytes, and starts flushing it.
+    /// Units of the block at `at`.
+    #[inline]
+    pub(crate) fn units_at(file: &Mapping, at: usize) -> usize {
+        (file.load(at) & 0xffff_ffff) as usize
+    }
+
+    /// Writes one into a block of so many units, and starts flushing it.
     #[inline]
     pub(crate) fn write(
         file: &Mapping,
         at: usize,
-        bytes: usize,
+        units: usize,
         hash: u64,
         key: &[u8],
         value: &[u8],
         sequence: u64,
     ) {
         file.store(at + 16, sequence);
-        file.store(at, (bytes / UNIT) as u64 | (key.len() as u64) << 32);
+        fence(Ordering::Release);
+        file.store(at, units as u64 | (key.len() as u64) << 32);
         let check = u64::from(check(hash, value, key.len(), sequence));
         file.store(at + 8, value.len() as u64 | check << 32);
         store_parts(at + HEADER, [value, key], |at, word| file.store(at, word));
@@ -74,10 +86,11 @@ impl<'a> Record<'a> {
         self.file.load(self.at + 16)
     }
 
-    /// Whether it was written whole, and is still the one of its key.
-    pub(crate) fn counts(&self) -> bool {
-        let right = check(hash(SEED, self.key()), self.value(), self.key_len, self.sequence());
-        self.file.load(self.at + 8) >> 32 == u64::from(right)
+    /// Its key, if it was written whole, and is still the one of that.
+    pub(crate) fn counting_key(&self) -> Option<Vec<u8>> {
+        let (value, key) = (self.copy(self.value_at(), self.value_len), self.key());
+        let right = check(hash(SEED, &key), &value, self.key_len, self.sequence());
+        (self.file.load(self.at + 8) >> 32 == u64::from(right)).then_some(key)
     }
 
     /// Makes it count no more, durably.
@@ -87,54 +100,95 @@ impl<'a> Record<'a> {
         self.file.fence();
     }
 
+    /// Offset of the value, a multiple of 8.
     #[inline]
-    fn slice(&self, at: usize, len: usize) -> &'a [u8] {
-        // SAFETY: the constructors checked that the record lies inside the mapping, which lives as long as `'a`; value and key are written before
-        // anything leads here and never again, and other processes are promised to stay away.
-        unsafe { std::slice::from_raw_parts(self.file.base().wrapping_add(at), len) }
+    pub(crate) const fn value_at(&self) -> usize {
+        self.at + HEADER
     }
 
-    /// The value.
+    /// A copy of the key.
+    pub(crate) fn key(&self) -> Vec<u8> {
+        self.copy(self.value_at() + self.value_len, self.key_len)
+    }
+
+    /// A copy of bytes of the record.
+    pub(crate) fn copy(&self, from: usize, len: usize) -> Vec<u8> {
+        let byte = |at: usize| self.file.load(at).to_le_bytes()[at % 8];
+        if !from.is_multiple_of(8) {
+            return (from..from + len).map(byte).collect();
+        }
+        let words = (from..from + len).step_by(8);
+        let mut bytes: Vec<u8> = words.flat_map(|at| self.file.load(at).to_le_bytes()).collect();
+        bytes.truncate(len);
+        bytes
+    }
+
+    /// Whether its key, which has the same length, is this one. As in `kv`: both ends, which overlap, then what is between, and no load past the end.
     #[inline]
-    pub(crate) fn value(&self) -> &'a [u8] {
-        self.slice(self.at + HEADER, self.value_len)
+    fn has_key(&self, key: &[u8]) -> bool {
+        let at = self.value_at() + self.value_len;
+        if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
+            let ends = self.word_at_any(at) == u64::from_le_bytes(*first)
+                && self.word_at_any(at + key.len() - 8) == u64::from_le_bytes(*last);
+            let words = key.as_chunks().0;
+            return ends
+                && (8..)
+                    .step_by(8)
+                    .zip(words.iter().skip(1))
+                    .all(|(from, word)| self.word_at_any(at + from) == u64::from_le_bytes(*word));
+        }
+        if let (Some(first), Some(last)) = (key.first_chunk(), key.last_chunk()) {
+            return self.half_at_any(at) == u32::from_le_bytes(*first)
+                && (key.len() == 4 || self.half_at_any(at + key.len() - 4) == u32::from_le_bytes(*last));
+        }
+        self.copy(at, key.len()) == key
     }
 
-    /// The key.
+    /// The eight bytes from `at`, which lie in the record.
     #[inline]
-    pub(crate) fn key(&self) -> &'a [u8] {
-        self.slice(self.at + HEADER + self.value_len, self.key_len)
+    fn word_at_any(&self, at: usize) -> u64 {
+        let word;
+        // SAFETY: the constructors checked that the record lies inside the mapping, which lives as long as `'a`. A load by the processor, of which the
+        // compiler assumes nothing, is no data race.
+        unsafe {
+            std::arch::asm!("mov {}, [{} + {}]", out(reg) word, in(reg) self.file.base(), in(reg) at,
+                options(nostack, preserves_flags, readonly));
+        }
+        word
     }
-}
 
-/// Compares byte sequences of the same length as `kv` does: short ones by their two ends, which overlap, and not by a call.
-#[inline]
-fn same_bytes(ours: &[u8], theirs: &[u8]) -> bool {
-    match ours.len() {
-        4..8 => same_ends::<4>(ours, theirs),
-        8..=16 => same_ends::<8>(ours, theirs),
-        _ => ours == theirs,
+    /// [`Record::word_at_any`] of four bytes.
+    #[inline]
+    fn half_at_any(&self, at: usize) -> u32 {
+        let half;
+        // SAFETY: as there.
+        unsafe {
+            std::arch::asm!("mov {:e}, [{} + {}]", out(reg) half, in(reg) self.file.base(), in(reg) at,
+                options(nostack, preserves_flags, readonly));
+        }
+        half
     }
-}
-
-#[inline]
-fn same_ends<const N: usize>(ours: &[u8], theirs: &[u8]) -> bool {
-    ours.first_chunk::<N>() == theirs.first_chunk() && ours.last_chunk::<N>() == theirs.last_chunk()
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_compared_at_any_length() {
-        let text: [u8; 24] = core::array::from_fn(|at| u8::try_from(at).unwrap());
-        for len in 0..=text.len() {
-            assert!(same_bytes(&text[..len], &text[..len]), "{len}");
-            for wrong in 0..len {
-                let mut other = text;
-                other[wrong] ^= 0x80;
-                assert!(!same_bytes(&text[..len], &other[..len]), "{len} {wrong}");
+    fn keys_are_compared_at_any_place_and_length() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = Mapping::open(&folder.path().join("f"), 3 * FIRST_OFFSET, false).unwrap();
+        let text: [u8; 40] = core::array::from_fn(|at| u8::try_from(at).unwrap() + 1);
+        for value in 0..16 {
+            for len in 0..text.len() {
+                Record::write(&file, FIRST_OFFSET, 9, 1, &text[..len], &text[..value], 1);
+                assert!(Record::with_key(&file, FIRST_OFFSET, &text[..len]).is_some(), "{value} {len}");
+                for wrong in 0..len {
+                    let mut other = text;
+                    other[wrong] ^= 0x80;
+                    assert!(Record::with_key(&file, FIRST_OFFSET, &other[..len]).is_none(), "{len} {wrong}");
+                }
             }
         }
     }

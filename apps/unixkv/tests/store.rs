@@ -4,14 +4,15 @@
 
 use proptest::prelude::*;
 use std::collections::HashMap;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::Path;
 use unixkv::{Error, UnixKv};
 
 const SMALL: usize = 64 << 10;
 
 fn contents(store: &UnixKv) -> HashMap<Vec<u8>, Vec<u8>> {
     let mut all = HashMap::new();
-    store.scan(|key, value| assert!(all.insert(key.to_vec(), value.to_vec()).is_none()));
+    store.scan(|value| assert!(all.insert(value.key().unwrap(), value.to_vec().unwrap()).is_none()));
     all
 }
 
@@ -40,7 +41,8 @@ proptest! {
                     store = UnixKv::open(folder.path(), SMALL, true).unwrap();
                 }
             }
-            prop_assert_eq!(store.get(&key).unwrap(), model.get(&key).map(Vec::as_slice));
+            let value = store.read(&key).unwrap();
+            prop_assert_eq!(value.as_ref(), model.get(&key));
         }
         prop_assert_eq!(contents(&store), model);
     }
@@ -58,9 +60,9 @@ fn grows_and_keeps_to_the_file_that_is_asked_for() {
     drop(store);
     let store = UnixKv::open(folder.path(), 1 << 20, false).unwrap();
     for number in 0..60_000_u32 {
-        assert_eq!(store.get(&number.to_le_bytes()).unwrap(), Some(&(number * 3).to_le_bytes()[..]));
+        assert_eq!(store.read(&number.to_le_bytes()).unwrap(), Some((number * 3).to_le_bytes().to_vec()));
     }
-    assert_eq!(store.get(b"none").unwrap(), None);
+    assert_eq!(store.read(b"none").unwrap(), None);
 }
 
 #[test]
@@ -86,10 +88,10 @@ fn threads_put_and_find() {
             scope.spawn(move || {
                 for number in (0..EACH).map(|number| number * THREADS + thread) {
                     assert!(!store.put(&number.to_le_bytes(), &(number ^ 1).to_le_bytes()).unwrap());
-                    let value = store.get(&number.to_le_bytes()).unwrap();
-                    assert_eq!(value, Some(&(number ^ 1).to_le_bytes()[..]), "{number} was just put");
+                    let value = store.read(&number.to_le_bytes()).unwrap();
+                    assert_eq!(value, Some((number ^ 1).to_le_bytes().to_vec()), "{number} was just put");
                     store.put(b"shared", &[number.to_le_bytes()[0]; 64]).unwrap();
-                    let shared = store.get(b"shared").unwrap().unwrap();
+                    let shared = store.read(b"shared").unwrap().unwrap();
                     assert!(shared.iter().all(|byte| *byte == shared[0]), "torn");
                 }
             });
@@ -140,8 +142,111 @@ fn a_damaged_store_is_no_danger() {
             found +=
                 usize::from(matches!(store.get(&number.to_le_bytes()), Ok(Some(value)) if value.len() == 40));
         }
-        store.scan(|key, value| assert!(key.len() + value.len() <= 1 << 20));
+        store.scan(|value| assert!(value.key().unwrap().len() + value.to_vec().unwrap().len() <= 1 << 20));
         let _ = (fill(&store), store.delete(&7_u32.to_le_bytes()));
     }
     assert!(found > 1000, "{found}: damage here and there does not take everything along");
+}
+
+#[test]
+fn places_are_used_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = UnixKv::open(folder.path(), SMALL, true).unwrap();
+    for round in 0..20_u8 {
+        // What is alive takes a third of a file; replaced and deleted, it would soon fill more.
+        for number in 0..500_u32 {
+            store.put(&number.to_le_bytes(), &[round; 16]).unwrap();
+        }
+        for number in (0..500_u32).step_by(3) {
+            assert!(store.delete(&number.to_le_bytes()).unwrap());
+        }
+        match round % 4 {
+            2 => store = reopened(store, folder.path()), // the free places have to be found
+            3 => store = cut_off(store, folder.path()),
+            _ => {}
+        }
+    }
+    assert_eq!(store.stats().files, 1);
+    for number in 0..500_u32 {
+        let value = store.read(&number.to_le_bytes()).unwrap();
+        assert_eq!(value, (number % 3 != 0).then(|| vec![19; 16]), "{number}");
+    }
+}
+
+fn reopened(store: UnixKv, folder: &Path) -> UnixKv {
+    drop(store);
+    UnixKv::open(folder, SMALL, true).unwrap()
+}
+
+/// As after a power failure: the mark of the close is not there.
+fn cut_off(store: UnixKv, folder: &Path) -> UnixKv {
+    std::mem::forget(store);
+    UnixKv::open(folder, SMALL, true).unwrap()
+}
+
+#[test]
+fn a_value_says_when_its_place_may_hold_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = UnixKv::open(folder.path(), SMALL, true).unwrap();
+    store.put(b"key", b"value").unwrap();
+    let value = store.get(b"key").unwrap().unwrap();
+    assert!(value.is_current() && value.word(0) == u64::from_le_bytes(*b"value\0\0\0") && value.word(1) == 0);
+    store.put(b"key", b"other").unwrap();
+    assert!(!value.is_current() && value.to_vec().is_none());
+    let value = store.get(b"key").unwrap().unwrap();
+    store.delete(b"key").unwrap();
+    assert!(!value.is_current() && value.key().is_none());
+}
+
+/// Runs `what` in a thread that has the rights of nobody in particular, were this the superuser, and on files that are closed to their owner, too.
+fn without_privileges(what: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            const NOBODY: libc::c_long = 65_534;
+            // SAFETY: changes the user of this thread alone, which ends after `what`; refused to whoever is not the superuser.
+            unsafe { libc::syscall(libc::SYS_setresuid, -1_i64, NOBODY, -1_i64) };
+            what();
+        });
+    });
+}
+
+#[test]
+fn what_permissions_deny_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = UnixKv::open(folder.path(), SMALL, true).unwrap();
+    store.add_file(2).unwrap();
+    for number in 0..3_u8 {
+        store.put_in(number.into(), &[number], &[number; 8]).unwrap();
+    }
+    drop(store);
+    let permit = |name: &str, mode| {
+        std::fs::set_permissions(folder.path().join(name), std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    permit("", 0o777);
+    for (name, mode) in [("index", 0o666), ("data.0", 0o666), ("data.1", 0o444), ("data.2", 0o000)] {
+        permit(name, mode);
+    }
+    without_privileges(|| {
+        let store = UnixKv::open(folder.path(), SMALL, true).unwrap();
+        assert_eq!(store.stats(), unixkv::Stats { files: 3, keys: 3, ..store.stats() });
+        assert_eq!(contents(&store).len(), 2);
+        assert_eq!(store.read(&[0]).unwrap(), Some(vec![0; 8]));
+        assert_eq!(store.read(&[1]).unwrap(), Some(vec![1; 8]));
+        assert!(matches!(store.read(&[2]), Err(Error::NotPermitted(2))));
+        for number in 1..3_u8 {
+            let refused = |done: Result<bool, Error>| {
+                assert!(matches!(done, Err(Error::NotPermitted(file)) if file == usize::from(number)));
+            };
+            refused(store.put_in(number.into(), b"new", b"value"));
+            refused(store.put_in(0, &[number], b"value"));
+            refused(store.delete(&[number]));
+        }
+        assert_eq!(store.read(&[1]).unwrap(), Some(vec![1; 8]));
+        assert!(store.put_in(0, &[0], b"value").unwrap());
+        // Others are passed over when a file is full.
+        for number in 0..4000_u32 {
+            store.put_in(0, &number.to_le_bytes(), b"many").unwrap();
+        }
+        assert!(store.stats().files > 3);
+    });
 }

@@ -1,7 +1,7 @@
 //! YCSB-like mixes on kv with threads (Cooper et al., SoCC 2010): zipfian keys, values of 100 bytes.
 //!
-//! Beside it what takes several threads, too: LMDB (one writer at a time, readers beside it), and std's hash map under a lock, in memory. Not
-//! unixkv: it does not use the places of replaced values again, so that it would grow by each update. Time is the wall's: threads wait for each other.
+//! Beside it what takes several threads, too: LMDB (one writer at a time, readers beside it), and std's hash map under a lock, in memory. Time
+//! is the wall's: threads wait for each other.
 
 use crate::ours::key;
 use anyhow::{Context, Result, ensure};

@@ -216,11 +216,6 @@ impl Index {
         at
     }
 
-    #[inline]
-    fn segment(&self, word: usize) -> Result<&'static Segment> {
-        Ok(at(self.window, PersistentPtr(self.window.load(word)))?)
-    }
-
     /// The record that a slot leads to; `None` while somebody changes it.
     pub(crate) fn record(&self, slot: Slot) -> Result<Option<Record>> {
         Ok(Record::at(self.window_of(slot)?, slot.offset()))
@@ -312,16 +307,15 @@ impl Index {
     #[inline]
     fn locked<R>(&self, hash: u64, change: impl FnOnce(&'static Segment) -> Result<R>) -> Result<R> {
         loop {
-            let segment = self.segment(self.word_for(hash))?;
+            let pointer = self.window.load(self.word_for(hash));
+            let segment: &'static Segment = at(self.window, PersistentPtr(pointer))?;
             segment.lock.lock()?;
-            let current = self.segment(self.word_for(hash)).map(|now| core::ptr::eq(now, segment));
-            if current == Ok(true) {
+            if self.window.load(self.word_for(hash)) == pointer {
                 let result = change(segment);
                 segment.lock.unlock_ahead();
                 return result;
             }
             segment.lock.unlock(); // it was split meanwhile
-            current?;
         }
     }
 
@@ -352,6 +346,52 @@ impl Index {
         Ok(None)
     }
 
+    /// Has a record made and makes it the one of its key, under the lock: what is done here overlaps with the fence that `record` ended with,
+    /// since nothing after it waits for memory. `None` if `record` had no room. `is_plain`: `ready` has nothing to do for a new key.
+    ///
+    /// # Errors
+    /// As [`Index::publish`], and what `record` says.
+    #[inline]
+    pub(crate) fn put(
+        &self,
+        hash: u64,
+        key: &[u8],
+        record: impl FnOnce() -> Result<Option<(Slot, u64)>>,
+        is_plain: impl Fn() -> bool,
+        ready: impl Fn(Option<Slot>, Slot, u64) -> Result<()>,
+        retire: impl Fn(Slot) -> Result<()>,
+    ) -> Result<Option<Published>> {
+        let mut made = None;
+        let is_done = self.locked(hash, |segment| {
+            made = record()?;
+            Ok(made.is_some_and(|(new, _)| is_plain() && segment.lacks(hash) && segment.add(hash, new)))
+        })?;
+        match made {
+            Some((new, sequence)) if !is_done => {
+                self.put_over(hash, key, new, sequence, ready, retire).map(Some)
+            }
+            made => Ok(made.map(|_| Published::New)),
+        }
+    }
+
+    /// [`Index::put`] where a key like it may have a record, or a segment is full.
+    #[inline(never)]
+    fn put_over(
+        &self,
+        hash: u64,
+        key: &[u8],
+        new: Slot,
+        sequence: u64,
+        ready: impl Fn(Option<Slot>, Slot, u64) -> Result<()>,
+        retire: impl Fn(Slot) -> Result<()>,
+    ) -> Result<Published> {
+        let ready = |before| ready(before, new, sequence);
+        self.publish(hash, key, new, sequence, ready, &retire).inspect_err(|_| {
+            // The error is what the caller hears of. Were this one to fail too, the record would be found after a power failure.
+            let _ = retire(new);
+        })
+    }
+
     /// Makes a durable record the one of its key, unless that has a newer one. `ready` runs before anything is changed, told which record will
     /// lose, if any. `retire` runs for the record that lost, under the lock: were a delete to come between, a power failure could bring that
     /// record back.
@@ -369,7 +409,9 @@ impl Index {
     ) -> Result<Published> {
         loop {
             let done = self.locked(hash, |segment| {
-                if let Some((bucket, place, old)) = self.place_of(segment, hash, key)? {
+                if !segment.lacks(hash)
+                    && let Some((bucket, place, old)) = self.place_of(segment, hash, key)?
+                {
                     if old.sequence() > sequence {
                         retire(new)?;
                         return Ok(Some(Published::Late));
@@ -424,6 +466,18 @@ impl Index {
             }
             Ok(true)
         })
+    }
+
+    /// The window of a data object, by the index of its FOT entry.
+    ///
+    /// # Errors
+    /// What mapping it says.
+    #[inline]
+    pub(crate) fn window_at(&self, fot: u32) -> Result<Window> {
+        match self.row.cached(fot) {
+            Some(window) => Ok(window),
+            None => Ok(translate::resolve(self.window, fot)?),
+        }
     }
 
     /// How many objects the index has beside the store's root.
@@ -581,6 +635,10 @@ mod tests {
         assert!(count(&index).is_ok_and(|count| count >= 10_000));
     }
 
+    fn first_segment(index: &Index) -> &'static Segment {
+        at(index.window, PersistentPtr(index.window.load(index.word_for(0)))).unwrap()
+    }
+
     /// The hash of a key of which 20 belong to a bucket in four, half of them with each lowest bit.
     fn crowded(number: u64) -> u64 {
         number | (number / 2 % 64 * 4) << 56
@@ -592,7 +650,10 @@ mod tests {
             let (hash, slot) = (crowded(number), Slot::new(crowded(number), 1, 4096));
             index.publish(hash, b"", slot, number, |_| Ok(()), |_| Ok(())).unwrap();
         }
-        (index, index.segment(index.word_for(0)).unwrap())
+        {
+            let segment = first_segment(&index);
+            (index, segment)
+        }
     }
 
     /// The slots of a segment, each with its bucket's number.
@@ -652,7 +713,7 @@ mod tests {
         {
             let index = index(100);
             fill(&index, 0..2000).unwrap();
-            let segment = index.segment(index.word_for(0)).unwrap();
+            let segment = first_segment(&index);
             let place = if of_segment { &segment.depth } else { &index.root.mask };
             place.set_without_log(wrong);
             let expected = if wrong == 0 { Ok(()) } else { Err(Error::Damaged) };

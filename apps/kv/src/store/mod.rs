@@ -1,6 +1,6 @@
 //! The store: index and data objects together.
 //!
-//! Life of a put: `append to the caller's stripe -> fence -> (durable) -> publish in the index -> retire the record before`.
+//! Life of a put: `lock the key's segment -> append to the caller's stripe -> fence -> (durable) -> publish in the index -> retire the record before`.
 //!
 //! A put that is refused is refused before it appends: whether the record before may be retired is asked first, where not all objects
 //! of the store may be written (`objects`).
@@ -314,9 +314,27 @@ impl Store {
         let hash = self.index.hash(key);
         self.index.expect_change(hash); // comes while the record is made durable
         self.expect_permission(hash, key)?;
-        let (slot, sequence) =
-            self.append(region, core::iter::once((hash, key, value)), |slot, sequence| (slot, sequence))?;
-        Ok(self.publish(hash, key, value, slot, sequence)? != Published::New)
+        loop {
+            let (pointer, data) = self.current(region)?;
+            let ready = |before: Option<Slot>, slot, sequence| {
+                if let Some(before) = before {
+                    self.begin_in(before.fot())?;
+                }
+                self.note_in_secondaries(slot, value, sequence)
+            };
+            let record = || {
+                let appending = data.append()?;
+                let sequence = self.root.newest.fetch_add(1, Ordering::Relaxed) + 1;
+                let offset = appending.put(hash, key, value, sequence)?;
+                persist::fence(); // commit point (K1)
+                Ok(offset.map(|offset| (Slot::new(hash, pointer.index(), offset), sequence)))
+            };
+            let is_plain = || !self.has_secondaries();
+            match self.index.put(hash, key, record, is_plain, ready, |lost| self.retire(lost))? {
+                Some(published) => return Ok(published != Published::New),
+                None => self.make_room(region, pointer, data, (key.len(), value.len()))?,
+            }
+        }
     }
 
     /// Puts many pairs, with one fence for each 64; returns how many there were. What was put before an error stays.
@@ -390,7 +408,6 @@ impl Store {
         let mut records = records.peekable();
         loop {
             let (pointer, data) = self.current(region)?;
-            self.begin_in(pointer.index())?;
             let appending = data.append()?;
             let mut last = None;
             while let Some((hash, key, value)) = records.peek() {

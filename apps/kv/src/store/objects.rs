@@ -153,15 +153,19 @@ impl Store {
         Data::open(self.window(), pointer)
     }
 
-    /// The object that a region's records go to now.
+    /// The object that a region's records go to now, begun in.
     #[inline]
     pub(super) fn current(&self, region: Region) -> Result<(PersistentPtr, Data)> {
+        let pointer = self.current_pointer(region)?;
+        self.begin_in(pointer.index())?;
+        Ok((pointer, Data::opened(self.index.window_at(pointer.index())?, pointer)?))
+    }
+
+    #[inline]
+    fn current_pointer(&self, region: Region) -> Result<PersistentPtr> {
         let place = self.root.current.get(region.0 as usize).ok_or(Error::NoRegion(region.0))?;
         let pointer = PersistentPtr(place.get());
-        if pointer.is_null() {
-            return Err(Error::NoRegion(region.0));
-        }
-        Ok((pointer, Data::open(self.window(), pointer)?))
+        if pointer.is_null() { Err(Error::NoRegion(region.0)) } else { Ok(pointer) }
     }
 
     /// After `full` had no room for a key and value of these lengths: finds free blocks in it, or turns to another object of the region
@@ -185,8 +189,7 @@ impl Store {
     }
 
     fn turn_to_another(&self, region: Region, full: PersistentPtr, lens: (usize, usize)) -> Result<()> {
-        let (current, _) = self.current(region)?;
-        if current != full {
+        if self.current_pointer(region)? != full {
             return Ok(()); // another thread was faster
         }
         for entry in self.root.data.iter() {

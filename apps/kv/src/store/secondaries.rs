@@ -83,6 +83,16 @@ impl Store {
     /// Notes a record that is about to be found.
     #[inline]
     pub(super) fn note_in_secondaries(&self, slot: Slot, value: &[u8], sequence: u64) -> Result<()> {
+        if self.has_secondaries() { self.note_in_each(slot, value, sequence) } else { Ok(()) }
+    }
+
+    #[inline]
+    pub(super) fn has_secondaries(&self) -> bool {
+        self.root.secondary_count.get() != 0
+    }
+
+    #[cold]
+    fn note_in_each(&self, slot: Slot, value: &[u8], sequence: u64) -> Result<()> {
         for pointer in self.secondary_pointers() {
             self.begin_in_secondary(pointer)?;
             let address = translate::lea(self.window(), slot.pointer())?;
