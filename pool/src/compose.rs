@@ -150,7 +150,7 @@ impl<M: Medium> Core<M> {
                 while from < hole.end() {
                     // Whole chunks where possible, since one entry can map such a one.
                     let pages = (hole.end() - from).min(SEGMENT_PAGES - from % SEGMENT_PAGES).min(largest);
-                    match state.space.take(pages, near) {
+                    match state.take(pages, near) {
                         Ok(place) => {
                             taken.push(Run { object_page: from, pages, pool_page: Some(place.start) });
                             near = Some(place.end());

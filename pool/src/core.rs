@@ -8,7 +8,7 @@ use crate::medium::{CreateOptions, Durability, Mapped, OpenOptions};
 use crate::meta::{Meta, format_segment};
 use crate::names::Names;
 use crate::object::{Opened, ShareHook};
-use crate::space::Space;
+use crate::space::{Pages, Space};
 use crate::ties::Ties;
 use crate::{Backing, Medium};
 use pmem::Pmem;
@@ -57,6 +57,16 @@ pub(crate) struct State {
     pub(crate) ties: Ties,
     /// Place of the record -> the object in use and how many [`crate::ObjectRef`]s there are.
     pub(crate) opened: HashMap<u64, (Arc<Opened>, usize)>,
+}
+
+impl State {
+    /// Takes pages for data, of which tables are left what they may need ([`Space::take`]).
+    ///
+    /// # Errors
+    /// [`Error::Full`].
+    pub(crate) fn take(&mut self, count: u64, near: Option<u64>) -> Result<Pages> {
+        self.space.take(count, near, self.meta.loose_blocks())
+    }
 }
 
 /// IDs are hashes already: fold, and scatter the bits that the table looks at.

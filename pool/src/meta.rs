@@ -198,6 +198,11 @@ impl Meta {
         }
     }
 
+    /// Blocks that have no use.
+    pub(crate) fn loose_blocks(&self) -> u64 {
+        self.loose.len() as u64
+    }
+
     /// Makes a free slot available.
     pub(crate) fn give_slot(&mut self, class: Class, at: u64) {
         self.slots[class as usize].push(at);
@@ -289,7 +294,7 @@ impl Meta {
         if let Some(page) = self.loose.pop() {
             return Ok(page);
         }
-        let pages = space.take(SEGMENT_PAGES, None)?;
+        let pages = space.take_segment()?;
         if let Err(error) = pmem.reserve(pages.start * PAGE, pages.count * PAGE) {
             space.release(pages);
             return Err(error);

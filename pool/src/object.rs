@@ -350,7 +350,7 @@ impl<M: Medium> Core<M> {
         // A chunk of its own gets an aligned run; else try to go on where the neighbour ends.
         let near = if pages == SEGMENT_PAGES { None } else { self.neighbour(map, start)? };
         let taken = loop {
-            let result = self.state().space.take(pages, near);
+            let result = self.state().take(pages, near);
             match result {
                 Ok(taken) => break taken,
                 Err(error) if pages <= self.unit() => return Err(error),
@@ -419,7 +419,7 @@ impl<M: Medium> Core<M> {
         let first = page - page % piece;
         let start = first.max(extent.object_offset / PAGE);
         let pages = (first + piece).min((extent.object_offset + extent.len) / PAGE) - start;
-        let taken = self.state().space.take(pages, None)?;
+        let taken = self.state().take(pages, None)?;
         let from = extent.pool_offset + (start * PAGE - extent.object_offset);
         let run = Run { object_page: start, pages, pool_page: Some(taken.start) };
         // Other mappings of the object still show the shared pages, and would go on doing so.

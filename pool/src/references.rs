@@ -141,7 +141,7 @@ impl<M: Medium> Pool<M> {
         }
         let mut runs: Vec<Run> = Vec::new();
         let written = pages.iter().try_for_each(|&page| {
-            let taken = self.0.state().space.take(unit, None)?;
+            let taken = self.0.state().take(unit, None)?;
             runs.push(Run { object_page: page, pages: unit, pool_page: Some(taken.start) });
             let here = references.iter().filter(|reference| page_of(reference) == Some(page));
             self.write_retargeted(&object, &content, page, taken, here, to)

@@ -8,6 +8,11 @@
 //!   is forgotten with the process, so no crash leaks a page.
 //! - Memory is reserved for the whole pool (one bit a page, two bytes a segment) but touched only where pages are used.
 //!
+//! - **Tables find room.** They need whole segments, and data may lie anywhere. So data gets no (piece of an) empty segment if the blocks that
+//!   tables would have left, in theirs and in the other empty segments, were fewer than the free pages in segments that are in use (each
+//!   may need a map node of its own), or than [`BLOCKS_MIN`]: the last empty segment may be the tables'. Pages that are freed one by one can
+//!   outnumber the blocks later; only then a pool is full for its tables and has room for data.
+//!
 //! Whole segments are handed out for big objects, from the first free one; smaller runs share segments, first fit
 //! among the segments that are already broken.
 
@@ -36,6 +41,10 @@ impl Pages {
 const SEGMENT_WORDS: usize = index(SEGMENT_PAGES) / 64;
 /// Broken segments that are tried for a small run before a new segment is broken.
 const TRIES: usize = 16;
+/// Blocks of a segment that tables can use (`meta.rs`): all but its own table and the places of superblocks.
+const SEGMENT_BLOCKS: u64 = SEGMENT_PAGES - 3;
+/// Blocks that are left to tables in a full pool: for eight thousand records, or the nodes of what is made anew in place of what was deleted.
+const BLOCKS_MIN: u64 = 256;
 
 /// The allocator.
 #[derive(Debug)]
@@ -46,6 +55,8 @@ pub(crate) struct Space {
     /// Used pages in each segment.
     fill: Vec<u16>,
     used_pages: u64,
+    /// Segments without a used page.
+    empty: u64,
     /// Runs with two references or more: start -> (count, references). Disjoint.
     shared: BTreeMap<u64, (u64, u32)>,
     /// Every segment before is not empty.
@@ -63,6 +74,7 @@ impl Space {
             used: vec![0; index(segments) * SEGMENT_WORDS],
             fill: vec![0; index(segments)],
             used_pages: 0,
+            empty: segments,
             shared: BTreeMap::new(),
             first_empty: 0,
             first_broken: 0,
@@ -97,20 +109,43 @@ impl Space {
         (self.used_pages, self.used.clone(), runs)
     }
 
-    /// Takes `count` pages, 1 to 512, each run inside one segment; at `near` if those are free. One reference.
+    /// Takes `count` pages for data, 1 to 512, each run inside one segment; at `near` if those are free. One reference. Tables have `blocks` free
+    /// blocks.
     ///
     /// # Errors
     /// [`Error::Full`].
-    pub(crate) fn take(&mut self, count: u64, near: Option<u64>) -> Result<Pages> {
+    pub(crate) fn take(&mut self, count: u64, near: Option<u64>, blocks: u64) -> Result<Pages> {
         debug_assert!((1..=SEGMENT_PAGES).contains(&count), "a run has 1 to 512 pages");
-        let found = match near.filter(|&start| self.is_free(start, count)) {
+        let may_break = self.may_break(blocks);
+        let is_near = |&start: &u64| {
+            self.is_free(start, count) && (may_break || self.fill[index(start / SEGMENT_PAGES)] > 0)
+        };
+        let found = match near.filter(is_near) {
             Some(start) => Some(start),
-            None if count == SEGMENT_PAGES => self.find_empty(),
-            None => self.find_small(count),
+            None if count == SEGMENT_PAGES => may_break.then(|| self.find_empty()).flatten(),
+            None => self.find_small(count, may_break),
         };
         let pages = Pages::new(found.ok_or(Error::Full { bytes: count * PAGE })?, count);
         self.mark(pages, true);
         Ok(pages)
+    }
+
+    /// Takes an empty segment for tables.
+    ///
+    /// # Errors
+    /// [`Error::Full`].
+    pub(crate) fn take_segment(&mut self) -> Result<Pages> {
+        let found = self.find_empty().ok_or(Error::Full { bytes: SEGMENT })?;
+        let pages = Pages::new(found, SEGMENT_PAGES);
+        self.mark(pages, true);
+        Ok(pages)
+    }
+
+    /// Whether enough is left for tables, which have `blocks`, if data is given pages of an empty segment.
+    fn may_break(&self, blocks: u64) -> bool {
+        let scattered = self.pages() - self.used_pages - self.empty * SEGMENT_PAGES;
+        let left = self.empty.saturating_sub(1);
+        blocks + left * SEGMENT_BLOCKS >= scattered.max(BLOCKS_MIN)
     }
 
     /// Whether `count` pages from `start` on are free and in one segment.
@@ -128,14 +163,14 @@ impl Space {
         found.map(|segment| segment * SEGMENT_PAGES)
     }
 
-    fn find_small(&mut self, count: u64) -> Option<u64> {
+    fn find_small(&mut self, count: u64, may_break: bool) -> Option<u64> {
         let full_or_empty = |fill: u16| fill == 0 || u64::from(fill) == SEGMENT_PAGES;
         let from = index(self.first_broken);
         let broken = self.fill[from..].iter().position(|&fill| !full_or_empty(fill));
         self.first_broken = broken.map_or(self.segments, |at| (from + at) as u64);
         // Bounded, since fragmented segments may each have room but no run. The last resort looks at all.
         let mut start = self.run_among(count, 0, TRIES);
-        if start.is_none() {
+        if start.is_none() && may_break {
             start = self.find_empty();
         }
         start.or_else(|| self.run_among(count, TRIES, usize::MAX))
@@ -185,6 +220,7 @@ impl Space {
             #[allow(clippy::cast_possible_truncation, reason = "at most 64")]
             let count = mask.count_ones() as u16;
             let segment = word / SEGMENT_WORDS;
+            let was_empty = self.fill[segment] == 0;
             if used {
                 self.fill[segment] += count;
                 self.used_pages += u64::from(count);
@@ -194,6 +230,11 @@ impl Space {
                 if self.fill[segment] == 0 {
                     self.first_empty = self.first_empty.min(segment as u64);
                 }
+            }
+            match (was_empty, self.fill[segment] == 0) {
+                (true, false) => self.empty -= 1,
+                (false, true) => self.empty += 1,
+                _ => {}
             }
             self.first_broken = self.first_broken.min(segment as u64);
         }
@@ -353,7 +394,7 @@ mod tests {
                 0 | 1 => {
                     let count = if draw(10) == 0 { 512 } else { 1 + draw(40) };
                     let near = held.last().map(|pages| pages.end());
-                    if let Ok(pages) = space.take(count, near) {
+                    if let Ok(pages) = space.take(count, near, u64::MAX / 2) {
                         for page in pages.start..pages.end() {
                             assert_eq!(counts.insert(page, 1), None, "page {page} handed out twice");
                         }
@@ -383,6 +424,7 @@ mod tests {
                 _ => {}
             }
             assert_eq!(space.used_pages(), counts.len() as u64);
+            assert_eq!(space.empty, space.fill().iter().filter(|fill| **fill == 0).count() as u64);
             let page = draw(space.pages());
             let (shared, run) = space.is_shared(page, 20);
             for page in page..page + run {

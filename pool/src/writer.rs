@@ -38,7 +38,7 @@ impl<M: Medium> ObjectWriter<'_, M> {
         let taken = match self.granules.get(&first) {
             Some(&taken) => taken,
             None => {
-                let taken = core.state().space.take(unit, self.near)?;
+                let taken = core.state().take(unit, self.near)?;
                 self.granules.insert(first, taken);
                 self.near = Some(taken.end());
                 core.pmem.reserve(taken.start * PAGE, unit * PAGE)?;

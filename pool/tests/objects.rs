@@ -666,3 +666,26 @@ fn a_doomed_object_lives_by_its_tie_alone() {
     assert!(!pool.contains(id));
     check(&pool);
 }
+
+/// Data fills the pool, and half of it is deleted in small pieces: what is left is no whole segment, but tables have room for the nodes of an
+/// object whose pages lie far apart.
+#[test]
+fn tables_find_room_when_what_is_free_lies_scattered() {
+    const MOST: u64 = 400;
+    let sim = Sim::new(16 * MIB);
+    let pool = make(&sim);
+    let far_apart = |pages: u64| -> u64 {
+        let object = pool.open_object(pool.create_object(&ObjectSpec::default()).unwrap()).unwrap();
+        (1..=pages).take_while(|page| object.touch(page * 2 * MIB, 8, Access::Write).is_ok()).count() as u64
+    };
+    // A node for each page: half of the first segment's blocks are used.
+    assert_eq!(far_apart(300), 300);
+    let mut small = Vec::new();
+    while let Ok(id) = pool.create_object(&ObjectSpec { size: 16 * 4096, ..ObjectSpec::default() }) {
+        small.push(id);
+    }
+    assert!(small.len() > 150, "{} objects", small.len());
+    small.iter().step_by(2).for_each(|id| pool.delete_object(*id).unwrap());
+    assert_eq!(far_apart(MOST), MOST);
+    check(&pool);
+}
