@@ -9,9 +9,10 @@
 //! - Memory is reserved for the whole pool (one bit a page, two bytes a segment) but touched only where pages are used.
 //!
 //! - **Tables find room.** They need whole segments, and data may lie anywhere. So data gets no (piece of an) empty segment if the blocks that
-//!   tables would have left, in theirs and in the other empty segments, were fewer than the free pages in segments that are in use (each
-//!   may need a map node of its own), or than [`BLOCKS_MIN`]: the last empty segment may be the tables'. Pages that are freed one by one can
-//!   outnumber the blocks later; only then a pool is full for its tables and has room for data.
+//!   tables would have left, in theirs and in the other empty segments, were fewer than one for each [`PAGES_A_BLOCK`] free pages in segments
+//!   that are in use, or than [`BLOCKS_MIN`]: the last empty segment may be the tables'. A page that lies alone in its chunk of an object needs a
+//!   block of its own, but to keep one for each would keep whole segments from large objects in a pool where much was deleted. So many such
+//!   pages can outnumber the blocks; only then a pool is full for its tables and has room for data.
 //!
 //! Whole segments are handed out for big objects, from the first free one; smaller runs share segments, first fit
 //! among the segments that are already broken.
@@ -45,6 +46,8 @@ const TRIES: usize = 16;
 const SEGMENT_BLOCKS: u64 = SEGMENT_PAGES - 3;
 /// Blocks that are left to tables in a full pool: for eight thousand records, or the nodes of what is made anew in place of what was deleted.
 const BLOCKS_MIN: u64 = 256;
+/// Pages of data for which a block is kept.
+const PAGES_A_BLOCK: u64 = 8;
 
 /// The allocator.
 #[derive(Debug)]
@@ -145,7 +148,7 @@ impl Space {
     fn may_break(&self, blocks: u64) -> bool {
         let scattered = self.pages() - self.used_pages - self.empty * SEGMENT_PAGES;
         let left = self.empty.saturating_sub(1);
-        blocks + left * SEGMENT_BLOCKS >= scattered.max(BLOCKS_MIN)
+        blocks + left * SEGMENT_BLOCKS >= (scattered / PAGES_A_BLOCK).max(BLOCKS_MIN)
     }
 
     /// Whether `count` pages from `start` on are free and in one segment.
