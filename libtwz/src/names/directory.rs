@@ -127,13 +127,10 @@ impl Directory {
             if record.kind.get() != KIND_REMOVED {
                 continue;
             }
-            match Platform::delete(record.target.get()) {
-                Ok(()) | Err(Error::NoSuchObject(_)) => {
-                    self.unlink(tx, REMOVED, record)?;
-                    // SAFETY: allocated by `add`; nothing leads to it any more. A reader that is looking at it looks again.
-                    unsafe { tx.free(record) }?;
-                }
-                Err(_) => {} // left to somebody who may
+            if Self::delete_if_closed(record.target.get()) {
+                self.unlink(tx, REMOVED, record)?;
+                // SAFETY: allocated by `add`; nothing leads to it any more. A reader that is looking at it looks again.
+                unsafe { tx.free(record) }?;
             }
         }
         Err(damaged(first, CHAIN))
@@ -152,6 +149,20 @@ impl Directory {
             return Err(Error::NameExists);
         }
         tx.set_recorded(&self.parent, ObjectId::NULL)
+    }
+
+    /// Deletes a directory that was taken out of the one above; `false` if that is left to somebody with more rights. Nothing else is deleted, whatever a
+    /// record says: who may write the directory above need have no right to it.
+    fn delete_if_closed(id: ObjectId) -> bool {
+        let deleted = match Object::<Self>::open(id) {
+            Ok(directory) if !directory.parent.get().is_null() => return true,
+            Ok(_) => Platform::delete(id),
+            Err(error) => Err(error),
+        };
+        matches!(
+            deleted,
+            Ok(()) | Err(Error::NoSuchObject(_) | Error::WrongType { .. } | Error::Damaged { .. })
+        )
     }
 
     /// What `name` leads to; `rights` to ask for where records stand in other objects.
@@ -383,4 +394,35 @@ fn hash(name: &str) -> u64 {
 pub(super) fn check_name(name: &str) -> Result<()> {
     let bad = name.is_empty() || name.len() > NAME_MAX || name == "." || name == "..";
     if bad || name.contains(['/', '\0']) { Err(Error::BadName) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    /// Who may write a directory cannot have others delete what he has no right to.
+    #[test]
+    fn a_note_of_a_removal_deletes_only_what_was_taken_out() {
+        let above = Directory::create(ObjectId::NULL, Directory::builder(Rights::READ)).unwrap();
+        let below = || Directory::create(above.id(), Directory::builder(Rights::READ)).unwrap();
+        let (open, closed) = (below(), below());
+        let plain = ObjectBuilder::new().build(PCell::new(5_u64)).unwrap();
+        let targets = [open.id(), closed.id(), plain.id()];
+        for (name, id) in ["a", "b", "c"].into_iter().zip(targets) {
+            Directory::change(&above, |tx| above.add(tx, name, &Entry::Directory(id))).unwrap();
+        }
+        Directory::change(&closed, |tx| closed.close(tx)).unwrap();
+        Directory::change(&above, |tx| {
+            ["a", "b", "c"].into_iter().try_for_each(|name| above.retire(tx, name))
+        })
+        .unwrap();
+        assert_eq!(above.entries(READ_WRITE), Ok(Vec::new()));
+        assert_eq!(above.names.len(), 1, "all three are noted");
+        Directory::change(&above, |_| Ok(())).unwrap();
+        assert!(above.names.is_empty(), "and forgotten");
+        let there = targets.map(|id| Platform::stat(id).is_ok());
+        assert_eq!(there, [true, false, true]);
+    }
 }
