@@ -32,6 +32,10 @@ pub fn bare(feature: &str, script: &str, more: &[&str]) {
     let path = folder.join("link.ld");
     std::fs::write(&path, script).expect("OUT_DIR is writable");
     let script = format!("-Wl,-T{}", path.display());
+    // The crate `libc`, which some use for its numbers, asks for the host's C library: `memcpy` would be taken from it, and much more with that. An
+    // empty one is found before it.
+    std::fs::write(folder.join("libc.a"), "!<arch>\n").expect("OUT_DIR is writable");
+    println!("cargo:rustc-link-search=native={}", folder.display());
     let arguments = [
         "-nostartfiles",
         "-nodefaultlibs",
