@@ -49,8 +49,13 @@ pub fn set(entry: unsafe extern "C" fn() -> !, state: ObjectId, argument: u64) -
 /// Data, heap and stack are made durable as they are now. What is stored to them later is there again if it was flushed, and perhaps if it was
 /// not: a program that uses this changes only what it can tell by itself to be whole.
 ///
+/// The function that calls this must not have returned when the power fails: it is in its frame that the thread goes on. Nor does the compiler
+/// know that this returns twice, so what only the second way uses, and the first may have stored over, belongs on the heap or in data.
+///
 /// # Errors
 /// As [`set`].
+// A function of its own would return into whatever its caller called next, where the return address stood.
+#[inline(always)]
 pub fn checkpoint(state: ObjectId) -> Result<bool, ErrorCode> {
     let flags = resume_flags::KEEP_MEMORY | resume_flags::KEEP_REGISTERS;
     let spec = ResumeSpec { state, flags, ..ResumeSpec::default() };
