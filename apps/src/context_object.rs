@@ -79,7 +79,7 @@ impl ContextObject {
     /// Puts a capability into its table, as any writer of it can; makes the table larger where it is too crowded.
     ///
     /// # Errors
-    /// [`ErrorCode::TableFull`] when all slots of the target hold capabilities to it, [`ErrorCode::PoolFull`], [`ErrorCode::BadContext`].
+    /// [`ErrorCode::TableFull`] when all slots of the target are in use and a larger table is no help, [`ErrorCode::PoolFull`], [`ErrorCode::BadContext`].
     pub fn add(&self, capability: &RawCap) -> Result<(), ErrorCode> {
         while !self.put(capability)? {
             self.grow()?;

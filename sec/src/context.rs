@@ -16,6 +16,9 @@ use twz_abi::sec::{
 use twz_abi::{ObjectId, PAGE_SIZE, Rights};
 use zerocopy::{FromZeros, IntoBytes};
 
+/// Slots for each capability in a table that is still made larger.
+const SPARSE: u64 = 256;
+
 /// The bytes of an object.
 pub trait ObjectBytes {
     /// Copies `into.len()` bytes from `offset`; false if they are not all there. Each byte is read once.
@@ -57,8 +60,8 @@ pub enum SlotError {
     /// Other targets' capabilities stand in the target's slots: a larger table has room, see [`Context::upper_half`].
     #[error("the security context's table is too small for another capability to this object")]
     Crowded,
-    /// All slots of the target hold capabilities to it.
-    #[error("the security context has as many capabilities to this object as it can: remove one")]
+    /// All slots of the target hold capabilities to it, or the table is not made larger ([`Context::upper_half`]).
+    #[error("the security context has no slot left for capabilities to this object: remove one")]
     Full,
     /// The object ends before the table does.
     #[error("the object is too short for its table")]
@@ -189,13 +192,15 @@ impl Context {
     /// durable store: whenever the power fails, one of the two tables is whole.
     ///
     /// # Errors
-    /// [`SlotError::Full`] at [`CAP_SLOTS_MAX`].
+    /// [`SlotError::Full`] at [`CAP_SLOTS_MAX`], and for a table with fewer capabilities than one in [`SPARSE`] slots: then it is no chance that
+    /// they meet. Whoever makes objects can try until their IDs are alike, and is not to make others' tables as large as there may be.
     pub fn upper_half<'a>(
         &'a self,
         bytes: &'a dyn ObjectBytes,
     ) -> Result<(u32, impl Iterator<Item = (u64, Option<RawCap>)> + 'a), SlotError> {
         let grown = Self { slot_count: self.slot_count * 2, ..*self };
-        if grown.slot_count > CAP_SLOTS_MAX {
+        let used = self.capabilities(bytes).count() as u64;
+        if grown.slot_count > CAP_SLOTS_MAX || used * SPARSE < u64::from(self.slot_count) {
             return Err(SlotError::Full);
         }
         let half = u64::from(self.slot_count) * CAP_SIZE;
@@ -449,10 +454,32 @@ mod tests {
     }
 
     #[test]
+    fn targets_that_are_made_alike_do_not_make_a_table_large() {
+        let mut bytes = with_header(header());
+        for target in (0..16).map(|number| 7 + (number << 32)) {
+            let slot = Context::read(&bytes).unwrap().slot_for(&bytes, &cap_to(target)).unwrap();
+            bytes.write(slot, cap_to(target).as_bytes());
+        }
+        while Context::read(&bytes).unwrap().upper_half(&bytes).is_ok() {
+            let crowded = Context::read(&bytes).unwrap().slot_for(&bytes, &cap_to(7 + (16 << 32)));
+            assert_eq!(crowded, Err(SlotError::Crowded));
+            grow(&mut bytes, None);
+        }
+        assert_eq!(Context::read(&bytes).unwrap().slot_count(), 8192);
+    }
+
+    #[test]
     fn the_largest_table_does_not_grow() {
-        let bytes = with_header(Context::new_header(false, true, Rights::all(), CAP_SLOTS_MAX));
-        let context = Context::read(&bytes).unwrap();
-        assert_eq!(context.upper_half(&bytes).err(), Some(SlotError::Full));
+        for slots in [CAP_SLOTS_MAX / 2, CAP_SLOTS_MAX] {
+            let mut bytes = with_header(Context::new_header(false, true, Rights::all(), slots));
+            let context = Context::read(&bytes).unwrap();
+            // As many capabilities as a table needs that is made larger.
+            for target in (1..=u64::from(slots) / SPARSE).map(|number| u128::from(number * SPARSE)) {
+                let slot = context.slot_for(&bytes, &cap_to(target)).unwrap();
+                bytes.write(slot, cap_to(target).as_bytes());
+            }
+            assert_eq!(context.upper_half(&bytes).err(), (slots == CAP_SLOTS_MAX).then_some(SlotError::Full));
+        }
     }
 
     #[test]

@@ -41,7 +41,7 @@ numbered! {
         BadContext = 17,
         /// The callee of a gate faulted, ended or was taken away before it returned.
         CalleeFailed = 18,
-        /// The context holds as many capabilities to that object as it can: of no call, but of who edits contexts.
+        /// The context's table has no slot for a capability to that object, however large: of no call, but of who edits contexts.
         TableFull = 19,
     }
 }
@@ -67,7 +67,7 @@ impl core::fmt::Display for ErrorCode {
             Self::Busy => "in use",
             Self::BadContext => "no security context, or no such gate",
             Self::CalleeFailed => "the callee of the gate failed",
-            Self::TableFull => "the context holds as many capabilities to that object as it can",
+            Self::TableFull => "the context has no slot left for capabilities to that object: remove one",
         })
     }
 }
