@@ -97,7 +97,7 @@ pub fn read(holder: Window, index: u32) -> Result<Entry> {
 }
 
 /// What [`target`] says where that needs neither a name nor a mapping, and nobody changes the entry: the common case, in a few instructions.
-/// The index is valid; each load at its place in the code, since what is loaded early takes a register that must be saved.
+/// The index is valid.
 #[inline(always)]
 pub(crate) fn mapped_target(holder: Window, index: u32) -> Option<Window> {
     debug_assert!(place(index).is_some());

@@ -141,7 +141,8 @@ fn find_marked(id: ObjectId, rights: Rights) -> Option<(Window, bool)> {
 pub(crate) fn followed(target: ObjectId, flags_and_rights: u64) -> Option<Window> {
     let entry = index_entry(first_probe(target, flags_and_rights >> FOT_RIGHTS_SHIFT));
     let word = entry.word.load(Ordering::Acquire);
-    // No valid entry's are 0, which is what others have here.
+    // No valid entry's are 0, which is what others have here. Each compare before the next load: what is loaded early takes a register that
+    // must be saved.
     if entry.followed.load(Ordering::Relaxed) != flags_and_rights || flags_and_rights == 0 {
         return None;
     }

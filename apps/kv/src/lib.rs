@@ -55,7 +55,7 @@ mod value;
 #[doc(hidden)]
 pub mod table {
     pub use crate::data::{CLASSES, class_of, round_units, store_parts};
-    pub use crate::layout::{FIRST_OFFSET, HEADER, Slot, Tags, UNIT, check, hash, tag};
+    pub use crate::layout::{FIRST_OFFSET, HEADER, Slot, Tags, UNIT, check, first_bytes, hash, tag};
     pub use crate::segment::{BUCKETS_AT, Bucket, SEGMENT, SEGMENT_SLOTS, Segment, buckets_of, home_of};
 }
 

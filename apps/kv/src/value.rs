@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::index::Found;
-use crate::layout::Record;
+use crate::layout::{Record, first_bytes};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -17,10 +17,6 @@ pub struct Value {
     pub(crate) version: &'static AtomicU64,
     pub(crate) seen: u64,
 }
-
-/// Masks of the first bytes of a word.
-const FIRST_BYTES: [u64; 8] =
-    [0, 0xff, 0xffff, 0xff_ffff, 0xffff_ffff, 0xff_ffff_ffff, 0xffff_ffff_ffff, 0xff_ffff_ffff_ffff];
 
 impl Value {
     #[inline]
@@ -58,8 +54,7 @@ impl Value {
             return 0;
         }
         let word = self.record.window.load(self.record.value_at() + at);
-        // By a table, which has fewer instructions than a shift.
-        FIRST_BYTES.get(self.len() - at).map_or(word, |mask| word & mask)
+        first_bytes(word, self.len() - at)
     }
 
     /// Whether no record has left the part of the index where this one was found: then everything read so far was the value.

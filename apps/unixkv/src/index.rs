@@ -321,24 +321,16 @@ impl Index {
             Ok(made.is_some_and(|(new, _)| segment.lacks(hash) && segment.add(hash, new)))
         })?;
         match made {
-            Some((new, sequence)) if !is_done => self.put_over(files, hash, key, new, sequence).map(Some),
+            // A key like it may have a record, or the segment is full.
+            Some((new, sequence)) if !is_done => {
+                let published = self.publish(files, hash, key, new, sequence);
+                published.map(Some).inspect_err(|_| {
+                    // The error is what the caller hears of. Were this one to fail too, the record would be found after a power failure.
+                    let _ = files.retire(new);
+                })
+            }
             made => Ok(made.map(|_| false)),
         }
-    }
-
-    /// [`Index::put`] where a key like it may have a record, or a segment is full.
-    fn put_over(
-        &self,
-        files: &Files,
-        hash: u64,
-        key: &[u8],
-        new: Slot,
-        sequence: u64,
-    ) -> Result<bool, Error> {
-        self.publish(files, hash, key, new, sequence).inspect_err(|_| {
-            // The error is what the caller hears of. Were this one to fail too, the record would be found after a power failure.
-            let _ = files.retire(new);
-        })
     }
 
     /// Makes a durable record the one of its key, unless that has a newer one; the record that lost is retired under the lock. Says whether the key

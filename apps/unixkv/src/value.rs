@@ -1,6 +1,7 @@
 //! What a look-up returns, as in `kv`: the place of a value, and a way to notice that it changed.
 
 use crate::record::Record;
+use kv::table::first_bytes;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
 /// Where a value stands. The bytes stay as they are until the key is put again or deleted; then the place is used for something else.
@@ -11,10 +12,6 @@ pub struct Value<'a> {
     pub(crate) version: &'a AtomicU64,
     pub(crate) seen: u64,
 }
-
-/// Masks of the first bytes of a word.
-const FIRST_BYTES: [u64; 8] =
-    [0, 0xff, 0xffff, 0xff_ffff, 0xffff_ffff, 0xff_ffff_ffff, 0xffff_ffff_ffff, 0xff_ffff_ffff_ffff];
 
 impl Value<'_> {
     /// Bytes of the value.
@@ -39,7 +36,7 @@ impl Value<'_> {
             return 0;
         }
         let word = self.record.file.load(self.record.value_at() + at);
-        FIRST_BYTES.get(self.len() - at).map_or(word, |mask| word & mask)
+        first_bytes(word, self.len() - at)
     }
 
     /// Whether no record has left the part of the index where this one was found: then everything read so far was the value.

@@ -303,7 +303,7 @@ impl Puts<'_> {
     #[inline(always)]
     pub(crate) fn value<T: Invariant>(&mut self, address: usize, value: &T) -> Result<()> {
         let index = self.0.join_at(address)?;
-        self.0.part_mut(index).put_few(address, bytes_of(core::slice::from_ref(value)))
+        self.0.part_mut(index).put(address, bytes_of(core::slice::from_ref(value)))
     }
 
     /// [`Tx::put`] of a word of which often only one half changes: that is the shorter entry. All puts of the cell must see those before, as steps

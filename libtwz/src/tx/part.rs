@@ -271,12 +271,12 @@ impl Part {
         Ok(())
     }
 
-    /// [`Part::put`] where the number of bytes is known when this is compiled: a few stores.
+    /// Notes what a range shall hold after the commit. A few stores where the number of bytes is known when this is compiled.
     #[inline(always)]
-    pub(super) fn put_few(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
+    pub(super) fn put(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
         let (words, rest) = bytes.as_chunks::<8>();
         if bytes.is_empty() || bytes.len() > entry::ENTRY_MAX || !rest.is_empty() {
-            return self.put(address, bytes);
+            return self.put_pieces(address, bytes);
         }
         let offset = self.place(address, bytes.len())?;
         persist::expect_store(address);
@@ -285,20 +285,13 @@ impl Part {
         Ok(())
     }
 
-    /// Notes what a range shall hold after the commit.
-    #[inline]
-    pub(super) fn put(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
+    /// [`Part::put`] of what is no small number of words.
+    fn put_pieces(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
         let offset = self.place(address, bytes.len())?;
         if bytes.is_empty() {
             return Ok(()); // an entry of no bytes would be a participant's
         }
         persist::expect_store(address);
-        let (words, rest) = bytes.as_chunks::<8>();
-        if bytes.len() <= entry::ENTRY_MAX && rest.is_empty() {
-            self.puts.push(entry::entry_head(offset, bytes.len()));
-            self.puts.extend_with(words.len(), |i| u64::from_le_bytes(words[i]));
-            return Ok(());
-        }
         // Entries are limited in size: long values go in several.
         for (number, piece) in bytes.chunks(entry::ENTRY_MAX).enumerate() {
             let offset = offset + number * entry::ENTRY_MAX;

@@ -18,7 +18,10 @@
 //! - **I3** a key's `version` (it shares one with others) grows after its record left the index and before the record's place is used again (`Value::is_current`).
 //! - Nothing here is flushed but by [`Index::flush`]; after a power failure the index is rebuilt ([`Index::clear`]).
 
+mod change;
 mod grow;
+
+pub(crate) use self::change::Published;
 
 use crate::error::{Error, Result};
 use crate::layout::{self, FIRST_OFFSET, Record, SLOTS, Slot, TAG_BITS, Tags, zero};
@@ -84,17 +87,6 @@ pub(crate) struct Found {
     pub(crate) record: Record,
     pub(crate) version: &'static AtomicU64,
     pub(crate) seen: u64,
-}
-
-/// What became of a record that was to be found from now on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Published {
-    /// Its key had none.
-    New,
-    /// It takes the place of another.
-    Replaced,
-    /// Its key has a newer one already.
-    Late,
 }
 
 impl IndexRoot {
@@ -344,128 +336,6 @@ impl Index {
             }
         }
         Ok(None)
-    }
-
-    /// Has a record made and makes it the one of its key, under the lock: what is done here overlaps with the fence that `record` ended with,
-    /// since nothing after it waits for memory. `None` if `record` had no room. `is_plain`: `ready` has nothing to do for a new key.
-    ///
-    /// # Errors
-    /// As [`Index::publish`], and what `record` says.
-    #[inline]
-    pub(crate) fn put(
-        &self,
-        hash: u64,
-        key: &[u8],
-        record: impl FnOnce() -> Result<Option<(Slot, u64)>>,
-        is_plain: impl Fn() -> bool,
-        ready: impl Fn(Option<Slot>, Slot, u64) -> Result<()>,
-        retire: impl Fn(Slot) -> Result<()>,
-    ) -> Result<Option<Published>> {
-        let mut made = None;
-        let is_done = self.locked(hash, |segment| {
-            made = record()?;
-            Ok(made.is_some_and(|(new, _)| is_plain() && segment.lacks(hash) && segment.add(hash, new)))
-        })?;
-        match made {
-            Some((new, sequence)) if !is_done => {
-                self.put_over(hash, key, new, sequence, ready, retire).map(Some)
-            }
-            made => Ok(made.map(|_| Published::New)),
-        }
-    }
-
-    /// [`Index::put`] where a key like it may have a record, or a segment is full.
-    #[inline(never)]
-    fn put_over(
-        &self,
-        hash: u64,
-        key: &[u8],
-        new: Slot,
-        sequence: u64,
-        ready: impl Fn(Option<Slot>, Slot, u64) -> Result<()>,
-        retire: impl Fn(Slot) -> Result<()>,
-    ) -> Result<Published> {
-        let ready = |before| ready(before, new, sequence);
-        self.publish(hash, key, new, sequence, ready, &retire).inspect_err(|_| {
-            // The error is what the caller hears of. Were this one to fail too, the record would be found after a power failure.
-            let _ = retire(new);
-        })
-    }
-
-    /// Makes a durable record the one of its key, unless that has a newer one. `ready` runs before anything is changed, told which record will
-    /// lose, if any. `retire` runs for the record that lost, under the lock: were a delete to come between, a power failure could bring that
-    /// record back.
-    ///
-    /// # Errors
-    /// [`Error::Full`], what `ready` and `retire` say: the key has the record that it had.
-    pub(crate) fn publish(
-        &self,
-        hash: u64,
-        key: &[u8],
-        new: Slot,
-        sequence: u64,
-        ready: impl Fn(Option<Slot>) -> Result<()>,
-        retire: impl Fn(Slot) -> Result<()>,
-    ) -> Result<Published> {
-        loop {
-            let done = self.locked(hash, |segment| {
-                if !segment.lacks(hash)
-                    && let Some((bucket, place, old)) = self.place_of(segment, hash, key)?
-                {
-                    if old.sequence() > sequence {
-                        retire(new)?;
-                        return Ok(Some(Published::Late));
-                    }
-                    let before = Slot(bucket[place].get());
-                    ready(Some(before))?;
-                    segment.change(&bucket[place], new.in_bucket(before.beside()).0);
-                    self.left(hash);
-                    if let Err(error) = retire(before) {
-                        segment.change(&bucket[place], before.0);
-                        self.left(hash);
-                        return Err(error);
-                    }
-                    return Ok(Some(Published::Replaced));
-                }
-                ready(None)?;
-                if segment.add(hash, new) {
-                    return Ok(Some(Published::New));
-                }
-                self.split(segment, hash)?;
-                Ok(None)
-            })?;
-            if let Some(done) = done {
-                return Ok(done);
-            }
-        }
-    }
-
-    /// Takes a key out and runs `retire` for its record, under the lock; returns whether it was there. `ready` runs before anything is changed.
-    ///
-    /// # Errors
-    /// What `ready` and `retire` say: the key has the record that it had.
-    pub(crate) fn remove(
-        &self,
-        hash: u64,
-        key: &[u8],
-        ready: impl FnOnce(Slot) -> Result<()>,
-        retire: impl FnOnce(Slot) -> Result<()>,
-    ) -> Result<bool> {
-        self.locked(hash, |segment| {
-            let Some((bucket, place, _)) = self.place_of(segment, hash, key)? else { return Ok(false) };
-            let slot = Slot(bucket[place].get());
-            ready(slot)?;
-            let tags = bucket[0].get();
-            segment.change(&bucket[place], Slot::EMPTY.0);
-            segment.change(&bucket[0], Tags(tags).without(place).0);
-            self.left(hash);
-            if let Err(error) = retire(slot) {
-                segment.change(&bucket[place], slot.0);
-                segment.change(&bucket[0], tags);
-                return Err(error);
-            }
-            Ok(true)
-        })
     }
 
     /// The window of a data object, by the index of its FOT entry.
