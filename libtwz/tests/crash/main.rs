@@ -117,6 +117,18 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
         "one thread: the transaction that marks the line fences once more before a checkpoint can begin, which has fences of its own",
     ),
     (
+        "log/dirty.rs",
+        "self.window.flush_line(line * LINE);",
+        "flush behind fence",
+        "one thread: a checkpoint has fences of its own",
+    ),
+    (
+        "part/puts.rs",
+        "persist::fence(); // the next checkpoint may be another thread's",
+        "drop",
+        "one thread: a checkpoint has fences of its own",
+    ),
+    (
         "tx/inner.rs",
         "persist::fence(); // X1: before another thread appends",
         "drop",
