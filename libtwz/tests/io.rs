@@ -118,6 +118,42 @@ fn one_wait_for_many_sources() {
     assert_eq!(o.events.take(!0), 0);
 }
 
+/// A limit that no clock reaches is none, and no panic; one that ends says so, whoever waits.
+#[test]
+fn limits_end_or_never_do() {
+    let o = shared();
+    let (forever, short) = (Duration::MAX, Duration::from_millis(2));
+    let mut bytes = [0; 4];
+    assert_eq!(o.stream.try_read(&mut bytes), Err(Error::WouldBlock));
+    assert_eq!(o.stream.read_for(&mut bytes, short), Err(Error::TimedOut));
+    assert_eq!(o.stream.write_for(&[7; 100], forever), Ok(64));
+    assert_eq!(o.stream.try_write(b"x"), Err(Error::WouldBlock));
+    assert_eq!(o.stream.write_for(b"x", short), Err(Error::TimedOut));
+    assert_eq!(o.stream.try_write(b""), Ok(0));
+    assert_eq!(o.stream.try_read(&mut bytes), Ok(4));
+    assert_eq!(o.stream.read_for(&mut bytes, forever), Ok(4));
+    assert_eq!(o.stream.try_write(b"12345"), Ok(5));
+    o.queue.submit(1).unwrap();
+    assert_eq!(o.queue.take_for(forever), Ok(1));
+    assert_eq!(o.queue.take_for(short), Err(Error::TimedOut));
+    o.events.signal(3);
+    assert_eq!(o.events.wait(!0, Some(forever)), Ok(1 << 3));
+    let held = libtwz::sync::RawMutex::new();
+    held.lock_for(forever).unwrap();
+    let waits = thread::spawn(move || {
+        thread::sleep(short);
+        o.stream.write(b"more").unwrap();
+        o.stream.close().unwrap();
+    });
+    let mut all = 0;
+    while let Ok(count @ 1..) = o.stream.read_for(&mut bytes, forever) {
+        all += count;
+    }
+    waits.join().unwrap();
+    assert_eq!(all, 64 - 8 + 5 + 4);
+    assert_eq!(o.stream.try_read(&mut bytes), Ok(0), "closed and empty");
+}
+
 #[test]
 fn the_newest_records_stay() {
     let o = shared();
@@ -132,6 +168,60 @@ fn the_newest_records_stay() {
     o.log.append(1, &"ü".repeat(500)).unwrap();
     let last = o.log.records().unwrap().pop().unwrap();
     assert!(last.text.chars().all(|c| c == 'ü') && last.text.len() > 100);
+}
+
+#[test]
+fn a_log_is_followed() {
+    let o = shared();
+    o.tx(|tx| {
+        o.bells[0].connect(tx, &o.events, 2)?;
+        tx.point(o.log.bell(), Some(&o.bells[0]))
+    })
+    .unwrap();
+    let mut records = o.log.iter();
+    assert_eq!(records.next(), None);
+    for i in 0..100 {
+        o.log.append(3, &format!("record {i}")).unwrap();
+        assert_eq!(o.events.take(!0), 1 << 2);
+        if i % 3 == 0 {
+            assert_eq!(records.next().unwrap().unwrap().text, format!("record {i}"));
+            assert_eq!(records.next(), None);
+        } else {
+            records = o.log.iter();
+            assert_eq!(records.by_ref().last().unwrap().unwrap().text, format!("record {i}"));
+        }
+    }
+    // Overwritten before its turn: the oldest that is there is next.
+    let before = o.log.iter();
+    for i in 100..140 {
+        o.log.append(3, &format!("record {i}")).unwrap();
+    }
+    let texts: Vec<String> = before.map(|record| record.unwrap().text).collect();
+    assert!(texts.len() > 3 && texts.len() < 40);
+    assert_eq!(texts.last().unwrap(), "record 139");
+    assert_eq!(texts, o.log.records().unwrap().into_iter().map(|r| r.text).collect::<Vec<_>>());
+    o.log.clear().unwrap();
+    assert_eq!(records.next(), None);
+    o.log.append(1, "anew").unwrap();
+    assert_eq!(records.next().unwrap().unwrap().text, "anew");
+}
+
+/// One record that is not UTF-8 hides none of the others; one of no possible length those behind it.
+#[test]
+fn what_can_be_read_of_a_damaged_log_is() {
+    for (damage, at, left) in [(0xff, 16 + 32, 2), (u32::MAX.into(), 32, 0)] {
+        let o = ObjectBuilder::new().build(LogRing::<1024>::new()).unwrap();
+        for text in ["0123456789ab", "ba9876543210", "2", "3"] {
+            o.append(3, text).unwrap(); // 16 + 12 bytes, padded to 32
+        }
+        let bytes = (core::ptr::from_ref(o.base()).addr() & 0x3fff_ffff) + size_of::<LogRing<1024>>() - 1024;
+        o.window().store(bytes + at, damage);
+        let mut records = o.iter();
+        assert_eq!(records.next().unwrap().unwrap().text, "0123456789ab");
+        assert!(matches!(records.next(), Some(Err(Error::Damaged { .. }))));
+        let rest: Vec<String> = records.map(|record| record.unwrap().text).collect();
+        assert_eq!(rest, ["2", "3"][..left]);
+    }
 }
 
 /// The oldest record is not UTF-8, or its length leads past the end: the log goes on all the same.
@@ -181,6 +271,38 @@ fn the_facade_writes_to_the_object() {
     assert_eq!(FACADE.lost(), 1);
     let records = object.records().unwrap();
     assert_eq!((records.len(), records[0].text.as_str()), (1, "test: once more"));
+    // Targets have levels of their own.
+    object.clear().unwrap();
+    FACADE.set_filter("warn,mine=debug,mine::noise=off").unwrap();
+    assert!(
+        log::max_level() == log::LevelFilter::Debug && log::log_enabled!(target: "mine", log::Level::Debug)
+    );
+    for target in ["test", "mine", "mine::disk", "mine::noise"] {
+        log::warn!(target: target, "a");
+        log::debug!(target: target, "b");
+    }
+    assert!(FACADE.set_filter("mine=loud").unwrap_err().to_string().contains("mine=loud"));
+    FACADE.set_level(1);
+    log::warn!(target: "mine", "below the level");
+    let texts: Vec<String> = object.iter().map(|record| record.unwrap().text).collect();
+    assert_eq!(texts, ["test: a", "mine: a", "mine: b", "mine::disk: a", "mine::disk: b"]);
+    // Whoever ended in the middle of a record has the lock until the next boot: nobody waits for it for ever.
+    let lock = ends & !7;
+    assert_eq!(object.window().load(lock) & 0x3fff_ffff, 0, "the lock, which is free");
+    let free = object.window().load(lock);
+    object.window().store(lock, free | 0x3fff_fffe);
+    let start = std::time::Instant::now();
+    for _ in 0..50 {
+        log::error!("nobody hears");
+    }
+    assert!(start.elapsed() < Duration::from_secs(5), "only the first one waits");
+    assert_eq!(FACADE.lost(), 51);
+    object.window().store(lock, free);
+    log::error!(target: "test", "free again");
+    assert_eq!(
+        (FACADE.lost(), object.iter().last().unwrap().unwrap().text.as_str()),
+        (51, "test: free again")
+    );
 }
 
 #[cfg(feature = "tracing")]
@@ -188,11 +310,15 @@ fn the_facade_writes_to_the_object() {
 fn events_and_their_spans_go_to_the_object() {
     use libtwz::io::log::Facade;
     static FACADE: Facade = Facade::with_level(4);
-    tracing::subscriber::set_global_default(&FACADE).unwrap();
+    FACADE.install_tracing().unwrap();
     let object = ObjectBuilder::new().build(LogRing::new()).unwrap();
     FACADE.connect(object);
     tracing::info!(target: "test", number = 7, "outside");
-    let outer = tracing::info_span!("outer", a = 1);
+    let outer = tracing::info_span!("outer", a = 0, later = tracing::field::Empty);
+    for a in 0..3 {
+        outer.record("a", a); // a field has one value
+    }
+    outer.record("a", 1);
     outer.in_scope(|| tracing::debug_span!("inner").in_scope(|| tracing::warn!(target: "test", "inside")));
     // An event may name the span that it is in, or none; a span lives as long as those in it.
     let inner = outer.in_scope(|| {
@@ -208,6 +334,26 @@ fn events_and_their_spans_go_to_the_object() {
     tracing::trace!("above the level");
     assert!(!tracing::enabled!(tracing::Level::TRACE) && tracing::enabled!(tracing::Level::DEBUG));
     tracing::error!(target: "test", what = "end");
+    // What was looked up once is looked up again when the levels change.
+    let say = || tracing::debug!(target: "test", "changing");
+    say();
+    FACADE.set_level(3);
+    say();
+    FACADE.set_filter("error,test=trace").unwrap();
+    say();
+    FACADE.set_level(0);
+    say();
+    FACADE.set_level(5);
+    // Very many spans in each other end one after the other; one that says it is its own parent is in none.
+    let mut deep = tracing::Span::none();
+    for _ in 0..200_000 {
+        deep = tracing::trace_span!(parent: &deep, "deep");
+    }
+    let next = deep.id().unwrap().into_u64() + 1;
+    drop(deep);
+    let own = tracing::info_span!(parent: tracing::Id::from_u64(next), "own");
+    assert_eq!(own.id().unwrap().into_u64(), next);
+    tracing::info!(target: "test", parent: &own, "by itself");
     let said: Vec<(u32, String)> = object.records().unwrap().into_iter().map(|r| (r.level, r.text)).collect();
     let expected = [
         (3, "test: outside number=7"),
@@ -215,7 +361,10 @@ fn events_and_their_spans_go_to_the_object() {
         (2, "test: in none"),
         (2, "outer{a=1}: test: named"),
         (2, "outer{a=1}:late: test: later"),
-        (1, "test:  what=\"end\""),
+        (1, "test: what=\"end\""),
+        (4, "test: changing"),
+        (4, "test: changing"),
+        (3, "own: test: by itself"),
     ];
     assert_eq!(said, expected.map(|(level, text)| (level, text.to_owned())));
 }

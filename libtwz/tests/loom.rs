@@ -390,6 +390,24 @@ fn a_queue_passes_each_entry_once() {
     });
 }
 
+/// Of two takers each gets an entry, though the later turn may be filled first and wake the wrong one, or one of them too early.
+#[test]
+fn no_taker_sleeps_while_there_is_an_entry() {
+    model_with(1, || {
+        let shared = Arc::new(Queue::new());
+        let senders = [2, 3].map(|number| {
+            let other = Arc::clone(&shared);
+            spawn(number, move || other.submit(number).unwrap())
+        });
+        let other = Arc::clone(&shared);
+        let taker = spawn(4, move || assert!(other.turns().take(|at| other.read(at), None).is_ok()));
+        shared.turns().take(|at| shared.read(at), None).unwrap();
+        taker.join().unwrap();
+        senders.into_iter().for_each(|sender| sender.join().unwrap());
+        assert!(shared.turns().try_take(|_| ()).is_err());
+    });
+}
+
 #[test]
 fn places_of_a_queue_are_used_again() {
     model(|| {

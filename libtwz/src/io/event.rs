@@ -1,12 +1,12 @@
 //! Waiting for many things at once: sources ring their [`Bell`], which sets a bit of an [`EventSet`] that somebody waits on.
 
+use crate::PCell;
 use crate::error::{Error, Result};
 use crate::invariant::{Invariant, SEED, mix_text};
 use crate::ptr::InvPtr;
-use crate::sync::Word;
+use crate::sync::{Word, left, until};
 use crate::sys::Woken;
 use crate::tx::Tx;
-use crate::{PCell, sys};
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 
@@ -86,17 +86,13 @@ impl<W: Word> EventSet<W> {
     /// # Errors
     /// [`Error::TimedOut`].
     pub fn wait(&self, wanted: u32, limit: Option<Duration>) -> Result<u32> {
-        use sys::{Platform, Seam};
-        let until = limit.map(|limit| Platform::monotonic() + limit);
+        let until = limit.and_then(until);
         loop {
             let found = self.take(wanted);
             if found != 0 {
                 return Ok(found);
             }
-            let left = match until {
-                None => None,
-                Some(until) => Some(until.checked_sub(Platform::monotonic()).ok_or(Error::TimedOut)?),
-            };
+            let left = left(until)?;
             let (word, low) = self.look();
             if low & u64::from(wanted) & !SLEEPING != 0 {
                 continue;
@@ -114,6 +110,9 @@ impl<W: Word> EventSet<W> {
 }
 
 /// Leads from a source to the event that it signals.
+///
+/// It rings when something comes, not while something is there: connect it, then look; and after each ring take all that is there, with calls
+/// that do not wait (`try_read`, `try_take`).
 #[derive(Debug, Default, Invariant)]
 #[repr(C)]
 pub struct Bell {

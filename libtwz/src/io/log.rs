@@ -4,18 +4,20 @@
 //! record: length and level (4 + 4) | milliseconds since 1970 (8) | text, padded to 8
 //! ```
 //! A record is durable when [`LogRing::append`] returns: its bytes first, then `end` (the commit point). When the ring is full the
-//! oldest records go.
+//! oldest records go, one after the other, as far as they must.
 
-use crate::PCell;
+use super::event::Bell;
 use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::persist;
 use crate::sync::{Mutex, MutexGuard};
 use crate::sys::{Platform, Seam};
 use crate::window::{SLOT_MASK, Window};
+use crate::{InvPtr, PCell};
 use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 /// Bytes before a record's text.
 const HEAD: usize = 16;
@@ -37,6 +39,7 @@ pub struct Record {
 #[repr(C)]
 pub struct LogRing<const N: usize> {
     ends: Mutex<Ends>,
+    bell: InvPtr<Bell>,
     bytes: [PCell<u8>; N],
 }
 
@@ -61,7 +64,13 @@ impl<const N: usize> LogRing<N> {
     pub const fn new() -> Self {
         const { assert!(N.is_multiple_of(8) && N >= 64, "a log's size is a multiple of 8, at least 64") };
         let ends = Ends { start: PCell::new(0), end: PCell::new(0) };
-        Self { ends: Mutex::new(ends), bytes: [const { PCell::new(0) }; N] }
+        Self { ends: Mutex::new(ends), bell: InvPtr::null(), bytes: [const { PCell::new(0) }; N] }
+    }
+
+    /// What is rung when a record is appended; set it with [`crate::Tx::point`].
+    #[must_use]
+    pub const fn bell(&self) -> &InvPtr<Bell> {
+        &self.bell
     }
 
     /// Appends a record, durably. Longer texts than half the ring are cut.
@@ -69,6 +78,18 @@ impl<const N: usize> LogRing<N> {
     /// # Errors
     /// What locking says; [`Error::Damaged`].
     pub fn append(&self, level: u32, text: &str) -> Result<()> {
+        self.append_to(self.ends.lock()?, level, text)
+    }
+
+    /// [`LogRing::append`], waiting for others who use the log for at most `limit`.
+    ///
+    /// # Errors
+    /// As [`LogRing::append`]; [`Error::TimedOut`].
+    pub fn append_for(&self, level: u32, text: &str, limit: Duration) -> Result<()> {
+        self.append_to(self.ends.lock_for(limit)?, level, text)
+    }
+
+    fn append_to(&self, ends: MutexGuard<'_, Ends>, level: u32, text: &str) -> Result<()> {
         let mut len = text.len().min(N / 2 - HEAD);
         while !text.is_char_boundary(len) {
             len -= 1;
@@ -80,7 +101,6 @@ impl<const N: usize> LogRing<N> {
         record.extend_from_slice(&time.to_le_bytes());
         record.extend_from_slice(&text.as_bytes()[..len]);
         record.resize((HEAD + len).next_multiple_of(8), 0);
-        let ends = self.ends.lock()?;
         let end = ends.end.get();
         let after = end.checked_add(record.len() as u64).ok_or_else(|| damaged(&ends.end, ENDS))?;
         // 1. The oldest records make room, durably, before their bytes change.
@@ -101,6 +121,10 @@ impl<const N: usize> LogRing<N> {
         persist::fence();
         // 3. Commit point.
         set(&ends.end, after);
+        drop(ends);
+        if let Ok(Some(bell)) = self.bell.get() {
+            bell.ring();
+        }
         Ok(())
     }
 
@@ -141,12 +165,18 @@ impl<const N: usize> LogRing<N> {
         Ok((head, len))
     }
 
-    fn read_at(&self, ends: &MutexGuard<'_, Ends>, at: u64) -> Result<Record> {
+    /// The record `at`, and where the next one is.
+    fn read_at(&self, ends: &MutexGuard<'_, Ends>, at: u64) -> Result<(Result<Record>, u64)> {
         let ([_, _, _, _, e, f, g, h, time @ ..], len) = self.head_at(ends, at)?;
         let mut text = vec![0; len];
         self.copy_out(at.wrapping_add(HEAD as u64), &mut text)?;
-        let text = String::from_utf8(text).map_err(|_| self.damaged_at(at, "a log record in UTF-8"))?;
-        Ok(Record { level: u32::from_le_bytes([e, f, g, h]), time: u64::from_le_bytes(time), text })
+        let record = match String::from_utf8(text) {
+            Ok(text) => {
+                Ok(Record { level: u32::from_le_bytes([e, f, g, h]), time: u64::from_le_bytes(time), text })
+            }
+            Err(_) => Err(self.damaged_at(at, "a log record in UTF-8")),
+        };
+        Ok((record, at.saturating_add((HEAD + len).next_multiple_of(8) as u64)))
     }
 
     /// The error for the record `at`.
@@ -187,11 +217,62 @@ impl<const N: usize> LogRing<N> {
         Self::used(&ends)?;
         let mut records = Vec::new();
         while at < end {
-            let record = self.read_at(&ends, at)?;
-            at = at.saturating_add((HEAD + record.text.len()).next_multiple_of(8) as u64);
-            records.push(record);
+            let (record, next) = self.read_at(&ends, at)?;
+            records.push(record?);
+            at = next;
         }
         Ok(records)
+    }
+
+    /// The records one by one, oldest first. `None` says that there is none yet: what is appended later comes with later calls, so the
+    /// iterator follows the log. What was overwritten before its turn is left out. One that is not UTF-8 is an error, after which the next
+    /// comes; with one whose length cannot be all ends, since nobody can tell where the next one is.
+    pub const fn iter(&self) -> LogIter<'_, N> {
+        LogIter { log: self, at: Some(0) }
+    }
+}
+
+/// The records of a [`LogRing`]; see [`LogRing::iter`].
+#[derive(Clone, Debug)]
+pub struct LogIter<'a, const N: usize> {
+    log: &'a LogRing<N>,
+    /// Where the next record is, if it is not overwritten yet; none after damage.
+    at: Option<u64>,
+}
+
+impl<const N: usize> LogIter<'_, N> {
+    fn take(&mut self, at: u64) -> Result<Option<Record>> {
+        self.at = None;
+        let ends = self.log.ends.lock()?;
+        let (start, end) = (ends.start.get(), ends.end.get());
+        LogRing::<N>::used(&ends)?;
+        // Past the end: the log was damaged and cleared, and counts anew.
+        let at = if at > end { start } else { at.max(start) };
+        self.at = Some(at);
+        if at == end {
+            return Ok(None);
+        }
+        self.at = None;
+        let (record, next) = self.log.read_at(&ends, at)?;
+        self.at = Some(next);
+        record.map(Some)
+    }
+}
+
+impl<const N: usize> Iterator for LogIter<'_, N> {
+    type Item = Result<Record>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.take(self.at?).transpose()
+    }
+}
+
+impl<'a, const N: usize> IntoIterator for &'a LogRing<N> {
+    type Item = Result<Record>;
+    type IntoIter = LogIter<'a, N>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.iter()
     }
 }
 
@@ -201,4 +282,4 @@ fn set(cell: &PCell<u64>, value: u64) {
 }
 
 #[cfg(any(feature = "log", feature = "tracing"))]
-pub use super::facade::{FACADE_RING, Facade};
+pub use super::facade::{BadFilter, FACADE_RING, Facade};

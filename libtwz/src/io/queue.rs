@@ -2,13 +2,15 @@
 //!
 //! # Contract
 //! - Lock-free (`sync::turns`); an entry is taken by exactly one taker, in the order of turns.
-//! - Entries live as long as the boot: [`Queue::start_boot`] empties a queue of an earlier one. What must survive goes into a
-//!   [`crate::sync::Channel`].
+//! - Entries live as long as the boot: [`Queue::start_boot`] empties a queue of an earlier one. What must survive, or wait for a place, goes into
+//!   a [`crate::sync::Channel`].
+//! - A program that ends between claiming a turn and publishing it (a few instructions) leaves a queue in which nothing behind that turn is
+//!   taken until the next boot.
 
 use super::event::Bell;
 use crate::error::Result;
 use crate::invariant::Invariant;
-use crate::sync::Turns;
+use crate::sync::{Turns, until};
 use crate::sys::{Platform, Seam};
 use crate::{InvPtr, PCell};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -102,7 +104,7 @@ impl<T: Invariant + Copy, const N: usize> Queue<T, N> {
     /// # Errors
     /// [`Error::TimedOut`](crate::Error::TimedOut); [`Error::Damaged`](crate::Error::Damaged).
     pub fn take_for(&self, limit: Duration) -> Result<T> {
-        self.turns().take(|at| self.places[at].get(), Some(Platform::monotonic() + limit))
+        self.turns().take(|at| self.places[at].get(), until(limit))
     }
 }
 
@@ -121,5 +123,11 @@ impl<S: Invariant + Copy, C: Invariant + Copy, const N: usize> Duplex<S, C, N> {
     #[must_use]
     pub fn new(submission: S, completion: C) -> Self {
         Self { submissions: Queue::new(submission), completions: Queue::new(completion) }
+    }
+
+    /// [`Queue::start_boot`] of both.
+    pub fn start_boot(&self) {
+        self.submissions.start_boot();
+        self.completions.start_boot();
     }
 }

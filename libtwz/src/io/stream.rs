@@ -7,9 +7,19 @@ use super::event::Bell;
 use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::persist;
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::{Condvar, Mutex, MutexGuard, left, until};
 use crate::window::{SLOT_MASK, Window};
 use crate::{InvPtr, PCell};
+use core::time::Duration;
+
+/// How long a call waits.
+#[derive(Clone, Copy, Debug)]
+enum Patience {
+    None,
+    Until(Option<Duration>),
+}
+
+const FOREVER: Patience = Patience::Until(None);
 
 /// A stream in which at most `N` bytes wait.
 #[derive(Debug, Invariant)]
@@ -43,6 +53,7 @@ impl<const N: usize> Stream<N> {
     /// An empty stream.
     #[must_use]
     pub const fn new() -> Self {
+        const { assert!(N > 0, "a stream has room for a byte") };
         Self {
             state: Mutex::new(State { written: PCell::new(0), read: PCell::new(0), closed: PCell::new(0) }),
             not_empty: Condvar::new(),
@@ -69,9 +80,29 @@ impl<const N: usize> Stream<N> {
     /// # Errors
     /// [`Error::Closed`].
     pub fn write(&self, from: &[u8]) -> Result<usize> {
+        self.write_within(from, FOREVER)
+    }
+
+    /// [`Stream::write`] if there is room.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`], [`Error::Closed`].
+    pub fn try_write(&self, from: &[u8]) -> Result<usize> {
+        self.write_within(from, Patience::None)
+    }
+
+    /// [`Stream::write`], waiting for room for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], [`Error::Closed`].
+    pub fn write_for(&self, from: &[u8], limit: Duration) -> Result<usize> {
+        self.write_within(from, Patience::Until(until(limit)))
+    }
+
+    fn write_within(&self, from: &[u8], patience: Patience) -> Result<usize> {
         let state = self.state.lock()?;
         while Self::waiting(&state)? >= N && state.closed.get() == 0 && !from.is_empty() {
-            self.not_full.wait(&state)?;
+            wait_at(&self.not_full, &state, patience)?;
         }
         if state.closed.get() != 0 {
             return Err(Error::Closed);
@@ -104,9 +135,29 @@ impl<const N: usize> Stream<N> {
     /// # Errors
     /// What locking says.
     pub fn read(&self, into: &mut [u8]) -> Result<usize> {
+        self.read_within(into, FOREVER)
+    }
+
+    /// [`Stream::read`] if there are bytes.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when there are none in a stream that is not closed; what locking says.
+    pub fn try_read(&self, into: &mut [u8]) -> Result<usize> {
+        self.read_within(into, Patience::None)
+    }
+
+    /// [`Stream::read`], waiting for bytes for at most `limit`.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`]; what locking says.
+    pub fn read_for(&self, into: &mut [u8], limit: Duration) -> Result<usize> {
+        self.read_within(into, Patience::Until(until(limit)))
+    }
+
+    fn read_within(&self, into: &mut [u8], patience: Patience) -> Result<usize> {
         let state = self.state.lock()?;
         while Self::waiting(&state)? == 0 && state.closed.get() == 0 && !into.is_empty() {
-            self.not_empty.wait(&state)?;
+            wait_at(&self.not_empty, &state, patience)?;
         }
         let count = into.len().min(Self::waiting(&state)?);
         self.copy(state.read.get(), count, |window, at, done, piece| {
@@ -157,6 +208,19 @@ impl<const N: usize> Stream<N> {
         if let Ok(Some(bell)) = self.bell.get() {
             bell.ring();
         }
+    }
+}
+
+fn wait_at(at: &Condvar, held: &MutexGuard<'_, State>, patience: Patience) -> Result<()> {
+    match patience {
+        Patience::None => Err(Error::WouldBlock),
+        Patience::Until(until) => match left(until)? {
+            None => at.wait(held),
+            // The last one may have come with the end of the time: the caller looks again, and then nothing is left.
+            Some(left) => at
+                .wait_for(held, left)
+                .or_else(|error| if error == Error::TimedOut { Ok(()) } else { Err(error) }),
+        },
     }
 }
 

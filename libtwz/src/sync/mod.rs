@@ -24,6 +24,7 @@ pub use condvar::Condvar;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::Once;
 pub use raw::RawMutex;
+pub(crate) use raw::{left, until};
 pub use rwlock::{RawRwLock, ReadGuard, RwLock, WriteGuard};
 #[doc(hidden)]
 pub use turns::{Counter, Turns};

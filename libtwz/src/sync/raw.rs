@@ -130,7 +130,7 @@ impl<W: Word> RawMutex<W> {
         if self.try_lock() {
             return Ok(());
         }
-        self.lock_slowly(Some(Platform::monotonic() + limit)).map(drop)
+        self.lock_slowly(until(limit)).map(drop)
     }
 
     #[cold]
@@ -239,8 +239,13 @@ const fn unrecovered(first: bool) -> u64 {
     if first { UNRECOVERED } else { 0 }
 }
 
+/// The moment when `limit` will be over; never, if no clock gets there.
+pub(crate) fn until(limit: Duration) -> Option<Duration> {
+    Platform::monotonic().checked_add(limit)
+}
+
 /// What is left until a moment.
-pub(super) fn left(until: Option<Duration>) -> Result<Option<Duration>> {
+pub(crate) fn left(until: Option<Duration>) -> Result<Option<Duration>> {
     match until {
         None => Ok(None),
         Some(until) => until.checked_sub(Platform::monotonic()).ok_or(Error::TimedOut).map(Some),

@@ -109,8 +109,11 @@ impl<C: Counter> Turns<'_, C> {
             }
             return Err(damaged(&self.sequences[at], "a sequence that the queue's tail has come to")); // Q1
         }
-        self.arrived.count(Ordering::Release);
-        self.arrived.wake(1);
+        // Both: whoever counted before is seen below, and whoever counts after sees this turn published.
+        self.arrived.count(Ordering::AcqRel);
+        // Those with later turns may have published before, and woken takers for nothing, who stood before this one.
+        let is_last = self.tail.get(Ordering::Acquire) == turn.wrapping_add(1);
+        self.arrived.wake(if is_last { 1 } else { u32::MAX });
         Ok(())
     }
 

@@ -395,7 +395,7 @@ impl<'scope, T: Send + 'scope> Drop for ScopedJoinHandle<'scope, T> {
 
 /// Sleeps for at least `time`.
 pub fn sleep(time: Duration) {
-    let until = Guest::monotonic() + time;
+    let until = Guest::monotonic().saturating_add(time);
     let nobody_wakes = AtomicU32::new(0);
     while let Some(left) = until.checked_sub(Guest::monotonic()).filter(|left| !left.is_zero()) {
         Guest::wait(&nobody_wakes, 0, Some(left));
