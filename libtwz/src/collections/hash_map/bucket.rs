@@ -128,7 +128,8 @@ pub(super) fn for_words<T: Invariant + Copy>(value: &T, mut with: impl FnMut(u64
     }
 }
 
-pub(super) fn same<T: Invariant + Copy>(a: &T, b: &T) -> bool {
+/// Whether two values have the same bytes.
+pub(in crate::collections) fn same<T: Invariant + Copy>(a: &T, b: &T) -> bool {
     let mut equal = true;
     let mut words: [u64; 4] = [0; 4];
     if size_of::<T>() <= 32 {
