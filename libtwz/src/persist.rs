@@ -110,13 +110,26 @@ pub fn flush(address: usize, bytes: usize) {
     }
     let mut line = address & !(LINE - 1);
     while line < address + bytes {
-        flush_line(level, line);
+        write_back(level, line);
         line += LINE;
     }
 }
 
-#[inline]
-fn flush_line(level: u8, line: usize) {
+/// [`flush`] of the line that `address` is in.
+#[inline(always)]
+#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
+pub(crate) fn flush_line(address: usize) {
+    let line = address & !(LINE - 1);
+    simulate::flush(line, LINE);
+    match level() {
+        PROGRAM => {}
+        TRACED => tell(Some((line, LINE))),
+        level => write_back(level, line),
+    }
+}
+
+#[inline(always)]
+fn write_back(level: u8, line: usize) {
     match level {
         // SAFETY: writing a line back changes no value; CPUID said that the instruction exists.
         CLWB => unsafe {

@@ -369,16 +369,28 @@ fn bind_slowly(window: Window, rights: Rights) -> Result<()> {
 /// [`Error::NotInObject`] for an empty slot.
 #[inline]
 pub fn what_is_at(window: Window) -> Result<(ObjectId, Rights)> {
+    let (entry, rights) = entry_of(window)?;
+    let id = ObjectId { lo: entry.lo.load(Ordering::Relaxed), hi: entry.hi.load(Ordering::Relaxed) };
+    Ok((id, rights))
+}
+
+/// [`what_is_at`], the rights alone.
+#[inline]
+pub(crate) fn rights_at(window: Window) -> Result<Rights> {
+    entry_of(window).map(|(_, rights)| rights)
+}
+
+#[inline]
+fn entry_of(window: Window) -> Result<(&'static SlotEntry, Rights)> {
     let nothing = Error::NotInObject { address: window.base() };
     let entry = slot_entry(window.slot()).ok_or(nothing)?;
     let state = entry.state.load(Ordering::Acquire);
     if state & FILLED == 0 {
         return Err(nothing);
     }
-    let id = ObjectId { lo: entry.lo.load(Ordering::Relaxed), hi: entry.hi.load(Ordering::Relaxed) };
     #[allow(clippy::cast_possible_truncation, reason = "three bits")]
     let rights = Rights::from_bits_truncate((state & 7) as u32);
-    Ok((id, rights))
+    Ok((entry, rights))
 }
 
 /// The object that `address` is in; NULL when it is in none. For messages.

@@ -245,6 +245,13 @@ impl Window {
         crate::persist::expect_store(self.base + (offset & SLOT_MASK));
     }
 
+    /// Flushes the line at `offset`.
+    #[inline(always)]
+    #[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
+    pub(crate) fn flush_line(self, offset: usize) {
+        crate::persist::flush_line(self.base + (offset & SLOT_MASK));
+    }
+
     /// Flushes `bytes` from `offset`.
     #[inline]
     #[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]

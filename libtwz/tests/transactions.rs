@@ -92,6 +92,27 @@ fn a_nested_failure_undoes_its_part() {
 }
 
 #[test]
+fn a_nested_failure_puts_back_a_block_that_was_new() {
+    let o = root();
+    let block = o
+        .tx(|tx| {
+            let block = tx.alloc([const { PCell::new(0_u64) }; 8])?;
+            tx.set(&block[0], 1)?;
+            let failing = |tx: &Tx| {
+                tx.set(&block[0], 2)?;
+                tx.nested(|tx| tx.set(&block[1], 3))?;
+                tx.set(&block[1], 4).and(Err::<(), _>(Error::Aborted))
+            };
+            assert_eq!(tx.nested(failing), Err(Error::Aborted));
+            tx.set(&block[2], 5)?;
+            tx.nested(|tx| tx.set(&block[3], 6))?;
+            Ok(block)
+        })
+        .unwrap();
+    assert_eq!([0, 1, 2, 3].map(|i| block[i].get()), [1, 0, 5, 6]);
+}
+
+#[test]
 fn a_nested_failure_does_not_heal_what_failed_before() {
     let o = root();
     let result: Result<()> = o.tx(|tx| {

@@ -233,6 +233,20 @@ impl Tx {
         self.guarded(|inner| inner.alloc(window, bytes, align, |part| part.alloc_for_put(bytes, align)))
     }
 
+    /// [`Tx::alloc_unfilled`] for a table whose parts come into use one after the other, in this transaction and later ones: each is filled in
+    /// place, once, and then told of ([`Tx::filled`]).
+    pub(crate) fn alloc_table(&self, window: Window, bytes: usize, align: usize) -> Result<usize> {
+        self.guarded(|inner| inner.alloc(window, bytes, align, |part| part.alloc_table(bytes, align)))
+    }
+
+    /// Says that a part of such a table was filled, to which nothing leads until this commits.
+    pub(crate) fn filled(&self, address: usize, bytes: usize) -> Result<()> {
+        self.guarded(|inner| {
+            let index = inner.join_at(address)?;
+            inner.part_mut(index).fill(address, bytes)
+        })
+    }
+
     /// [`Tx::alloc_unfilled`] for a program that fills the block over time: its pages are taken from the pool when they are first stored to,
     /// where a full pool is a fault. They stay so when the block is given back and used again.
     ///
@@ -331,7 +345,7 @@ impl Puts<'_> {
 
 /// The bytes of values.
 #[inline(always)]
-fn bytes_of<T: Invariant>(values: &[T]) -> &[u8] {
+pub(crate) fn bytes_of<T: Invariant>(values: &[T]) -> &[u8] {
     let () = T::NO_PADDING;
     // SAFETY: T has no padding (Invariant), so all bytes are initialised.
     unsafe { core::slice::from_raw_parts(values.as_ptr().cast(), size_of_val(values)) }

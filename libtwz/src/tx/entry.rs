@@ -160,14 +160,6 @@ const fn half_of(head: u64) -> u32 {
 /// A range that an entry says something of: offset, bytes, and the words that it holds; of a half-word, the entry itself.
 pub(super) type Range<'a> = (usize, usize, &'a [u64]);
 
-/// Appends the entry that a range came from.
-pub(super) fn push_range<const N: usize>((offset, bytes, words): Range<'_>, to: &mut Spill<u64, N>) {
-    if !is_half(offset, bytes) {
-        to.push(entry_head(offset, bytes));
-    }
-    to.extend_with(words.len(), |i| words[i]);
-}
-
 /// The ranges among entries that are held in memory.
 #[inline(always)]
 pub(super) fn ranges(words: &[u64]) -> impl Iterator<Item = Range<'_>> {

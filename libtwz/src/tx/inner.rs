@@ -14,6 +14,10 @@ impl Inner {
         core::iter::once(&self.home).chain(&self.others)
     }
 
+    pub(super) fn parts_mut(&mut self) -> impl Iterator<Item = &mut Part> {
+        core::iter::once(&mut self.home).chain(&mut self.others)
+    }
+
     #[inline]
     pub(super) fn part_mut(&mut self, index: usize) -> &mut Part {
         if index == 0 { &mut self.home } else { &mut self.others[index - 1] }

@@ -38,13 +38,14 @@ mod piece;
 mod recover;
 pub(crate) mod room;
 
-pub(crate) use change::Puts;
+pub(crate) use change::{Puts, bytes_of};
 pub(crate) use link::Link;
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
 pub(crate) use look::recover_to_read;
 pub(crate) use recover::recover_before_delete;
 
 use crate::error::{Error, Result};
+use crate::persist;
 use crate::window::Window;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -101,14 +102,34 @@ pub(crate) struct State {
     sequence: u64,
 }
 
-impl State {
-    /// The state of the object at `window`; `None` while a transaction has it, for then it may be half changed.
-    ///
-    /// Whatever is read after this is as good as read under the lock if [`Tx::state`] gives the same: a transaction that has
-    /// changed anything in place has written to the log, and each batch moves `sequence`, each checkpoint `epoch`.
-    #[inline]
-    pub(crate) fn of(window: Window) -> Option<Self> {
-        crate::object::log_of(window).ok().and_then(|(log, _)| log.state_if_free())
+/// An object that is looked at before a transaction has its lock.
+///
+/// Whatever is read after this is as good as read under the lock if the transaction finds the same state: one that has changed
+/// anything in place has written to the log, and each batch moves `sequence`, each checkpoint `epoch`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ahead {
+    window: Window,
+    /// Its log, and where its arena stands; `None` for an object that has none, as the transaction will say.
+    opened: Option<(Log, u64)>,
+    /// `None` while a transaction has it, for then it may be half changed.
+    state: Option<State>,
+}
+
+impl Ahead {
+    #[inline(always)]
+    pub(crate) fn of(window: Window) -> Self {
+        let opened = crate::object::log_of(window).ok();
+        let state = opened.and_then(|(log, _)| log.state_if_free());
+        Self { window, opened, state }
+    }
+
+    /// [`Tx::run`] there; `body` is told whether what was read since is as good as read in it.
+    #[inline(always)]
+    pub(crate) fn run<R>(self, body: impl FnOnce(&Tx, bool) -> Result<R>) -> Result<R> {
+        Tx::run_with(self.window, self.opened, |tx| {
+            let state = tx.inner.borrow().home.state();
+            body(tx, self.state == Some(state))
+        })
     }
 }
 
@@ -127,7 +148,7 @@ impl Tx {
     /// [`Error::Busy`] when this thread is in a transaction of that object already: pass that on, or nest in it.
     pub fn start(window: Window) -> Result<Self> {
         let mut tx = Self::unlocked(window);
-        tx.lock()?;
+        tx.lock(None)?;
         Ok(tx)
     }
 
@@ -145,9 +166,9 @@ impl Tx {
     }
 
     #[inline(always)]
-    fn lock(&mut self) -> Result<()> {
+    fn lock(&mut self, opened: Option<(Log, u64)>) -> Result<()> {
         let inner = self.inner.get_mut();
-        inner.home.lock()?;
+        inner.home.lock(opened)?;
         inner.locked = true;
         inner.home.set_coordinator(ObjectId::NULL);
         Ok(())
@@ -159,8 +180,17 @@ impl Tx {
     /// What `body` or the transaction says; then nothing has changed.
     #[inline]
     pub fn run<R>(window: Window, body: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
+        Self::run_with(window, None, body)
+    }
+
+    #[inline(always)]
+    fn run_with<R>(
+        window: Window,
+        opened: Option<(Log, u64)>,
+        body: impl FnOnce(&Self) -> Result<R>,
+    ) -> Result<R> {
         let mut tx = Self::unlocked(window);
-        tx.lock()?;
+        tx.lock(opened)?;
         let result = body(&tx)?;
         tx.finish()?;
         Ok(result)
@@ -173,25 +203,24 @@ impl Tx {
     /// What `body` says.
     pub fn nested<R>(&self, body: impl FnOnce(&Self) -> Result<R>) -> Result<R> {
         let savepoint = {
-            let inner = self.inner.borrow();
-            Savepoint { parts: inner.parts().map(Part::mark).collect(), failed: inner.failed }
+            let mut inner = self.inner.borrow_mut();
+            Savepoint { parts: inner.parts_mut().map(Part::begin_nested).collect(), failed: inner.failed }
         };
         let result = body(self);
-        if result.is_err() {
-            let mut inner = self.inner.borrow_mut();
-            let Inner { home, others, .. } = &mut *inner;
-            for (i, part) in core::iter::once(home).chain(others).enumerate() {
-                part.undo_to(savepoint.parts.get(i));
+        let mut inner = self.inner.borrow_mut();
+        for (i, part) in inner.parts_mut().enumerate() {
+            let mark = savepoint.parts.get(i);
+            if result.is_err() {
+                part.undo_to(mark);
             }
+            part.end_nested(mark);
+        }
+        if result.is_err() {
+            // Lines were written back that lost their marks to what is undone: nobody may be left waiting for a fence.
+            persist::fence();
             inner.failed = savepoint.failed;
         }
         result
-    }
-
-    /// The home's state as this transaction found it; for use before it did anything.
-    #[inline]
-    pub(crate) fn state(&self) -> Option<State> {
-        Some(self.inner.borrow().home.state())
     }
 
     /// The home object's window.
@@ -272,7 +301,7 @@ pub fn checkpoint(window: Window) -> Result<()> {
 /// Runs `body` while no transaction of the object at `window` can run, with its log empty.
 pub(crate) fn while_quiet<R>(window: Window, body: impl FnOnce() -> Result<R>) -> Result<R> {
     let mut part = Part::unlocked(window);
-    part.lock()?;
+    part.lock(None)?;
     part.checkpoint();
     part.leave_tail(); // as whoever copies the object now must find it
     let result = body();

@@ -1,7 +1,9 @@
 //! One object's part in a transaction: its lock, its log, and what of it was changed.
 
+mod puts;
+
 use super::entry;
-use super::log::{Kind, Log, Position};
+use super::log::{Kind, Log, Marker, Position};
 use super::{recover, room};
 use crate::arena::{self, Arena, Shadow};
 use crate::error::{Error, Result};
@@ -29,6 +31,7 @@ pub(super) struct Mark {
     /// All puts that were pending: the nested one may apply them, and undoing it takes that back.
     puts: Vec<u64>,
     fresh: usize,
+    known: usize,
     shadow: Shadow,
     frees: usize,
 }
@@ -48,6 +51,8 @@ pub(super) struct Part {
     skipped: bool,
     /// Number of the transaction's first batch.
     first_batch: u32,
+    /// Whether a line that was marked as dirty, for a put perhaps, may have lost its place to another of this transaction.
+    lost_marks: bool,
     /// Entries of what recorded ranges held before.
     undo: Words,
     /// Words of `undo` that are in the log.
@@ -56,8 +61,12 @@ pub(super) struct Part {
     puts: Words,
     /// Ranges that were written without a record. What they and recorded ones hold at the commit goes to the log.
     noted: Ranges,
-    /// Blocks taken in this transaction, which need no record.
+    /// Blocks taken in this transaction, and parts of tables that came into use, which need no record.
     fresh: Spill<Fresh, 2>,
+    /// How many of these were there before the nested transaction that runs: what that changes in them it must be able to put back.
+    known: usize,
+    /// Whether a table was taken from a free list: the log may hold what stood there before.
+    reused_table: bool,
     shadow: Shadow,
     frees: Vec<(usize, usize)>,
 }
@@ -91,29 +100,34 @@ impl Part {
             is_pool_full: false,
             skipped: false,
             first_batch: 0,
+            lost_marks: false,
             undo: Words::new(),
             settled: 0,
             puts: Words::new(),
             noted: Ranges::new(),
             fresh: Spill::new(),
+            known: 0,
+            reused_table: false,
             shadow: Shadow::default(),
             frees: Vec::new(),
         }
     }
 
-    /// Locks the object, waiting for it.
+    /// Locks the object, waiting for it. `opened`: what [`object::log_of`] says, if the caller has asked it.
     ///
     /// # Errors
     /// [`Error::Busy`] when this thread has it; [`Error::NotPermitted`] when it is mapped for reading only; what recovery says. Then it is not
     /// locked.
     #[inline(never)]
-    pub(super) fn lock(&mut self) -> Result<()> {
+    pub(super) fn lock(&mut self, opened: Option<(Log, u64)>) -> Result<()> {
         let window = self.log.window;
-        let (id, rights) = view::what_is_at(window)?;
-        if !rights.contains(Rights::WRITE) {
-            return Err(Error::NotPermitted(id));
+        if !view::rights_at(window)?.contains(Rights::WRITE) {
+            return Err(Error::NotPermitted(view::id_at(window.base())));
         }
-        let (log, arena_at) = object::log_of(window)?;
+        let (log, arena_at) = match opened {
+            Some(opened) => opened,
+            None => object::log_of(window)?,
+        };
         let first = lock_of(&log).take().map_err(|_| Error::Busy(view::id_at(window.base())))?;
         self.begin(log, arena_at, first.0)
     }
@@ -231,7 +245,7 @@ impl Part {
             let start = block.offset as usize;
             offset >= start && offset + bytes <= start + block.bytes as usize
         };
-        if !self.fresh.as_slice().iter().any(is_fresh) {
+        if !self.fresh.as_slice().iter().skip(self.known).any(is_fresh) {
             self.record_old(offset, bytes);
         }
         Ok(())
@@ -244,73 +258,6 @@ impl Part {
 
     pub(super) fn record_participant(&mut self, id: ObjectId) {
         self.undo.extend(entry::participant_entry(id));
-    }
-
-    /// Notes what a word shall hold after the commit.
-    #[inline(always)]
-    pub(super) fn put_word(&mut self, address: usize, word: u64) -> Result<()> {
-        let offset = self.place(address, 8)?;
-        persist::expect_store(address); // it comes after a fence: long enough to fetch the line
-        self.puts.extend([entry::entry_head(offset, 8), word]);
-        Ok(())
-    }
-
-    /// Whether a put is pending for the word at `address`.
-    pub(super) fn is_put(&self, address: usize) -> bool {
-        let (window, offset) = (address & !SLOT_MASK, address & SLOT_MASK);
-        let overlaps = |(at, bytes, _): entry::Range<'_>| at < offset + 8 && offset < at + bytes;
-        window == self.window().base() && entry::ranges(self.puts.as_slice()).any(overlaps)
-    }
-
-    /// [`Part::put_word`] of a half-word.
-    #[inline(always)]
-    pub(super) fn put_half(&mut self, address: usize, half: u32) -> Result<()> {
-        let offset = self.place(address, 4)?;
-        persist::expect_store(address);
-        self.puts.push(entry::half_entry(offset, half));
-        Ok(())
-    }
-
-    /// Notes what a range shall hold after the commit. A few stores where the number of bytes is known when this is compiled.
-    #[inline(always)]
-    pub(super) fn put(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
-        let (words, rest) = bytes.as_chunks::<8>();
-        if bytes.is_empty() || bytes.len() > entry::ENTRY_MAX || !rest.is_empty() {
-            return self.put_pieces(address, bytes);
-        }
-        let offset = self.place(address, bytes.len())?;
-        persist::expect_store(address);
-        self.puts.push(entry::entry_head(offset, bytes.len()));
-        self.puts.extend_with(words.len(), |i| u64::from_le_bytes(words[i]));
-        Ok(())
-    }
-
-    /// [`Part::put`] of what is no small number of words.
-    fn put_pieces(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
-        let offset = self.place(address, bytes.len())?;
-        if bytes.is_empty() {
-            return Ok(()); // an entry of no bytes would be a participant's
-        }
-        persist::expect_store(address);
-        // Entries are limited in size: long values go in several.
-        for (number, piece) in bytes.chunks(entry::ENTRY_MAX).enumerate() {
-            let offset = offset + number * entry::ENTRY_MAX;
-            if let Some(half) = piece.as_array::<4>()
-                && entry::is_half(offset, 4)
-            {
-                self.puts.push(entry::half_entry(offset, u32::from_le_bytes(*half)));
-                continue;
-            }
-            self.puts.push(entry::entry_head(offset, piece.len()));
-            let (words, rest) = piece.as_chunks::<8>();
-            self.puts.extend_with(words.len(), |i| u64::from_le_bytes(words[i]));
-            if !rest.is_empty() {
-                let mut word = [0; 8];
-                word[..rest.len()].copy_from_slice(rest);
-                self.puts.push(u64::from_le_bytes(word));
-            }
-        }
-        Ok(())
     }
 
     /// Writes records to the log; true when a fence must follow.
@@ -354,6 +301,23 @@ impl Part {
     #[inline]
     pub(super) fn alloc_for_put(&mut self, bytes: usize, align: usize) -> Result<usize> {
         Ok(self.log.window.base() + self.take_block(bytes, align)?.0)
+    }
+
+    /// Takes a block whose parts come into use one after the other, by [`Part::fill`].
+    pub(super) fn alloc_table(&mut self, bytes: usize, align: usize) -> Result<usize> {
+        let (offset, reused) = self.take_block(bytes, align)?;
+        self.reused_table |= reused;
+        Ok(self.log.window.base() + offset)
+    }
+
+    /// Notes a part of a table that was filled in place, and that nothing leads to before the commit.
+    pub(super) fn fill(&mut self, address: usize, bytes: usize) -> Result<()> {
+        if self.reused_table {
+            return self.note(address, bytes); // to be redone after what the log holds of it
+        }
+        let (offset, bytes) = range(self.place(address, bytes)?, bytes);
+        self.fresh.push(Fresh { offset, bytes, reused: false });
+        Ok(())
     }
 
     /// Takes a block whose pages come when they are first stored to.
@@ -424,9 +388,10 @@ impl Part {
             }
         }
         if let Some(arena) = self.arena {
-            let puts = &mut self.puts;
-            arena.for_changes(&self.shadow, |offset, value| {
-                puts.extend([offset as u64 | 8 << 32, value]);
+            let Self { log, puts, shadow, first_batch, lost_marks, .. } = self;
+            arena.for_changes(shadow, |offset, value| {
+                *lost_marks |= log.mark_dirty(Marker::of(*first_batch), offset, 8);
+                puts.extend([entry::entry_head(offset, 8), value]);
             });
         }
         Ok(())
@@ -452,9 +417,6 @@ impl Part {
         if puts.is_empty() {
             return Ok(());
         }
-        for (offset, bytes, _) in entry::ranges(puts) {
-            log.mark_dirty(offset, bytes);
-        }
         log.append(at, Kind::Redo, Kind::Commit, puts, || data_top(log, *arena_at, shadow))?;
         persist::fence();
         self.apply_puts();
@@ -478,18 +440,19 @@ impl Part {
     /// Whether blocks were used again whose contents are in the log: plain stores to them must find it empty.
     #[inline]
     pub(super) fn reused_blocks(&self) -> bool {
-        self.fresh.as_slice().iter().any(|block| block.reused)
+        self.reused_table || self.fresh.as_slice().iter().any(|block| block.reused)
     }
 
     /// Writes the commit batch; the transaction is committed once a fence followed (**X1**).
     #[inline]
     pub(super) fn write_commit(&mut self) -> Result<()> {
-        let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, .. } = self;
+        let marker = Marker::of(self.first_batch);
+        let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, lost_marks, .. } = self;
         let limit = || data_top(log, *arena_at, shadow);
         let mut redo = Words::new();
         redo.reserve(undo.len() + puts.len());
         let mut add = |offset, bytes| {
-            log.mark_dirty(offset, bytes);
+            *lost_marks |= log.mark_dirty(marker, offset, bytes);
             entry::entries_of(log.window, offset, bytes, &mut redo);
         };
         for block in fresh.as_slice().iter().filter(|block| block.reused) {
@@ -501,47 +464,8 @@ impl Part {
         for (offset, bytes, _) in entry::ranges(undo.as_slice()) {
             add(offset, bytes);
         }
-        for range in entry::ranges(puts.as_slice()) {
-            log.mark_dirty(range.0, range.1);
-            entry::push_range(range, &mut redo);
-        }
+        redo.extend_with(puts.len(), |i| puts.as_slice()[i]);
         log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
-    }
-
-    /// Stores the puts, after the commit is durable.
-    #[inline]
-    pub(super) fn apply_puts(&self) {
-        let log = &self.log;
-        let mut flushed = false;
-        for range in entry::ranges(self.puts.as_slice()) {
-            entry::store_range(log.window, range);
-            flushed |= log.flush_unmarked(range.0, range.1);
-        }
-        if flushed {
-            persist::fence(); // the next checkpoint may be another thread's, whose fence would not count for these
-        }
-    }
-
-    /// Records what the puts will change, so that they can be stored before the commit; true if there are any.
-    #[inline]
-    pub(super) fn record_puts(&mut self) -> bool {
-        if self.puts.is_empty() {
-            return false;
-        }
-        let Self { log, puts, undo, .. } = self;
-        for (offset, bytes, _) in entry::ranges(puts.as_slice()) {
-            entry::entries_of(log.window, offset, bytes, undo);
-        }
-        true
-    }
-
-    /// Stores puts that [`Part::record_puts`] recorded, after their records are durable.
-    #[inline]
-    pub(super) fn store_recorded_puts(&mut self) {
-        for range in entry::ranges(self.puts.as_slice()) {
-            entry::store_range(self.log.window, range);
-        }
-        self.puts.truncate(0);
     }
 
     /// Flushes everything that was changed in place.
@@ -571,15 +495,23 @@ impl Part {
         self.at.is_far()
     }
 
-    #[inline]
-    pub(super) fn mark(&self) -> Mark {
-        Mark {
+    /// Begins a nested transaction.
+    pub(super) fn begin_nested(&mut self) -> Mark {
+        let mark = Mark {
             undo: self.undo.len(),
             puts: self.puts.as_slice().to_vec(),
             fresh: self.fresh.len(),
+            known: self.known,
             shadow: self.shadow.clone(),
             frees: self.frees.len(),
-        }
+        };
+        self.known = mark.fresh;
+        mark
+    }
+
+    /// Ends it, however it went. `None`: the object came into the transaction in it.
+    pub(super) fn end_nested(&mut self, mark: Option<&Mark>) {
+        self.known = mark.map_or(0, |mark| mark.known);
     }
 
     /// Puts back everything recorded since `mark` (`None`: since the start), newest first, and forgets what the commit was to
@@ -590,7 +522,7 @@ impl Part {
         for range in ranges.into_iter().rev() {
             entry::store_range(self.log.window, range);
             // What was undone may have reached memory: the next checkpoint must flush what stands there now.
-            self.log.mark_dirty(range.0, range.1);
+            self.lost_marks |= self.log.mark_dirty(Marker::of(self.first_batch), range.0, range.1);
         }
         self.puts.truncate(0);
         if let Some(mark) = mark {

@@ -137,6 +137,40 @@ fn maps_step(o: &Object<Maps>, step: u64, key: impl Fn(u64) -> u64) {
     .unwrap();
 }
 
+/// The log still tells of what was in the blocks of one map when another gets them for its buckets.
+pub(crate) fn a_map_gets_the_blocks_of_another(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let o = ObjectBuilder::new().build([HashMap::<u64, u64>::new(), HashMap::new()]).unwrap();
+    let id = o.id();
+    let fill = |map: usize, keys: core::ops::Range<u64>| {
+        keys.for_each(|key| assert_eq!(o[map].insert(key, key * 7 + map as u64).unwrap(), None));
+    };
+    // From 64 keys on there is one more segment, of which two buckets are used at once, and the next two from 72 on.
+    fill(0, 0..60);
+    fill(1, 0..60);
+    libtwz::tx::checkpoint(o.window()).unwrap();
+    fill(0, 60..96);
+    o[0].clear().unwrap();
+    fill(1, 60..63);
+    scenario(
+        "blocks of another map",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            fill(1, 63 + step..64 + step);
+            step < 12
+        },
+        &|k| {
+            let o = text(Object::<[HashMap<u64, u64>; 2]>::open(id))?;
+            expect("the emptied map", o[0].len(), 0)?;
+            let mut found: Vec<(u64, u64)> = text(o[1].iter().collect())?;
+            found.sort_unstable();
+            expect("the other", found, (0..63 + k).map(|key| (key, key * 7 + 1)).collect())
+        },
+        how,
+    );
+}
+
 #[derive(Invariant)]
 #[repr(C)]
 struct Blocks {

@@ -39,7 +39,7 @@ macro_rules! scenarios {
 scenarios! {
     transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew,
         lines_take_each_others_place, the_log_goes_on_in_other_objects;
-    collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, strings_and_rings_stay_whole;
+    collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, a_map_gets_the_blocks_of_another, strings_and_rings_stay_whole;
     owned: owned_maps_survive;
     moves: sequences_move_at_once, maps_move_at_once, entries_change_at_once, leaves_go_and_come;
     overflow: a_vector_outgrows_its_object, a_text_outgrows_its_object, a_ring_outgrows_its_object, a_list_outgrows_its_object,
@@ -112,9 +112,21 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "log/dirty.rs",
-        "self.flush_marked(before)",
+        "self.flush_marked(marker, before)",
         "flush behind fence",
         "one thread: the transaction that marks the line fences once more before a checkpoint can begin, which has fences of its own",
+    ),
+    (
+        "log/dirty.rs",
+        "self.window.flush_line(line * LINE);",
+        "flush behind fence",
+        "one thread: a checkpoint has fences of its own",
+    ),
+    (
+        "part/puts.rs",
+        "persist::fence(); // the next checkpoint may be another thread's",
+        "drop",
+        "one thread: a checkpoint has fences of its own",
     ),
     (
         "tx/inner.rs",

@@ -17,12 +17,12 @@ mod remove;
 pub use self::iter::BTreeMapRange;
 
 use self::node::{Inner, Leaf, WIDTH, as_child, child_as, free_entry};
-use super::{alone, damaged, expect_store, home_of, inside};
+use super::{damaged, expect_store, home_of, inside};
 use crate::cell::PCell;
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
-use crate::tx::{self, Tx};
+use crate::tx::{Ahead, Tx};
 use alloc::vec::Vec;
 
 /// Deeper trees are damaged ones: 8^20 entries are more than there is memory for.
@@ -124,17 +124,14 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
     /// As [`BTreeMap::get`]; [`crate::Error::OutOfSpace`], [`crate::Error::Busy`].
     pub fn insert(&self, key: K, value: V) -> Result<Option<V>> {
         // Found before the lock is taken, and fetched meanwhile: that takes as long as the last transaction's fence.
-        let state = tx::State::of(home_of(self)?);
+        let ahead = Ahead::of(home_of(self)?);
         let found = self.descend(Some(&key), |_, _| {}).ok().flatten();
         if let Some(leaf) = found {
             expect_store(leaf);
         }
-        alone(self, |tx| {
-            let leaf = if state.is_some() && state == tx.state() { found } else { None };
-            match leaf {
-                Some(leaf) => self.insert_into(tx, leaf, key, value),
-                None => self.do_insert(tx, key, value),
-            }
+        ahead.run(|tx, is_as_found| match found {
+            Some(leaf) if is_as_found => self.insert_into(tx, leaf, key, value),
+            _ => self.do_insert(tx, key, value),
         })
     }
 

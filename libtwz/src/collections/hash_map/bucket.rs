@@ -5,9 +5,10 @@ use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::tags;
-use crate::tx::{Puts, Tx};
+use crate::tx::{Puts, Tx, bytes_of};
 use core::mem::offset_of;
 use core::num::NonZero;
+use core::slice::from_ref;
 
 /// Entries of a bucket.
 pub(super) const ENTRIES: usize = 7;
@@ -56,7 +57,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
     /// Ends that: what stands in its first `count` entries now becomes durable with the transaction.
     pub(super) fn filled(&self, tx: &Tx, count: usize) -> Result<()> {
         let bytes = offset_of!(Self, entries) + count * size_of::<Entry<K, V>>();
-        tx.wrote(core::ptr::from_ref(self).addr(), bytes)
+        tx.filled(core::ptr::from_ref(self).addr(), bytes)
     }
 
     /// Puts an entry there, key and value in one piece, and its tag.
@@ -115,44 +116,24 @@ impl Tags {
     }
 }
 
-/// Calls `with` for the bytes of a value, by words.
+/// Calls `with` for the bytes of a value, by words; a shorter last one is filled up with zeros.
+#[inline(always)]
 pub(super) fn for_words<T: Invariant + Copy>(value: &T, mut with: impl FnMut(u64)) {
-    let () = T::NO_PADDING;
-    let from = core::ptr::from_ref(value).cast::<u8>();
-    for at in (0..size_of::<T>()).step_by(8) {
-        let mut word = [0_u8; 8];
-        let count = (size_of::<T>() - at).min(8);
-        // SAFETY: T has no padding, so its bytes are initialised; at + count <= its size.
-        unsafe { core::ptr::copy_nonoverlapping(from.wrapping_add(at), word.as_mut_ptr(), count) };
+    let (words, rest) = bytes_of(from_ref(value)).as_chunks::<8>();
+    for word in words {
+        with(u64::from_le_bytes(*word));
+    }
+    if !rest.is_empty() {
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
         with(u64::from_le_bytes(word));
     }
 }
 
 /// Whether two values have the same bytes.
+#[inline(always)]
 pub(in crate::collections) fn same<T: Invariant + Copy>(a: &T, b: &T) -> bool {
-    let mut equal = true;
-    let mut words: [u64; 4] = [0; 4];
-    if size_of::<T>() <= 32 {
-        let mut i = 0;
-        for_words(a, |word| {
-            words[i] = word;
-            i += 1;
-        });
-        i = 0;
-        for_words(b, |word| {
-            equal &= words[i] == word;
-            i += 1;
-        });
-        return equal;
-    }
-    let mut all = alloc::vec::Vec::new();
-    for_words(a, |word| all.push(word));
-    let mut i = 0;
-    for_words(b, |word| {
-        equal &= all[i] == word;
-        i += 1;
-    });
-    equal
+    bytes_of(from_ref(a)) == bytes_of(from_ref(b))
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use crate::cell::PCell;
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
-use crate::tx::{self, Tx};
+use crate::tx::{Ahead, Tx};
 
 /// Buckets in segment 0.
 const FIRST: u64 = 4;
@@ -187,13 +187,12 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
             alone(self, |tx| if self.is_full() { self.add_buckets(tx) } else { Ok(()) })?; // nothing is to see it before it ends
         }
         // Found before the lock is taken, and fetched meanwhile: that takes as long as the last transaction's fence.
-        let state = tx::State::of(home_of(self)?);
+        let ahead = Ahead::of(home_of(self)?);
         let found = self.first_bucket(hash).ok().flatten();
         if let Some(bucket) = found {
             expect_store(bucket);
         }
-        alone(self, |tx| {
-            let is_as_found = state.is_some() && state == tx.state();
+        ahead.run(|tx, is_as_found| {
             let first = if is_as_found { found } else { self.first_bucket(hash)? };
             self.insert_into(tx, first, &key, value, hash)
         })

@@ -91,7 +91,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         let bytes = Self::segment_bytes(segment);
         let home = home_of(self)?;
         // Its buckets are filled as they come into use ([`Bucket::empty`]).
-        let address = tx.alloc_unfilled(home, bytes, align_of::<Bucket<K, V>>())?;
+        let address = tx.alloc_table(home, bytes, align_of::<Bucket<K, V>>())?;
         // What comes into the block without a record must not be lost to the free list, which its first word links, if this fails.
         tx.record_range(address, 8)?;
         tx.settle()?;

@@ -161,7 +161,7 @@ fn store_line<const N: usize>(window: Window, at: usize, head: [u64; N], words: 
         place.store(words.get(i).copied().unwrap_or(0), Ordering::Relaxed);
     }
     simulate::stored(window.base() + at, LINE);
-    window.flush(at, LINE);
+    window.flush_line(at);
 }
 
 /// The same around the cache.

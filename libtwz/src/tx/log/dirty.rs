@@ -1,41 +1,70 @@
 //! The set of dirty lines, and the checkpoint that makes them durable.
+//!
+//! A place holds the number of a line, and above it a few bits of the transaction that marked it last: so a transaction notices that it took
+//! the place of a line of its own.
 
 use super::{DIRTY, DIRTY_PLACES, END_OF_LINES, Log, Position, START};
 use crate::persist::{self, LINE};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// Bits of a place that are the line's number.
+const LINE_BITS: u32 = END_OF_LINES.ilog2();
+const LINE_MASK: u32 = (1 << LINE_BITS) - 1;
+
+/// What tells the lines that a transaction marked from those of most others. Never 0, which a place that was never used has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marker(u32);
+
+impl Marker {
+    /// For a transaction whose first batch has this number.
+    #[inline(always)]
+    pub(crate) const fn of(sequence: u32) -> Self {
+        Self((sequence << LINE_BITS) | 1 << 31)
+    }
+}
 
 impl Log {
     /// Notes that lines of a range are changed in place, or will be, and are not durable. A line that loses its place to
-    /// another is flushed, which counts with the next fence of this thread.
+    /// another is flushed, which counts with the next fence of this thread. True if one did that `marker` had marked: what is stored to it later
+    /// needs [`Log::flush_unmarked`]. Now and then true without.
     #[inline(always)]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    pub(crate) fn mark_dirty(&self, offset: usize, bytes: usize) {
-        let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
-        self.mark_line(first);
-        for line in first + 1..=last {
-            self.mark_line(line);
+    pub(crate) fn mark_dirty(&self, marker: Marker, offset: usize, bytes: usize) -> bool {
+        let first = offset / LINE;
+        let mut lost = self.mark_line(marker, first);
+        if offset % LINE + bytes <= LINE {
+            return lost; // by far the most common
         }
+        for line in first + 1..=(offset + bytes - 1) / LINE {
+            lost |= self.mark_line(marker, line);
+        }
+        lost
     }
 
     #[inline(always)]
-    fn mark_line(&self, line: usize) {
-        let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
+    fn mark_line(&self, marker: Marker, line: usize) -> bool {
+        let place = self.place_of(line);
         #[allow(clippy::cast_possible_truncation, reason = "at most 2^24 lines in an object")]
         let line = line as u32;
         let before = place.load(Ordering::Relaxed);
-        if before != line {
-            place.store(line, Ordering::Relaxed);
-            self.flush_marked(before);
-        }
+        place.store(line | marker.0, Ordering::Relaxed);
+        (before ^ line) & LINE_MASK != 0 && self.flush_marked(marker, before)
     }
 
-    /// Flushes a line that the set of dirty ones named; numbers that damage made are outside the data, or do no harm.
+    /// Flushes a line that the set of dirty ones named; numbers that damage made are outside the data, or do no harm. Says whether `marker` had
+    /// marked it.
     #[inline(never)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn flush_marked(&self, line: u32) {
-        if (START / LINE..END_OF_LINES).contains(&(line as usize)) {
-            self.window.flush(line as usize * LINE, LINE);
+    fn flush_marked(&self, marker: Marker, marked: u32) -> bool {
+        let line = (marked & LINE_MASK) as usize;
+        if line >= START / LINE {
+            self.window.flush_line(line * LINE);
         }
+        marked & !LINE_MASK == marker.0
+    }
+
+    #[inline(always)]
+    fn place_of(&self, line: usize) -> &'static AtomicU32 {
+        self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4)
     }
 
     /// Flushes those lines of a range that have lost their place to others of the same transaction; true if there were any.
@@ -51,10 +80,9 @@ impl Log {
 
     #[inline(always)]
     fn flush_unmarked_line(&self, line: usize) -> bool {
-        let place = self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4);
-        let unmarked = place.load(Ordering::Relaxed) as usize != line;
+        let unmarked = (self.place_of(line).load(Ordering::Relaxed) & LINE_MASK) as usize != line;
         if unmarked {
-            self.window.flush(line * LINE, LINE);
+            self.window.flush_line(line * LINE);
         }
         unmarked
     }
@@ -64,10 +92,10 @@ impl Log {
     #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn checkpoint(&self) -> Position {
         for place in 0..DIRTY_PLACES {
-            let place = self.window.half(self.at + DIRTY + place * 4);
-            let line = place.load(Ordering::Relaxed);
-            if line != 0 {
-                self.flush_marked(line);
+            let place = self.place_of(place);
+            let marked = place.load(Ordering::Relaxed);
+            if marked != 0 {
+                self.flush_marked(Marker::of(0), marked);
                 place.store(0, Ordering::Relaxed);
             }
         }

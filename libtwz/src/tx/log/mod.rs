@@ -13,7 +13,7 @@
 //!   +72  tail           chunk << 32 | offset: where the next batch goes, in this boot
 //!   +80  sequence       number of the next batch in the epoch, in this boot
 //!   +88  room           u32: the mark of room.rs; u32: the boot that it is of
-//!   +128 dirty        u32[1024]: lines changed since the last checkpoint, a direct-mapped set; never flushed
+//!   +128 dirty        u32[1024]: lines changed since the last checkpoint, a direct-mapped set (dirty.rs); never flushed
 //!   +4224 chunk 0
 //! chunk k > 0: CHUNK_BYTES << (k-1) bytes, at most CHUNK_MAX, right below chunk k-1 (chunk 1 ends at DATA_END)
 //!
@@ -37,6 +37,8 @@
 mod append;
 mod dirty;
 mod read;
+
+pub(crate) use self::dirty::Marker;
 
 use crate::error::{Error, Result, damaged_at};
 use crate::object::END;
