@@ -72,6 +72,22 @@ impl<T: Invariant> PCell<T> {
         // SAFETY: the address of the value; all of it is cells, so whoever changes it does so as they do: atomically, under an UnsafeCell.
         unsafe { &*self.value.get() }
     }
+
+    /// Lets `look` see the value: in place where it may change under a reference, else a copy, which is not dropped.
+    pub(crate) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
+        let () = T::NO_PADDING;
+        if T::CELLS {
+            // SAFETY: as in `as_ref`.
+            return look(unsafe { &*self.value.get() });
+        }
+        let mut copy = MaybeUninit::<T>::uninit();
+        // SAFETY: as in `get`.
+        unsafe {
+            copy_out(self.value.get().cast(), copy.as_mut_ptr().cast(), size_of::<T>(), align_of::<T>())
+        };
+        // SAFETY: all bytes were copied, and any bytes are a T.
+        look(unsafe { copy.assume_init_ref() })
+    }
 }
 
 impl<T: Invariant + Copy> PCell<T> {

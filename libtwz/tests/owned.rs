@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use libtwz::collections::owned::{BTreeMap, HashMap, Release};
+use libtwz::collections::owned::{BTreeMap, BTreeSet, HashMap, HashSet, Release};
 use libtwz::collections::{String as PString, Vec as PVec};
 use libtwz::prelude::*;
 use std::collections::BTreeMap as Model;
@@ -80,8 +80,8 @@ fn key(number: u64) -> String {
     }
 }
 
-fn all<T>(from: impl Iterator<Item = Result<T>>) -> Vec<T> {
-    from.map(Result::unwrap).collect()
+fn all<T>(from: impl IntoIterator<Item = Result<T>>) -> Vec<T> {
+    from.into_iter().map(Result::unwrap).collect()
 }
 
 fn agree(data_bytes: usize, keys: u64, steps: u64) {
@@ -291,6 +291,109 @@ fn owned_maps_have_what_std_has() {
     o.tx(|tx| o.clear(tx)).unwrap();
     other.tree.clear().unwrap();
     assert_eq!((used(&o), used(&other)), (0, 0));
+}
+
+#[test]
+fn entries_are_made_or_changed() {
+    let o = root(usize::MAX);
+    for word in ["to", "be", "to"] {
+        o.hash.entry(word).and_modify(|n| *n += 1).or_insert(1).unwrap();
+        o.tx(|tx| o.tree.entry_in(tx, word).and_modify(|n| *n += 1).or_insert_with(|| 1)).unwrap();
+        o.texts.entry(word.as_bytes()).and_modify(|text| text.push('!')).or_default().unwrap();
+    }
+    assert_eq!((o.hash.get("to").unwrap(), o.hash.get("be").unwrap()), (Some(2), Some(1)));
+    assert_eq!(all(o.texts.values()), ["", "!"]);
+    assert_eq!(format!("{:?} {:?}", o.tree, o.empty), "{\"be\": 1, \"to\": 2} {}");
+    // `retain` may change what it keeps.
+    o.tree
+        .retain(|key, n| {
+            *n += 10;
+            key != "be"
+        })
+        .unwrap();
+    o.texts.retain(|_, text| !text.is_empty()).unwrap();
+    o.texts
+        .retain(|_, text| {
+            text.push('?');
+            true
+        })
+        .unwrap();
+    assert_eq!((all(o.tree.iter()), all(o.texts.values())), (vec![("to".into(), 12)], vec!["!?".into()]));
+    o.vectors.insert(&5, &[1, 2]).unwrap();
+    o.vectors
+        .retain(|_, v| {
+            v.retain(|n| *n > 1);
+            true
+        })
+        .unwrap();
+    assert_eq!(o.vectors.get(&5).unwrap(), Some(vec![2]));
+    // In place: by range, from both ends, and out of the map.
+    for (age, name) in [(30, "a"), (40, "b"), (50, "c"), (60, "d")] {
+        o.tx(|tx| {
+            let person = o.people.insert_default_in(tx, name)?;
+            tx.set(&person.age, age)?;
+            person.name.set_in(tx, name)
+        })
+        .unwrap();
+    }
+    let ages = |range: [&str; 2]| all(o.people.range_ref(range[0]..range[1]).map(|e| Ok(e?.1.age.get())));
+    assert_eq!((ages(["b", "d"]), ages(["", "b"]), ages(["x", "z"])), (vec![40, 50], vec![30], vec![]));
+    assert_eq!(o.people.iter_ref().next_back().unwrap().unwrap().0, "d");
+    assert_eq!(all(o.people.keys().rev()), ["d", "c", "b", "a"]);
+    o.people.retain_ref(|name, person| name == "a" || person.age.get() > 50).unwrap();
+    assert_eq!(all(o.people.keys()), ["a", "d"]);
+    o.tx(|tx| o.clear(tx)).unwrap();
+    assert_eq!(used(&o), 0);
+}
+
+#[derive(Default, Invariant)]
+#[repr(C)]
+struct Sets {
+    hash: HashSet<PString>,
+    tree: BTreeSet<PString>,
+    other: BTreeSet<PString>,
+    bytes: HashMap<u64, BTreeSet<PVec<u8>>>,
+}
+
+#[test]
+fn sets_own_their_elements() {
+    let o = ObjectBuilder::new().build(Sets::default()).unwrap();
+    assert!(o.hash.insert("a").unwrap() && !o.hash.insert("a").unwrap());
+    o.tx(|tx| {
+        o.hash
+            .extend_in(tx, ["b", "c"])
+            .and(o.tree.extend_in(tx, [String::from("x"), "b".into(), "y".into()]))
+    })
+    .unwrap();
+    o.other.extend(["y", "z", "b"]).unwrap();
+    assert_eq!(format!("{:?} {:?}", o.tree, o.other), r#"{"b", "x", "y"} {"b", "y", "z"}"#);
+    assert_eq!(
+        (all(o.tree.intersection(&o.other)), all(o.tree.difference(&o.other))),
+        (vec!["b".into(), "y".into()], vec![String::from("x")])
+    );
+    assert_eq!(all(o.tree.range("c"..).rev()), ["y", "x"]);
+    assert_eq!((o.tree.first().unwrap(), o.tree.last().unwrap()), (Some("b".into()), Some("y".into())));
+    assert!(!o.tree.is_subset(&o.other).unwrap() && !o.tree.is_disjoint(&o.other).unwrap());
+    o.other.append(&o.tree).unwrap();
+    assert_eq!(all(&o.other).len(), 4);
+    o.other.split_off("y", &o.tree).unwrap();
+    assert_eq!(
+        (all(&o.other), all(&o.tree)),
+        (vec!["b".into(), String::from("x")], vec!["y".into(), String::from("z")])
+    );
+    assert_eq!(
+        (o.tree.pop_first().unwrap(), o.tree.pop_last().unwrap(), o.tree.pop_last().unwrap()),
+        (Some("y".into()), Some("z".into()), None)
+    );
+    o.hash.retain(|element| element != "c").unwrap();
+    assert!(o.hash.contains("b").unwrap() && !o.hash.contains("c").unwrap() && o.hash.remove("b").unwrap());
+    assert_eq!((o.hash.len(), o.hash.drain().unwrap()), (1, vec!["a".into()]));
+    o.bytes.insert_default(&7).unwrap().insert(b"in another").unwrap();
+    assert!(o.bytes.get_ref(&7).unwrap().unwrap().contains(b"in another").unwrap());
+    o.bytes.clear().unwrap();
+    o.other.clear().unwrap();
+    o.tree.clear().unwrap();
+    assert_eq!(used(&o), 0);
 }
 
 #[test]

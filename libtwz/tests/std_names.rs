@@ -3,7 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Ring, String, Vec};
+use libtwz::collections::{BTreeMap, BTreeSet, HashMap, HashSet, List, RbTree, Ring, String, Vec};
 use libtwz::prelude::*;
 use proptest::prelude::*;
 use std::collections::{BTreeMap as Ordered, VecDeque};
@@ -56,7 +56,7 @@ proptest! {
     #![proptest_config(config(48))]
 
     #[test]
-    fn vectors(steps in steps(18, 40, 60)) {
+    fn vectors(steps in steps(26, 40, 60)) {
         let o = object(Vecs { vec: Vec::new(), other: Vec::new() });
         let vec = &o.vec;
         let mut model: std::vec::Vec<u64> = std::vec::Vec::new();
@@ -112,6 +112,51 @@ proptest! {
                     model.resize(i, value);
                 }
                 11 => run!(how, o, vec, reserve / reserve_in(index)),
+                18 => {
+                    run!(how, o, vec, sort / sort_in());
+                    model.sort();
+                    prop_assert_eq!(vec.partition_point(|element| *element < value).unwrap(), model.partition_point(|e| *e < value) as u64);
+                    let by_key = vec.binary_search_by_key(&(value / 2), |element| element / 2).unwrap();
+                    prop_assert_eq!(by_key.is_ok(), model.iter().any(|element| element / 2 == value / 2));
+                }
+                19 => {
+                    run!(how, o, vec, sort_by_key / sort_by_key_in(|element| element % 7));
+                    model.sort_by_key(|element| element % 7);
+                }
+                20 => {
+                    run!(how, o, vec, sort_by / sort_by_in(|a, b| (b / 3).cmp(&(a / 3))));
+                    model.sort_by_key(|element| core::cmp::Reverse(element / 3));
+                }
+                21 => {
+                    run!(how, o, vec, reverse / reverse_in());
+                    model.reverse();
+                }
+                22 => {
+                    run!(how, o, vec, dedup / dedup_in());
+                    model.dedup();
+                    run!(how, o, vec, dedup_by_key / dedup_by_key_in(|element| *element % 4));
+                    model.dedup_by_key(|element| *element % 4);
+                }
+                23 => {
+                    let keep = |element: &mut u64| {
+                        *element += value % 2;
+                        *element % 3 != index % 3
+                    };
+                    run!(how, o, vec, retain_mut / retain_mut_in(keep));
+                    model.retain_mut(keep);
+                }
+                24 => {
+                    run!(how, o, vec, fill / fill_in(value % 3));
+                    model.fill(value % 3);
+                }
+                25 => {
+                    let fits = index <= len;
+                    prop_assert_eq!(run!(how, o, vec, split_off / split_off_in(index, &o.other)), fits);
+                    prop_assert_eq!(vec.split_off(0, vec).unwrap(), false);
+                    let behind = if fits { model.split_off(i) } else { std::vec::Vec::new() };
+                    prop_assert_eq!(o.other.to_vec().unwrap(), behind);
+                    o.other.clear().unwrap();
+                }
                 12 => {
                     let swapped = index < len && value % 20 < len;
                     prop_assert_eq!(run!(how, o, vec, swap / swap_in(index, value % 20)), swapped);
@@ -221,6 +266,7 @@ proptest! {
             }
             prop_assert_eq!(&text.get().unwrap(), &model);
             prop_assert_eq!(text.to_string(), model.as_str());
+            prop_assert_eq!(format!("{text:?}"), format!("{model:?}"));
             prop_assert!(*text == *model.as_str() && *text != "nothing of that kind");
             prop_assert_eq!(text.len(), model.len());
         }
@@ -267,6 +313,7 @@ proptest! {
             }
             prop_assert_eq!(all(ring.into_iter()), model.iter().copied().collect::<std::vec::Vec<_>>());
             prop_assert_eq!(all(ring.iter().rev()), model.iter().rev().copied().collect::<std::vec::Vec<_>>());
+            prop_assert_eq!(format!("{ring:?}"), format!("{model:?}"));
             prop_assert_eq!((ring.len(), ring.is_empty()), (model.len() as u64, model.is_empty()));
         }
     }
@@ -346,7 +393,17 @@ proptest! {
                 _ => {}
             }
             prop_assert_eq!(all(list.into_iter()), model.iter().copied().collect::<std::vec::Vec<_>>());
-            prop_assert_eq!(all(list.iter_rev()), model.iter().rev().copied().collect::<std::vec::Vec<_>>());
+            prop_assert_eq!(all(list.iter().rev()), model.iter().rev().copied().collect::<std::vec::Vec<_>>());
+            let (mut ours, mut theirs) = (list.iter(), model.iter());
+            for turn in 0..model.len() + 2 {
+                let (a, b) = if (turn as u64 + value).is_multiple_of(3) {
+                    (ours.next(), theirs.next())
+                } else {
+                    (ours.next_back(), theirs.next_back())
+                };
+                prop_assert_eq!(a.map(Result::unwrap), b.copied());
+            }
+            prop_assert_eq!(format!("{list:?}"), format!("{model:?}"));
             prop_assert_eq!(list.len(), model.len() as u64);
         }
         list.clear().unwrap();
@@ -384,6 +441,18 @@ macro_rules! map_step {
             5 => {
                 let got = run!(how, o, map, get_or_insert_with / get_or_insert_with_in(key, || value));
                 prop_assert_eq!(got, *$model.entry(key).or_insert(value));
+                let mut got =
+                    if how == 0 { map.entry(key + 1) } else { map.entry(key + 2) }.or_insert(value).unwrap();
+                let other = if how == 0 { key + 1 } else { key + 2 };
+                prop_assert_eq!(got, *$model.entry(other).or_insert(value));
+                got = o
+                    .tx(|tx| {
+                        map.entry_in(tx, other).and_modify(|n| *n += 1).and_modify(|n| *n *= 2).or_insert(7)
+                    })
+                    .unwrap();
+                prop_assert_eq!(got, *$model.entry(other).and_modify(|n| *n = (*n + 1) * 2).or_insert(7));
+                got = map.entry(value).and_modify(|n| *n += 1).or_default().unwrap();
+                prop_assert_eq!(got, *$model.entry(value).and_modify(|n| *n += 1).or_default());
             }
             6 => {
                 let entries = (0..value % 40).map(|i| (key + i, value + i));
@@ -391,8 +460,12 @@ macro_rules! map_step {
                 $model.extend(entries);
             }
             7 => {
-                run!(how, o, map, retain / retain_in(|key, _| key % 4 != value % 4));
-                $model.retain(|key, _| key % 4 != value % 4);
+                let keep = |key: &u64, now: &mut u64| {
+                    *now += value % 2 * (key % 3);
+                    key % 4 != value % 4
+                };
+                run!(how, o, map, retain / retain_in(keep));
+                $model.retain(keep);
             }
             8 => {
                 let entries = (0..value % 20).map(|i| (key + 2 * i, value + i));
@@ -449,6 +522,9 @@ macro_rules! ordered_step {
                 prop_assert_eq!(map.last_key_value().unwrap(), $model.last_key_value().map(pair));
                 prop_assert!(all(map.keys()).iter().eq($model.keys()));
                 prop_assert!(all(map.values()).iter().eq($model.values()));
+                prop_assert!(all(map.keys().rev()).iter().eq($model.keys().rev()));
+                prop_assert!(all(map.values().rev()).iter().eq($model.values().rev()));
+                prop_assert_eq!(format!("{map:?}"), format!("{:?}", $model));
             }
         }
     }};
@@ -516,6 +592,104 @@ proptest! {
         }
         map.clear().unwrap();
         other.clear().unwrap();
+        prop_assert!(is_empty_of_blocks(&o));
+    }
+
+    #[test]
+    fn sets(steps in steps(14, 60, 60)) {
+        #[derive(Invariant)]
+        #[repr(C)]
+        struct Sets {
+            hash: [HashSet<u64>; 2],
+            tree: [BTreeSet<u64>; 2],
+        }
+        let o = object(Sets {
+            hash: [HashSet::new(), HashSet::new()],
+            tree: [BTreeSet::new(), BTreeSet::new()],
+        });
+        let (hash, tree) = (&o.hash[0], &o.tree[0]);
+        let mut model = std::collections::BTreeSet::new();
+        for (kind, key, value, how) in steps {
+            let more = (0..value % 9).map(|i| key + i * 5);
+            match kind {
+                0..=2 => {
+                    let new = model.insert(key);
+                    prop_assert_eq!(run!(how, o, hash, insert / insert_in(key)), new);
+                    prop_assert_eq!(run!(how, o, tree, insert / insert_in(key)), new);
+                }
+                3 => {
+                    let there = model.remove(&key);
+                    prop_assert_eq!(run!(how, o, hash, remove / remove_in(&key)), there);
+                    prop_assert_eq!(run!(how, o, tree, remove / remove_in(&key)), there);
+                }
+                4 | 5 => {
+                    run!(how, o, hash, extend / extend_in(more.clone()));
+                    run!(how, o, tree, extend / extend_in(more.clone()));
+                    model.extend(more);
+                }
+                6 => {
+                    run!(how, o, hash, retain / retain_in(|key| key % 4 != value % 4));
+                    run!(how, o, tree, retain / retain_in(|key| key % 4 != value % 4));
+                    model.retain(|key| key % 4 != value % 4);
+                }
+                7 => {
+                    run!(how, o, o.hash[1], extend / extend_in(more.clone()));
+                    run!(how, o, o.tree[1], extend / extend_in(more.clone()));
+                    run!(how, o, hash, append / append_in(&o.hash[1]));
+                    run!(how, o, tree, append / append_in(&o.tree[1]));
+                    prop_assert!(o.hash[1].is_empty() && o.tree[1].is_empty());
+                    model.extend(more);
+                }
+                8 => prop_assert_eq!(run!(how, o, tree, pop_first / pop_first_in()), model.pop_first()),
+                9 => prop_assert_eq!(run!(how, o, tree, pop_last / pop_last_in()), model.pop_last()),
+                10 => {
+                    run!(how, o, tree, split_off / split_off_in(&key, &o.tree[1]));
+                    prop_assert!(all(o.tree[1].iter()).into_iter().eq(model.split_off(&key)));
+                    o.tree[1].clear().unwrap();
+                }
+                11 => {
+                    o.hash[1].extend(more.clone()).unwrap();
+                    o.tree[1].extend(more.clone()).unwrap();
+                    let other: std::collections::BTreeSet<u64> = more.collect();
+                    prop_assert!(all(tree.intersection(&o.tree[1])).iter().eq(model.intersection(&other)));
+                    prop_assert!(all(tree.difference(&o.tree[1]).rev()).iter().eq(model.difference(&other).collect::<std::vec::Vec<_>>().into_iter().rev()));
+                    prop_assert_eq!(tree.is_subset(&o.tree[1]).unwrap(), model.is_subset(&other));
+                    prop_assert_eq!(tree.is_superset(&o.tree[1]).unwrap(), model.is_superset(&other));
+                    prop_assert_eq!(tree.is_disjoint(&o.tree[1]).unwrap(), model.is_disjoint(&other));
+                    prop_assert_eq!(hash.is_subset(&o.hash[1]).unwrap(), all(hash.iter()).iter().all(|key| other.contains(key)));
+                    o.hash[1].clear().unwrap();
+                    o.tree[1].clear().unwrap();
+                }
+                12 => {
+                    let (from, to) = (key.min(value), key.max(value));
+                    prop_assert!(all(tree.range(from..to)).iter().eq(model.range(from..to)));
+                    prop_assert!(all(tree.range(from..to).rev()).iter().eq(model.range(from..to).rev()));
+                    prop_assert_eq!(tree.first().unwrap(), model.first().copied());
+                    prop_assert_eq!(tree.last().unwrap(), model.last().copied());
+                }
+                _ => {
+                    run!(how, o, hash, clear / clear_in());
+                    run!(how, o, tree, clear / clear_in());
+                    model.clear();
+                }
+            }
+            if (8..=10).contains(&kind) {
+                hash.retain(|key| model.contains(key)).unwrap();
+            }
+            prop_assert_eq!(tree.contains(&key).unwrap(), model.contains(&key));
+            prop_assert_eq!(hash.contains(&key).unwrap(), model.contains(&key));
+            prop_assert_eq!((hash.len(), tree.len(), tree.is_empty()), (model.len() as u64, model.len() as u64, model.is_empty()));
+            prop_assert!(all(tree.into_iter()).iter().eq(&model));
+            let mut found = all(hash.into_iter());
+            found.sort_unstable();
+            prop_assert!(found.iter().eq(&model));
+            prop_assert_eq!(format!("{tree:?}"), format!("{model:?}"));
+        }
+        let mut drained = hash.drain().unwrap();
+        drained.sort_unstable();
+        prop_assert!(drained.into_iter().eq(model));
+        prop_assert!(hash.is_empty());
+        tree.clear().unwrap();
         prop_assert!(is_empty_of_blocks(&o));
     }
 }

@@ -22,20 +22,29 @@ pub(super) fn is_before<K: Ord>(end: &Bound<K>, key: &K) -> bool {
 
 /// Methods of a map with `get`, `iter`, `put_entry_in` and `do_remove`. Between two steps the puts are applied, so that the next one sees them.
 macro_rules! map_methods {
-    () => {
+    ($iterator:ident) => {
         /// The keys, in the order of the entries; ends after the first error.
-        pub fn keys(&self) -> impl Iterator<Item = $crate::Result<K>> {
+        pub fn keys(&self) -> impl $iterator<Item = $crate::Result<K>> {
             self.iter().map(|entry| Ok(entry?.0))
         }
 
         /// The values, in the order of the entries; ends after the first error.
-        pub fn values(&self) -> impl Iterator<Item = $crate::Result<V>> {
+        pub fn values(&self) -> impl $iterator<Item = $crate::Result<V>> {
             self.iter().map(|entry| Ok(entry?.1))
         }
 
+        /// The value of `key`, there or not, to be changed durably: `entry(key).and_modify(|n| *n += 1).or_insert(1)`.
+        pub fn entry(&self, key: K) -> $crate::collections::Entry<'_, Self> {
+            $crate::collections::Entry::new(self, None, key)
+        }
+
+        /// [`Self::entry`] as a part of `tx`.
+        pub fn entry_in<'a>(&'a self, tx: &'a $crate::Tx, key: K) -> $crate::collections::Entry<'a, Self> {
+            $crate::collections::Entry::new(self, Some(tx), key)
+        }
+
         changes! {
-            /// Gives `key` the value that `change` makes of the one it has, or takes it out for `None`; returns what it has now. What std's
-            /// entries do.
+            /// Gives `key` the value that `change` makes of the one it has, or takes it out for `None`; returns what it has now.
             update / update_in => do_update(key: K, change: impl FnOnce(Option<V>) -> Option<V>) -> Option<V>;
             /// The value of `key`, which gets the one that `value` makes if it has none.
             get_or_insert_with / get_or_insert_with_in => do_get_or_insert(key: K, value: impl FnOnce() -> V) -> V;
@@ -43,8 +52,8 @@ macro_rules! map_methods {
             remove_entry / remove_entry_in => do_remove_entry(key: &K) -> Option<(K, V)>;
             /// Inserts all that `entries` gives.
             extend / extend_in => do_extend(entries: impl IntoIterator<Item = (K, V)>) -> ();
-            /// Keeps the entries for which `keep` is true.
-            retain / retain_in => do_retain(keep: impl FnMut(&K, &V) -> bool) -> ();
+            /// Keeps the entries for which `keep` is true, with the values that it leaves them. What `values_mut` is for, too.
+            retain / retain_in => do_retain(keep: impl FnMut(&K, &mut V) -> bool) -> ();
             /// Moves all entries of `other` here; nothing if that is the same.
             append / append_in => do_append(other: &Self) -> ();
         }
@@ -94,12 +103,21 @@ macro_rules! map_methods {
             Ok(())
         }
 
-        fn do_retain(&self, tx: &$crate::Tx, mut keep: impl FnMut(&K, &V) -> bool) -> $crate::Result<()> {
-            for (key, value) in $crate::collections::collect(self.iter())? {
-                if !keep(&key, &value) {
+        fn do_retain(
+            &self,
+            tx: &$crate::Tx,
+            mut keep: impl FnMut(&K, &mut V) -> bool,
+        ) -> $crate::Result<()> {
+            for (key, before) in $crate::collections::collect(self.iter())? {
+                let mut value = before;
+                if !keep(&key, &mut value) {
                     self.do_remove(tx, &key)?;
-                    tx.apply()?;
+                } else if !$crate::collections::same(&before, &value) {
+                    self.put_entry_in(tx, key, value)?;
+                } else {
+                    continue;
                 }
+                tx.apply()?;
             }
             Ok(())
         }

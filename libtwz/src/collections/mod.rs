@@ -10,7 +10,9 @@
 //!   mixture of old and new, also what else became of a block that was given back, or an error that says damage; never an access astray. Hold a
 //!   [`crate::sync::RwLock`] where that matters.
 //! - Names and results are std's. Where std's methods panic (an index past the end), these say `None` or `false`; and since others may change
-//!   what stands in an object, there are no slices, no `iter_mut` and no references to what is copied.
+//!   what stands in an object, there are no slices, no `iter_mut`, no `[index]` and no references to what is copied. Elements are changed one by one
+//!   (`set`, `entry(key).and_modify(…).or_insert(…)`) or in passing: `retain` of a map and `retain_mut` of a vector keep what their closure makes of
+//!   each. A collection has its place in an object, so it is not cloned nor collected into: `extend` fills it. `{:?}` shows what is in it.
 //! - Damage (a count too large, a pointer astray, a cycle) is an error, never a panic or an endless loop.
 //!
 //! | | for | memory |
@@ -19,20 +21,21 @@
 //! | [`String`] | text | one block |
 //! | [`HashMap`] | look-up | buckets of 7, linear hashing: one bucket is split at a time |
 //! | [`BTreeMap`] | order and ranges | leaves of 16, unsorted inside |
+//! | [`HashSet`], [`BTreeSet`] | the same without values | those of the maps |
 //! | [`RbTree`] | order, pointer-heavy: the paper's example | a node with parent pointer per entry |
 //! | [`List`] | both ends, stable places | a node per element |
-//! | [`owned::HashMap`], [`owned::BTreeMap`] | keys and values that own memory: texts, vectors, structs | a block per entry, and an index of these |
+//! | [`owned::HashMap`], [`owned::BTreeMap`], and sets | keys and values that own memory: texts, vectors, structs | a block per entry, and an index of these |
 //! | [`Ring`] | a fixed number of newest elements | segments, as a vector's, that come when they are first needed |
 
-/// Declares changes twice: as a transaction of their own, and as a part of one.
+/// Declares changes twice: as a transaction of their own, and as a part of one. Their types of their own stand in brackets.
 macro_rules! changes {
-    ($($(#[$doc:meta])* $name:ident / $name_in:ident => $change:ident($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
+    ($($(#[$doc:meta])* $name:ident / $name_in:ident => $change:ident$([$($generic:tt)*])?($($argument:ident: $type:ty),*) -> $result:ty;)*) => {$(
         $(#[$doc])*
         /// Durable, all or nothing.
         ///
         /// # Errors
         /// [`crate::Error::OutOfSpace`], [`crate::Error::Damaged`], [`crate::Error::BadPointer`], [`crate::Error::Busy`].
-        pub fn $name(&self, $($argument: $type),*) -> $crate::Result<$result> {
+        pub fn $name$(<$($generic)*>)?(&self, $($argument: $type),*) -> $crate::Result<$result> {
             $crate::collections::alone(self, |tx| self.$change(tx, $($argument),*))
         }
 
@@ -40,7 +43,7 @@ macro_rules! changes {
         ///
         /// # Errors
         #[doc = concat!("As [`Self::", stringify!($name), "`].")]
-        pub fn $name_in(&self, tx: &$crate::Tx, $($argument: $type),*) -> $crate::Result<$result> {
+        pub fn $name_in$(<$($generic)*>)?(&self, tx: &$crate::Tx, $($argument: $type),*) -> $crate::Result<$result> {
             $crate::collections::inside(tx, |tx| self.$change(tx, $($argument),*))
         }
     )*};
@@ -50,23 +53,29 @@ macro_rules! changes {
 mod maps;
 
 mod btree;
+mod debug;
+mod entry;
 mod hash_map;
 mod list;
 pub mod owned;
 mod rb_tree;
 mod ring;
 mod segments;
+mod sets;
 mod string;
 mod vec;
 
 pub use btree::{BTreeMap, BTreeMapRange};
+pub use entry::Entry;
 pub use hash_map::{HashMap, HashMapIter};
 pub use list::{List, ListIter, ListPlace};
 pub use rb_tree::{RbTree, RbTreeRange};
 pub use ring::{Ring, RingIter};
+pub use sets::{BTreeSet, BTreeSetRange, HashSet, HashSetIter};
 pub use string::String;
 pub use vec::{Vec, VecIter};
 
+use self::hash_map::same;
 use crate::error::{Error, Result, damaged};
 use crate::persist::LINE;
 use crate::tx::Tx;

@@ -4,16 +4,17 @@
 //! elements, one by one.
 
 use super::segments::{self, Place, SEGMENTS, locate};
-use super::{damaged, has};
+use super::{damaged, debug, has};
 use crate::cell::PCell;
 use crate::error::{Error, Result};
 use crate::invariant::Invariant;
 use crate::ptr::{self, InvPtr};
 use crate::tx::Tx;
+use core::fmt;
 
 /// A queue of at most `N` elements. Its places come when they are first needed, and are used again and again; they may be in several
 /// objects.
-#[derive(Debug, Invariant)]
+#[derive(Invariant)]
 #[repr(C)]
 #[invariant(version = 1)]
 pub struct Ring<T: Invariant + Copy, const N: usize> {
@@ -222,6 +223,12 @@ impl<T: Invariant + Copy, const N: usize> DoubleEndedIterator for RingIter<'_, T
         }
         self.left = self.left.checked_sub(1)?;
         self.item(self.next.wrapping_add(self.left))
+    }
+}
+
+impl<T: Invariant + Copy + fmt::Debug, const N: usize> fmt::Debug for Ring<T, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::list(f, self)
     }
 }
 

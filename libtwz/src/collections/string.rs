@@ -20,7 +20,7 @@ const SMALLEST: u32 = 16;
 pub(super) const LOGGED_MAX: usize = 512;
 
 /// A text that grows.
-#[derive(Debug, Default, Invariant)]
+#[derive(Default, Invariant)]
 #[repr(C)]
 #[invariant(version = 1)]
 pub struct String {
@@ -316,6 +316,16 @@ impl fmt::Display for String {
     }
 }
 
+/// The text in quotes; of one that is damaged, the error.
+impl fmt::Debug for String {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.get() {
+            Ok(text) => write!(f, "{text:?}"),
+            Err(error) => write!(f, "<{error}>"),
+        }
+    }
+}
+
 /// A damaged text equals nothing.
 impl PartialEq<str> for String {
     fn eq(&self, other: &str) -> bool {
@@ -326,5 +336,19 @@ impl PartialEq<str> for String {
 impl PartialEq<&str> for String {
     fn eq(&self, other: &&str) -> bool {
         *self == **other
+    }
+}
+
+impl PartialEq<alloc::string::String> for String {
+    fn eq(&self, other: &alloc::string::String) -> bool {
+        *self == **other
+    }
+}
+
+/// A damaged text does not even equal itself.
+impl PartialEq for String {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && other.bytes().is_ok_and(|bytes| self.bytes().is_ok_and(|own| own == bytes))
     }
 }

@@ -41,7 +41,7 @@ scenarios! {
         lines_take_each_others_place, the_log_goes_on_in_other_objects;
     collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, a_map_gets_the_blocks_of_another, strings_and_rings_stay_whole;
     owned: owned_maps_survive;
-    moves: sequences_move_at_once, maps_move_at_once, leaves_go_and_come;
+    moves: sequences_move_at_once, maps_move_at_once, entries_change_at_once, leaves_go_and_come;
     overflow: a_vector_outgrows_its_object, a_text_outgrows_its_object, a_ring_outgrows_its_object, a_list_outgrows_its_object,
         a_hash_map_outgrows_its_object, an_ordered_map_outgrows_its_object, a_tree_outgrows_its_object, names_outgrow_their_object;
     objects: fot_entries_are_whole, entries_of_names_are_whole, names_are_whole, what_is_named_is_there, what_was_found_stays, what_is_removed_is_gone, the_root_is_there, what_was_sent_is_received, what_was_done_once_stays_done,
@@ -165,7 +165,7 @@ fn known_equivalent(site: &str, kind: &str) -> Option<&'static str> {
 fn is_wanted(name: &str) -> bool {
     match std::env::var("TWZ_CRASH_MUTATE") {
         Ok(piece) => name.contains(&piece),
-        Err(_) => !["outgrow", "other_objects", "move_at_once", "is_there", "is_gone", "was_found"]
+        Err(_) => !["outgrow", "other_objects", "at_once", "is_there", "is_gone", "was_found"]
             .iter()
             .any(|long| name.contains(long)),
     }

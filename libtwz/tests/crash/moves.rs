@@ -2,7 +2,9 @@
 
 use crate::scenario::{How, expect, scenario, text};
 use crate::world::begin;
-use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Ring, String as PString, Vec as PVec};
+use libtwz::collections::{
+    BTreeMap, BTreeSet, HashMap, List, RbTree, Ring, String as PString, Vec as PVec, owned,
+};
 use libtwz::prelude::*;
 use std::collections::BTreeMap as Ordered;
 use std::collections::VecDeque;
@@ -56,7 +58,13 @@ impl Model {
             11 => self.text.insert_str(1, "ey, h"),
             12 => self.text.push_str(&LONG.repeat(8)),
             13 => self.text.truncate(6),
-            14 => self.vec.clear(),
+            14 => self.vec.sort_by_key(|element| element % 5),
+            15 => self.vec.reverse(),
+            16 => self.vec.retain_mut(|element| {
+                *element += 1;
+                *element != 6
+            }),
+            17 => self.vec.clear(),
             _ => {}
         }
     }
@@ -87,6 +95,16 @@ fn sequence_step(o: &Object<Sequences>, step: u64) -> Result<()> {
         11 => o.text.insert_str(1, "ey, h").map(drop),
         12 => o.text.push_str(&LONG.repeat(8)),
         13 => o.text.truncate(6).map(drop),
+        14 => o.vec.sort_by_key(|element| element % 5),
+        15 => o.tx(|tx| {
+            o.vec.split_off_in(tx, 2, &o.other)?;
+            o.vec.append_in(tx, &o.other)?;
+            o.vec.reverse_in(tx)
+        }),
+        16 => o.vec.retain_mut(|element| {
+            *element += 1;
+            *element != 6
+        }),
         _ => o.vec.clear(),
     }
 }
@@ -112,7 +130,7 @@ pub(crate) fn sequences_move_at_once(how: &mut How<'_>) {
             if step % 5 == 4 {
                 libtwz::tx::checkpoint(o.window()).unwrap();
             }
-            step < 14
+            step < 17
         },
         &|k| {
             let o = text(Object::<Sequences>::open(id))?;
@@ -123,7 +141,7 @@ pub(crate) fn sequences_move_at_once(how: &mut How<'_>) {
                 text: text(o.text.get())?,
             };
             expect("sequences", found, Model::after(k))?;
-            let back: VecDeque<u64> = text(o.list.iter_rev().collect())?;
+            let back: VecDeque<u64> = text(o.list.iter().rev().collect())?;
             expect("list from behind", back.into_iter().rev().collect(), Model::after(k).list)?;
             expect("the others", (o.other.len(), o.others.len()), (0, 0))?;
             text(o.census()).map(drop)
@@ -201,6 +219,81 @@ pub(crate) fn maps_move_at_once(how: &mut How<'_>) {
                 expected[1] = expected[0].split_off(15);
             }
             expect("ordered maps", tree, expected)?;
+            text(o.census()).map(drop)
+        },
+        how,
+    );
+}
+
+#[derive(Default, Invariant)]
+#[repr(C)]
+struct Entries {
+    numbers: HashMap<u64, u64>,
+    texts: owned::BTreeMap<PString, PString>,
+    set: BTreeSet<u64>,
+    names: owned::HashSet<PString>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct EntryModel {
+    numbers: Ordered<u64, u64>,
+    texts: Ordered<String, String>,
+    set: std::collections::BTreeSet<u64>,
+    names: std::collections::BTreeSet<String>,
+}
+
+/// The same on both.
+macro_rules! entry_step {
+    ($on:expr, $step:expr, $text:expr, $name:expr $(, $unwrap:ident)?) => {{
+        let (on, add) = ($on, |text: &mut String| text.push_str(&LONG.repeat(1 + $step / 6)));
+        match $step {
+            0 => drop(on.numbers.entry(1).or_insert(5)$(.$unwrap())?),
+            1 => drop(on.numbers.entry(1).and_modify(|n| *n *= 2).or_default()$(.$unwrap())?),
+            2 => drop(on.texts.entry($text("a")).or_insert("one".into())$(.$unwrap())?),
+            3 => drop(on.texts.entry($text("a")).and_modify(add).or_default()$(.$unwrap())?),
+            4 => drop(on.set.extend([3, 1, 2])$(.$unwrap())?),
+            5 => drop(on.names.insert($name("x"))$(.$unwrap())?),
+            6 => drop(on.numbers.retain(|_, n| { *n += 1; true })$(.$unwrap())?),
+            7 => drop(on.texts.retain(|_, text| { add(text); true })$(.$unwrap())?),
+            8 => drop(on.set.retain(|element| *element != 1)$(.$unwrap())?),
+            _ => drop(on.names.remove("x")$(.$unwrap())?),
+        }
+    }};
+}
+
+/// Entries that are made or changed, and sets.
+pub(crate) fn entries_change_at_once(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let o = ObjectBuilder::new().build(Entries::default()).unwrap();
+    let id = o.id();
+    let run = |o: &Entries, step: usize| entry_step!(o, step, |t| t, |n| n, unwrap);
+    let mut models = vec![EntryModel::default()];
+    for step in 0..10 {
+        let mut next = models[step].clone();
+        entry_step!(&mut next, step, |t: &str| t.to_owned(), |n: &str| n.to_owned());
+        models.push(next);
+    }
+    scenario(
+        "entries",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            run(&o, usize::try_from(step).unwrap());
+            if step == 4 {
+                libtwz::tx::checkpoint(o.window()).unwrap();
+            }
+            step < 9
+        },
+        &|k| {
+            let o = text(Object::<Entries>::open(id))?;
+            let found = EntryModel {
+                numbers: text(o.numbers.iter().collect())?,
+                texts: text(o.texts.iter().collect())?,
+                set: text(o.set.iter().collect())?,
+                names: text(o.names.iter().collect())?,
+            };
+            let after = usize::try_from(k).unwrap().min(models.len() - 1);
+            expect("entries", found, models[after].clone())?;
             text(o.census()).map(drop)
         },
         how,

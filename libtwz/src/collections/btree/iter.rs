@@ -2,11 +2,12 @@
 
 use super::node::{Inner, Leaf, child_as};
 use super::{BTreeMap, DEPTH_MAX};
-use crate::collections::damaged;
 use crate::collections::maps::{is_before, is_from};
+use crate::collections::{damaged, debug};
 use crate::error::Result;
 use crate::invariant::Invariant;
 use alloc::vec::Vec;
+use core::fmt;
 use core::ops::{Bound, RangeBounds};
 
 /// The entries of a [`BTreeMap`] in a range, in order, from both ends; ends after the first error.
@@ -161,6 +162,12 @@ impl<'a, K: Invariant + Copy + Ord, V: Invariant + Copy> IntoIterator for &'a BT
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl<K: Invariant + Copy + Ord + fmt::Debug, V: Invariant + Copy + fmt::Debug> fmt::Debug for BTreeMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::map(f, self)
     }
 }
 

@@ -8,8 +8,7 @@
 //! is a root with one child; leaves that are not empty are not merged.
 //!
 //! Keys and values are `Copy`: leaves are split, and what they hold moves. Keys and values that own
-//! memory, or must stay where they are – texts, other collections –, are for [`super::owned::BTreeMap`]. For std's entries there is [`BTreeMap::update`]; `iter_mut` and references to
-//! values are not there, since others may change them.
+//! memory, or must stay where they are – texts, other collections –, are for [`super::owned::BTreeMap`].
 
 mod iter;
 mod node;
@@ -30,7 +29,7 @@ use alloc::vec::Vec;
 const DEPTH_MAX: u64 = 20;
 
 /// A map ordered by key.
-#[derive(Debug, Invariant)]
+#[derive(Invariant)]
 #[repr(C)]
 #[invariant(version = 1)]
 pub struct BTreeMap<K: Invariant + Copy + Ord, V: Invariant + Copy> {
@@ -116,7 +115,7 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> BTreeMap<K, V> {
         Ok(self.get(key)?.is_some())
     }
 
-    map_methods!();
+    map_methods!(DoubleEndedIterator);
     ordered_map_methods!();
 
     /// Gives `key` a value, durably; returns the one before.

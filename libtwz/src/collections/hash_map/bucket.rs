@@ -132,7 +132,7 @@ pub(super) fn for_words<T: Invariant + Copy>(value: &T, mut with: impl FnMut(u64
 
 /// Whether two values have the same bytes.
 #[inline(always)]
-pub(super) fn same<T: Invariant + Copy>(a: &T, b: &T) -> bool {
+pub(in crate::collections) fn same<T: Invariant + Copy>(a: &T, b: &T) -> bool {
     bytes_of(from_ref(a)) == bytes_of(from_ref(b))
 }
 

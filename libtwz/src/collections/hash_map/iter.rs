@@ -2,9 +2,10 @@
 
 use super::bucket::{Bucket, ENTRIES, Tags};
 use super::{CHAIN_MAX, HashMap};
-use crate::collections::damaged;
+use crate::collections::{damaged, debug};
 use crate::error::Result;
 use crate::invariant::Invariant;
+use core::fmt;
 
 /// The entries of a [`HashMap`], in no order; ends after the first error.
 #[derive(Debug)]
@@ -76,6 +77,12 @@ impl<'a, K: Invariant + Copy, V: Invariant + Copy> IntoIterator for &'a HashMap<
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl<K: Invariant + Copy + fmt::Debug, V: Invariant + Copy + fmt::Debug> fmt::Debug for HashMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::map(f, self)
     }
 }
 

@@ -8,8 +8,7 @@
 //! that where the bucket does not exist yet.
 //!
 //! Keys and values are `Copy`: buckets are split, and what they hold moves. Keys and values that own
-//! memory, or must stay where they are – texts, other collections –, are for [`super::owned::HashMap`]. For std's entries there is [`HashMap::update`]; `iter_mut` and references to
-//! values are not there, since others may change them.
+//! memory, or must stay where they are – texts, other collections –, are for [`super::owned::HashMap`].
 
 mod bucket;
 mod iter;
@@ -18,7 +17,9 @@ mod split;
 
 pub use self::iter::HashMapIter;
 
-use self::bucket::{Bucket, Tags, for_words, same};
+pub(super) use self::bucket::same;
+
+use self::bucket::{Bucket, Tags, for_words};
 use super::{alone, damaged, expect_store, home_of, inside};
 use crate::cell::PCell;
 use crate::error::Result;
@@ -38,7 +39,7 @@ const BATCH: u64 = 8;
 const CHAIN_MAX: usize = 10_000;
 
 /// A map from `K` to `V`; keys are equal when their bytes are.
-#[derive(Debug, Invariant)]
+#[derive(Invariant)]
 #[repr(C)]
 #[invariant(version = 2)]
 pub struct HashMap<K: Invariant + Copy, V: Invariant + Copy> {
@@ -174,7 +175,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         Ok(self.get(key)?.is_some())
     }
 
-    map_methods!();
+    map_methods!(Iterator);
 
     /// Gives `key` a value, durably; returns the one before.
     ///

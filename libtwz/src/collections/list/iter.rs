@@ -2,16 +2,42 @@
 
 use super::{End, List, Node, inward};
 use crate::collections::damaged;
+use crate::collections::debug::{self, InCell};
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
+use core::fmt;
 
-/// The elements of a [`List`]; ends after the first error.
-pub struct ListIter<'a, T: Invariant>(Nodes<'a, T>);
+/// The elements of a [`List`], from both ends; ends after the first error.
+pub struct ListIter<'a, T: Invariant> {
+    front: Nodes<'a, T>,
+    back: Nodes<'a, T>,
+    /// Not yet given out by either end.
+    left: u64,
+}
 
-impl<T: Invariant> core::fmt::Debug for ListIter<'_, T> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "ListIter({} left)", self.0.left)
+impl<T: Invariant> fmt::Debug for ListIter<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ListIter({} left)", self.left)
+    }
+}
+
+impl<T: Invariant + Copy> ListIter<'_, T> {
+    fn give(&mut self, end: End) -> Option<Result<T>> {
+        let (here, there) = match end {
+            End::Front => (&mut self.front, &self.back),
+            End::Back => (&mut self.back, &self.front),
+        };
+        // The ends have met. One that went all the way alone looks whether the list goes on.
+        if self.left == 0 && (there.steps > 0 || there.at.is_none()) {
+            return None;
+        }
+        self.left = self.left.saturating_sub(1);
+        let node = here.next();
+        if !matches!(node, Some(Ok(_))) {
+            (self.left, self.front.at, self.back.at) = (0, None, None);
+        }
+        node.map(|node| node.map(|node| node.value.get()))
     }
 }
 
@@ -19,7 +45,13 @@ impl<T: Invariant + Copy> Iterator for ListIter<'_, T> {
     type Item = Result<T>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next().map(|node| Ok(node?.value.get()))
+        self.give(End::Front)
+    }
+}
+
+impl<T: Invariant + Copy> DoubleEndedIterator for ListIter<'_, T> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.give(End::Back)
     }
 }
 
@@ -29,6 +61,12 @@ impl<'a, T: Invariant + Copy> IntoIterator for &'a List<T> {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+impl<T: Invariant + fmt::Debug> fmt::Debug for List<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::list(f, self.cells().map(|cell| cell.map(InCell)))
     }
 }
 
@@ -76,13 +114,8 @@ impl<T: Invariant> List<T> {
 }
 
 impl<T: Invariant + Copy> List<T> {
-    /// The elements from front to back; ends after the first error. A list that is longer than its length says is damaged.
+    /// The elements in order, from both ends; ends after the first error. A list that is longer than its length says is damaged.
     pub fn iter(&self) -> ListIter<'_, T> {
-        ListIter(self.nodes(End::Front))
-    }
-
-    /// The elements from back to front, as [`List::iter`].
-    pub fn iter_rev(&self) -> ListIter<'_, T> {
-        ListIter(self.nodes(End::Back))
+        ListIter { front: self.nodes(End::Front), back: self.nodes(End::Back), left: self.len() }
     }
 }

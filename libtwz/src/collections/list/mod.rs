@@ -17,7 +17,7 @@ use crate::tx::Tx;
 use twz_abi::Rights;
 
 /// A list of `T`, with both ends at hand.
-#[derive(Debug, Invariant)]
+#[derive(Invariant)]
 #[repr(C)]
 #[invariant(version = 1)]
 pub struct List<T: Invariant> {

@@ -3,13 +3,14 @@
 //! The index is a [`super::super::HashMap`] from hashes to pointers. Pointers mean something in the object of the map, wherever their bucket is.
 
 use super::entry::{Entry, Head};
-use super::{Key, Release, Types, Value, key_of};
+use super::{Key, Release, Types, Value, key_of, shown};
 use crate::cell::PCell;
-use crate::collections::{self, damaged, home_of};
+use crate::collections::{self, damaged, debug, home_of};
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::tx::Tx;
 use crate::window::Window;
+use core::fmt;
 use core::marker::PhantomData;
 use twz_abi::PersistentPtr;
 
@@ -17,7 +18,7 @@ use twz_abi::PersistentPtr;
 const CHAIN_MAX: usize = 10_000;
 
 /// A map from `K` to `V` that owns both; keys are equal when their bytes are.
-#[derive(Debug, Invariant)]
+#[derive(Invariant)]
 #[repr(C)]
 #[invariant(version = 1)]
 pub struct HashMap<K: Key, V: Invariant> {
@@ -48,7 +49,7 @@ impl<K: Key, V: Invariant> HashMap<K, V> {
         }
     }
 
-    owned_map_methods!();
+    owned_map_methods!(Iterator);
 
     fn hash(&self, key: &[u8]) -> u64 {
         let mut hash = self.seed.get() ^ key.len() as u64;
@@ -140,7 +141,13 @@ impl<K: Key, V: Release + Default> HashMap<K, V> {
 }
 
 impl<K: Key, V: Value> HashMap<K, V> {
-    owned_map_copies!(HashMapIter<'_, K, V>);
+    owned_map_copies!(HashMapIter<'_, K, V>, Iterator);
+}
+
+impl<K: Key<Owned: fmt::Debug>, V: Invariant + fmt::Debug> fmt::Debug for HashMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::map(f, self.entries().map(shown::<K, V>))
+    }
 }
 
 impl<K: Key, V: Release> Release for HashMap<K, V> {

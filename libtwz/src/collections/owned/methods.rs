@@ -5,7 +5,7 @@
 
 /// A map's methods. Between two steps the puts are applied, so that the next one sees them.
 macro_rules! owned_map_methods {
-    () => {
+    ($iterator:ident) => {
         /// Number of entries.
         #[must_use]
         pub fn len(&self) -> u64 {
@@ -35,15 +35,12 @@ macro_rules! owned_map_methods {
         }
 
         /// The entries with their values in place, as `get_ref`; ends after the first error.
-        pub fn iter_ref(&self) -> impl Iterator<Item = $crate::Result<(K::Owned, &V)>> {
-            self.entries().map(|entry| {
-                let entry = entry?;
-                Ok((key_of::<K, V>(&entry)?, entry.value.as_ref()))
-            })
+        pub fn iter_ref(&self) -> impl $iterator<Item = $crate::Result<(K::Owned, &V)>> {
+            self.entries().map($crate::collections::owned::in_place::<K, V>)
         }
 
         /// The keys, in the order of the entries; ends after the first error.
-        pub fn keys(&self) -> impl Iterator<Item = $crate::Result<K::Owned>> {
+        pub fn keys(&self) -> impl $iterator<Item = $crate::Result<K::Owned>> {
             self.entries().map(|entry| key_of::<K, V>(&entry?))
         }
     };
@@ -55,6 +52,8 @@ macro_rules! owned_map_changes {
         changes! {
             /// Takes `key` out, and gives back what its value owns; whether it was there.
             remove_key / remove_key_in => do_remove_key(key: &K::Borrowed) -> bool;
+            /// Keeps the entries for which `keep` is true, which sees the values in place, as `get_ref`.
+            retain_ref / retain_ref_in => do_retain_ref(keep: impl FnMut(&K::Owned, &V) -> bool) -> ();
             /// Takes everything out and gives all memory back, also what the values own.
             clear / clear_in => do_clear() -> ();
         }
@@ -70,6 +69,20 @@ macro_rules! owned_map_changes {
             // SAFETY: the map forgot it just now, in this transaction; there was one way to it.
             unsafe { entry.free(tx) }?;
             Ok(true)
+        }
+
+        fn do_retain_ref(
+            &self,
+            tx: &$crate::Tx,
+            mut keep: impl FnMut(&K::Owned, &V) -> bool,
+        ) -> $crate::Result<()> {
+            for entry in $crate::collections::collect(self.entries())? {
+                if !keep(&key_of::<K, V>(&entry)?, entry.value.as_ref()) {
+                    self.take_out(tx, &entry.key()?)?;
+                    tx.apply()?;
+                }
+            }
+            Ok(())
         }
 
         fn do_clear(&self, tx: &$crate::Tx) -> $crate::Result<()> {
@@ -114,7 +127,7 @@ macro_rules! owned_map_defaults {
 
 /// Those for values that are copied in and out.
 macro_rules! owned_map_copies {
-    ($iter:ty) => {
+    ($iter:ty, $iterator:ident) => {
         /// A copy of the value of `key`.
         ///
         /// # Errors
@@ -129,8 +142,18 @@ macro_rules! owned_map_copies {
         }
 
         /// Copies of the values, in the order of the entries; ends after the first error.
-        pub fn values(&self) -> impl Iterator<Item = $crate::Result<V::Taken>> {
+        pub fn values(&self) -> impl $iterator<Item = $crate::Result<V::Taken>> {
             self.entries().map(|entry| V::read(entry?.value))
+        }
+
+        /// The value of `key`, there or not, to be changed durably: `entry(key).and_modify(|n| *n += 1).or_insert(1)`.
+        pub fn entry<'a>(&'a self, key: &'a K::Borrowed) -> $crate::collections::Entry<'a, Self> {
+            $crate::collections::Entry::new(self, None, key)
+        }
+
+        /// [`Self::entry`] as a part of `tx`.
+        pub fn entry_in<'a>(&'a self, tx: &'a $crate::Tx, key: &'a K::Borrowed) -> $crate::collections::Entry<'a, Self> {
+            $crate::collections::Entry::new(self, Some(tx), key)
         }
 
         changes! {
@@ -140,13 +163,12 @@ macro_rules! owned_map_copies {
             remove / remove_in => do_remove(key: &K::Borrowed) -> Option<V::Taken>;
             /// Takes `key` out; returns it with its value.
             remove_entry / remove_entry_in => do_remove_entry(key: &K::Borrowed) -> Option<(K::Owned, V::Taken)>;
-            /// Gives `key` the value that `change` makes of the one it has, or takes it out for `None`; returns what it has now. What std's
-            /// entries do.
+            /// Gives `key` the value that `change` makes of the one it has, or takes it out for `None`; returns what it has now.
             update / update_in => do_update(key: &K::Borrowed, change: impl FnOnce(Option<V::Taken>) -> Option<V::Taken>) -> Option<V::Taken>;
             /// The value of `key`, which gets the one that `value` makes if it has none.
             get_or_insert_with / get_or_insert_with_in => do_get_or_insert(key: &K::Borrowed, value: impl FnOnce() -> V::Taken) -> V::Taken;
-            /// Keeps the entries for which `keep` is true.
-            retain / retain_in => do_retain(keep: impl FnMut(&K::Owned, &V::Taken) -> bool) -> ();
+            /// Keeps the entries for which `keep` is true, with the values that it leaves them. What `values_mut` is for, too.
+            retain / retain_in => do_retain(keep: impl FnMut(&K::Owned, &mut V::Taken) -> bool) -> ();
             /// Takes everything out, as `clear`, and returns it.
             drain / drain_in => do_drain() -> alloc::vec::Vec<(K::Owned, V::Taken)>;
             /// Moves all entries of `other` here; nothing if that is the same.
@@ -257,13 +279,18 @@ macro_rules! owned_map_copies {
         fn do_retain(
             &self,
             tx: &$crate::Tx,
-            mut keep: impl FnMut(&K::Owned, &V::Taken) -> bool,
+            mut keep: impl FnMut(&K::Owned, &mut V::Taken) -> bool,
         ) -> $crate::Result<()> {
             for entry in $crate::collections::collect(self.entries())? {
-                if !keep(&key_of::<K, V>(&entry)?, &V::read(entry.value)?) {
+                let mut value = V::read(entry.value)?;
+                if !keep(&key_of::<K, V>(&entry)?, &mut value) {
                     self.take_out(tx, &entry.key()?)?;
-                    tx.apply()?;
+                } else if !V::is(entry.value, &value)? {
+                    V::replace(entry.value, tx, V::lend(&value))?;
+                } else {
+                    continue;
                 }
+                tx.apply()?;
             }
             Ok(())
         }

@@ -19,14 +19,17 @@ mod btree_map;
 mod entry;
 mod hash_map;
 mod key;
+mod sets;
 mod value;
 
 pub use btree_map::{BTreeMap, BTreeMapRange};
 pub use hash_map::{HashMap, HashMapIter};
 pub use key::Key;
+pub use sets::{BTreeSet, BTreeSetRange, HashSet, HashSetIter};
 pub use value::{Release, Value};
 
 use self::entry::Entry;
+use super::debug::InCell;
 use crate::error::Result;
 use crate::invariant::{Invariant, SEED, mix, mix_text};
 use core::fmt;
@@ -46,6 +49,18 @@ impl<K, V> fmt::Debug for Types<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("_")
     }
+}
+
+/// An entry as a copy of its key, and its value in place.
+fn in_place<K: Key, V: Invariant>(entry: Result<Entry<'_, V>>) -> Result<(K::Owned, &V)> {
+    let entry = entry?;
+    Ok((key_of::<K, V>(&entry)?, entry.value.as_ref()))
+}
+
+/// An entry to be shown.
+fn shown<K: Key, V: Invariant>(entry: Result<Entry<'_, V>>) -> Result<(K::Owned, InCell<'_, V>)> {
+    let entry = entry?;
+    Ok((key_of::<K, V>(&entry)?, InCell(entry.value)))
 }
 
 /// An entry's key in this program's memory.

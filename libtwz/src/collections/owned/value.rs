@@ -1,7 +1,9 @@
 //! What may be a value, and how what it owns is given back.
 
 use crate::cell::PCell;
-use crate::collections::{BTreeMap, HashMap, List, RbTree, Ring, String, Vec, put_all};
+use crate::collections::{
+    BTreeMap, BTreeSet, HashMap, HashSet, List, RbTree, Ring, String, Vec, put_all, same,
+};
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
@@ -120,6 +122,18 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> Release for BTreeMap<K, V> 
     }
 }
 
+impl<T: Invariant + Copy> Release for HashSet<T> {
+    fn release(&self, tx: &Tx) -> Result<()> {
+        self.clear_in(tx)
+    }
+}
+
+impl<T: Invariant + Copy + Ord> Release for BTreeSet<T> {
+    fn release(&self, tx: &Tx) -> Result<()> {
+        self.clear_in(tx)
+    }
+}
+
 impl<T: Invariant + Copy, const N: usize> Release for Ring<T, N> {
     fn release(&self, tx: &Tx) -> Result<()> {
         self.clear_in(tx)
@@ -158,6 +172,12 @@ pub trait Value: Release {
     where
         Self: Sized;
 
+    /// Whether it is this one.
+    #[doc(hidden)]
+    fn is(place: &PCell<Self>, taken: &Self::Taken) -> Result<bool>
+    where
+        Self: Sized;
+
     /// A copy.
     #[doc(hidden)]
     fn read(place: &PCell<Self>) -> Result<Self::Taken>
@@ -181,6 +201,10 @@ impl<T: Invariant + Copy> Value for T {
         put_all(tx, place.as_ptr().addr(), &[given])
     }
 
+    fn is(place: &PCell<T>, taken: &T) -> Result<bool> {
+        Ok(same(&place.get(), taken))
+    }
+
     fn read(place: &PCell<T>) -> Result<T> {
         Ok(place.get())
     }
@@ -200,6 +224,10 @@ impl Value for String {
 
     fn replace(place: &PCell<Self>, tx: &Tx, given: &str) -> Result<()> {
         place.as_ref().do_set(tx, given)
+    }
+
+    fn is(place: &PCell<Self>, taken: &alloc::string::String) -> Result<bool> {
+        Ok(place.as_ref().get()? == *taken)
     }
 
     fn read(place: &PCell<Self>) -> Result<alloc::string::String> {
@@ -226,6 +254,11 @@ impl<T: Invariant + Copy> Value for Vec<T> {
     fn replace(place: &PCell<Self>, tx: &Tx, given: &[T]) -> Result<()> {
         place.as_ref().clear_in(tx)?;
         place.as_ref().extend_in(tx, given.iter().copied())
+    }
+
+    fn is(place: &PCell<Self>, taken: &alloc::vec::Vec<T>) -> Result<bool> {
+        let now = Self::read(place)?;
+        Ok(now.len() == taken.len() && now.iter().zip(taken).all(|(a, b)| same(a, b)))
     }
 
     fn read(place: &PCell<Self>) -> Result<alloc::vec::Vec<T>> {

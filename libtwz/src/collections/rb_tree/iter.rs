@@ -3,16 +3,18 @@
 use super::{DEPTH_MAX, LEFT, Node, RIGHT, RbTree, side_of};
 use crate::cell::PCell;
 use crate::collections::damaged;
+use crate::collections::debug::{self, InCell};
 use crate::collections::maps::{is_before, is_from};
 use crate::error::Result;
 use crate::invariant::Invariant;
+use core::fmt;
 use core::ops::{Bound, RangeBounds};
 
 /// The entries of a [`RbTree`] in a range, in order, from both ends; ends after the first error.
 pub struct RbTreeRange<'a, K: Invariant + Copy + Ord, V: Invariant>(Nodes<'a, K, V>);
 
-impl<K: Invariant + Copy + Ord, V: Invariant> core::fmt::Debug for RbTreeRange<'_, K, V> {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+impl<K: Invariant + Copy + Ord, V: Invariant> fmt::Debug for RbTreeRange<'_, K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RbTreeRange(at most {} left)", self.0.left)
     }
 }
@@ -88,6 +90,18 @@ impl<'a, K: Invariant + Copy + Ord, V: Invariant> Iterator for Nodes<'a, K, V> {
     }
 }
 
+impl<K: Invariant + Copy + Ord, V: Invariant> DoubleEndedIterator for Nodes<'_, K, V> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.give(RIGHT)
+    }
+}
+
+impl<K: Invariant + Copy + Ord + fmt::Debug, V: Invariant + fmt::Debug> fmt::Debug for RbTree<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::map(f, self.nodes().map(|node| node.map(|node| (node.key.get(), InCell(&node.value)))))
+    }
+}
+
 fn entry<K: Invariant + Copy + Ord, V: Invariant + Copy>(node: Result<&Node<K, V>>) -> Result<(K, V)> {
     node.map(|node| (node.key.get(), node.value.get()))
 }
@@ -129,9 +143,14 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Copy> RbTree<K, V> {
 }
 
 impl<K: Invariant + Copy + Ord, V: Invariant> RbTree<K, V> {
-    /// Keys and values in place ([`RbTree::get_ref`]), in order; ends after the first error.
-    pub fn iter_ref(&self) -> impl Iterator<Item = Result<(K, &V)>> {
-        self.nodes().map(|node| node.map(|node| (node.key.get(), node.value.as_ref())))
+    /// Keys and values in place ([`RbTree::get_ref`]), in order, from both ends; ends after the first error.
+    pub fn iter_ref(&self) -> impl DoubleEndedIterator<Item = Result<(K, &V)>> {
+        self.range_ref(..)
+    }
+
+    /// Those whose keys are in `range`, as [`RbTree::iter_ref`].
+    pub fn range_ref(&self, range: impl RangeBounds<K>) -> impl DoubleEndedIterator<Item = Result<(K, &V)>> {
+        self.nodes_in(range).map(|node| node.map(|node| (node.key.get(), node.value.as_ref())))
     }
 
     /// The cells of the values, in order; ends after the first error.

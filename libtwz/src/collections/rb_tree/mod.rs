@@ -5,8 +5,7 @@
 //!
 //! Values that are `Copy` are copied in and out. Others – pointers, texts, other collections – begin as their default
 //! ([`RbTree::insert_default`]), are used in place ([`RbTree::get_ref`]), and stay where they are; what they own is to be released before they
-//! are taken out ([`RbTree::remove_key`]). For std's entries there is [`RbTree::update`]; `iter_mut` is not there, since others may change the
-//! values.
+//! are taken out ([`RbTree::remove_key`]).
 
 mod check;
 mod iter;
@@ -28,7 +27,7 @@ const BLACK: u64 = 0;
 const RED: u64 = 1;
 
 /// An ordered map with a node per entry.
-#[derive(Debug, Invariant)]
+#[derive(Invariant)]
 #[repr(C)]
 #[invariant(version = 1)]
 pub struct RbTree<K: Invariant + Copy + Ord, V: Invariant> {
@@ -233,7 +232,7 @@ impl<K: Invariant + Copy + Ord, V: Invariant + Default> RbTree<K, V> {
 }
 
 impl<K: Invariant + Copy + Ord, V: Invariant + Copy> RbTree<K, V> {
-    map_methods!();
+    map_methods!(DoubleEndedIterator);
     ordered_map_methods!();
 
     changes! {

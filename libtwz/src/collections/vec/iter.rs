@@ -1,10 +1,12 @@
 //! Walking a vector, and finding in it.
 
 use super::Vec;
+use crate::collections::debug::{self, InCell};
 use crate::collections::has;
 use crate::error::Result;
 use crate::invariant::Invariant;
 use core::cmp::Ordering;
+use core::fmt;
 
 /// The elements of a [`Vec`], from both ends; ends after the first error.
 #[derive(Clone, Debug)]
@@ -55,6 +57,12 @@ impl<'a, T: Invariant + Copy> IntoIterator for &'a Vec<T> {
     }
 }
 
+impl<T: Invariant + fmt::Debug> fmt::Debug for Vec<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::list(f, self.cells().map(|cell| cell.map(InCell)))
+    }
+}
+
 impl<T: Invariant + Copy> Vec<T> {
     /// The elements in order, from both ends; ends after the first error.
     pub fn iter(&self) -> VecIter<'_, T> {
@@ -81,6 +89,27 @@ impl<T: Invariant + Copy> Vec<T> {
         T: Ord,
     {
         self.binary_search_by(|element| element.cmp(value))
+    }
+
+    /// Where the element is whose `key` is `wanted`, in a vector in the order of its keys, or else where it belongs.
+    ///
+    /// # Errors
+    /// As [`Vec::get`].
+    pub fn binary_search_by_key<K: Ord>(
+        &self,
+        wanted: &K,
+        mut key: impl FnMut(&T) -> K,
+    ) -> Result<core::result::Result<u64, u64>> {
+        self.binary_search_by(|element| key(element).cmp(wanted))
+    }
+
+    /// How many elements stand before the first for which `is_before` is false, in a vector where those for which it is true come first.
+    ///
+    /// # Errors
+    /// As [`Vec::get`].
+    pub fn partition_point(&self, mut is_before: impl FnMut(&T) -> bool) -> Result<u64> {
+        let compare = |element: &T| if is_before(element) { Ordering::Less } else { Ordering::Greater };
+        Ok(self.binary_search_by(compare)?.unwrap_or_else(|at| at))
     }
 
     /// Where the element is that `compare` says is equal, in a vector in its order, or else where it belongs.

@@ -2,11 +2,12 @@
 //!
 //! Elements that are `Copy` are copied in and out. Others – pointers, texts, other collections – begin as their default
 //! ([`Vec::push_default`]), are used in place ([`Vec::get_ref`]), and stay where they are; what they own is to be released before they are
-//! taken off. Where std's methods panic about an index, these say `false` or `None`. Slices, `split_off` and `splice` are not there: elements lie
-//! in several places, and a collection has a place of its own.
+//! taken off. Where std's methods panic about an index, these say `false` or `None`. Slices and `splice` are not there: elements lie in several
+//! places. `split_off` is told where to: a collection has a place of its own. Sorting is stable; there is no `sort_unstable`.
 
 mod iter;
 mod moves;
+mod order;
 
 pub use iter::VecIter;
 
@@ -19,7 +20,7 @@ use crate::ptr::{self, InvPtr};
 use crate::tx::Tx;
 
 /// A sequence of `T`. Elements keep their addresses while the vector grows; segments may be in several objects.
-#[derive(Debug, Invariant)]
+#[derive(Invariant)]
 #[repr(C)]
 #[invariant(version = 1)]
 pub struct Vec<T: Invariant> {

@@ -39,7 +39,7 @@ impl<T: Invariant + Copy> Vec<T> {
         self.read(0, self.len())
     }
 
-    fn read(&self, from: u64, to: u64) -> Result<Copied<T>> {
+    pub(super) fn read(&self, from: u64, to: u64) -> Result<Copied<T>> {
         let mut elements = Copied::new();
         reserve(&mut elements, to.saturating_sub(from))?;
         for index in from..to {
@@ -48,7 +48,7 @@ impl<T: Invariant + Copy> Vec<T> {
         Ok(elements)
     }
 
-    fn do_extend_from_slice(&self, tx: &Tx, values: &[T]) -> Result<()> {
+    pub(super) fn do_extend_from_slice(&self, tx: &Tx, values: &[T]) -> Result<()> {
         self.overwrite(tx, self.len(), values)
     }
 

@@ -17,20 +17,21 @@ pub use self::range::BTreeMapRange;
 use self::layer::{BYTES, Layer, Slice, Target};
 use self::range::Entries;
 use super::entry::Entry;
-use super::{Key, Release, Types, Value, key_of};
+use super::{Key, Release, Types, Value, in_place, key_of, shown};
 use crate::cell::PCell;
-use crate::collections::{damaged, home_of};
+use crate::collections::{damaged, debug, home_of};
 use crate::error::Result;
 use crate::invariant::Invariant;
 use crate::tx::Tx;
 use crate::window::Window;
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::fmt;
 use core::marker::PhantomData;
 use core::ops::{Bound, RangeBounds};
 
 /// A map in order of the keys' bytes that owns keys and values: of texts as std's, of numbers by size.
-#[derive(Debug, Invariant)]
+#[derive(Invariant)]
 #[repr(C)]
 #[invariant(version = 1)]
 pub struct BTreeMap<K: Key, V: Invariant> {
@@ -52,7 +53,18 @@ impl<K: Key, V: Invariant> BTreeMap<K, V> {
         Self { count: PCell::new(0), root: Layer::root(), types: Types(PhantomData) }
     }
 
-    owned_map_methods!();
+    owned_map_methods!(DoubleEndedIterator);
+
+    /// The entries whose keys are in `range` with their values in place, as `get_ref`, in order, from both ends; ends after the first error.
+    pub fn range_ref<'k>(
+        &self,
+        range: impl RangeBounds<&'k K::Borrowed>,
+    ) -> impl DoubleEndedIterator<Item = Result<(K::Owned, &V)>>
+    where
+        K::Borrowed: 'k,
+    {
+        self.entries_in(range).map(in_place::<K, V>)
+    }
 
     fn find(&self, key: &[u8]) -> Result<Option<Entry<'_, V>>> {
         let Some(entry) = self.descend(key, |_, _| {})?.1 else { return Ok(None) };
@@ -148,6 +160,13 @@ impl<K: Key, V: Invariant> BTreeMap<K, V> {
     fn entries(&self) -> Entries<'_, V> {
         Entries::of(self, Bound::Unbounded, Bound::Unbounded)
     }
+
+    fn entries_in<'k>(&self, range: impl RangeBounds<&'k K::Borrowed>) -> Entries<'_, V>
+    where
+        K::Borrowed: 'k,
+    {
+        Entries::of(self, bytes_of::<K>(range.start_bound()), bytes_of::<K>(range.end_bound()))
+    }
 }
 
 /// A bound as bytes.
@@ -164,7 +183,7 @@ impl<K: Key, V: Release + Default> BTreeMap<K, V> {
 }
 
 impl<K: Key, V: Value> BTreeMap<K, V> {
-    owned_map_copies!(BTreeMapRange<'_, K, V>);
+    owned_map_copies!(BTreeMapRange<'_, K, V>, DoubleEndedIterator);
 
     /// Copies of the entries whose keys are in `range`, in order, from both ends; ends after the first error. A range that ends before it
     /// begins is empty.
@@ -228,12 +247,11 @@ impl<K: Key, V: Value> BTreeMap<K, V> {
         }
         Ok(())
     }
+}
 
-    fn entries_in<'k>(&self, range: impl RangeBounds<&'k K::Borrowed>) -> Entries<'_, V>
-    where
-        K::Borrowed: 'k,
-    {
-        Entries::of(self, bytes_of::<K>(range.start_bound()), bytes_of::<K>(range.end_bound()))
+impl<K: Key<Owned: fmt::Debug>, V: Invariant + fmt::Debug> fmt::Debug for BTreeMap<K, V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        debug::map(f, self.entries().map(shown::<K, V>))
     }
 }
 
