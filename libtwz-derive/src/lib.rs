@@ -85,7 +85,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         return Err(syn::Error::new_spanned(
             &input.ident,
             "only structs can be Invariant: not every bit pattern is a value of an enum or union; \
-             store a number and convert with TryFrom",
+             store a number (`kind: u32`) and convert it with TryFrom",
         ));
     };
     if !has_fixed_layout(&input.attrs)? {
@@ -115,20 +115,36 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
         .enumerate()
         .map(|(i, field)| field.ident.as_ref().map_or_else(|| i.to_string(), ToString::to_string))
         .collect();
-    let checks = types.iter().map(|ty| {
-        quote_spanned! {ty.span()=> ::libtwz::invariant::field::<#ty>() }
-    });
+    let gap = |place: &str| {
+        format!(
+            "`{name_text}` has padding {place}, and a persistent struct may have none: put larger fields first, or a field of your own there \
+             (`reserved: [u8; 4]`); with type parameters, choose others"
+        )
+    };
+    let mut end = quote! { 0 };
+    let mut checks = Vec::new();
+    for ((member, text), ty) in data.fields.members().zip(&names).zip(&types) {
+        let gap = gap(&format!("before `{text}`"));
+        checks.push(quote_spanned! {member.span()=>
+            assert!(#end == ::core::mem::offset_of!(Self, #member), #gap);
+        });
+        // All that is asked of a field's type looks alike, so that the compiler complains once.
+        checks.push(quote_spanned! {ty.span()=> let () = <#ty as ::libtwz::Invariant>::NO_PADDING; });
+        end = quote! { ::core::mem::offset_of!(Self, #member) + ::core::mem::size_of::<#ty>() };
+    }
+    let rest = gap("after its last field");
+    checks.push(quote_spanned! {name.span()=> assert!(#end == ::core::mem::size_of::<Self>(), #rest); });
     let version = layout_version(&input.attrs)?;
     let start = quote! {
         ::libtwz::invariant::mix(::libtwz::invariant::mix_text(::libtwz::invariant::SEED, #name_text), #version)
     };
     // Without parameters the layout is known here, so that the error stands where the type is defined.
     let check_now = generics.params.is_empty().then(|| {
-        quote! { const _: () = <#name as ::libtwz::Invariant>::NO_PADDING; }
+        quote_spanned! {name.span()=> const _: () = <#name as ::libtwz::Invariant>::NO_PADDING; }
     });
     Ok(quote! {
         #check_now
-        // SAFETY: the layout is fixed (repr checked by the derive), every field is Invariant (the calls below do
+        // SAFETY: the layout is fixed (repr checked by the derive), every field is Invariant (what is asked of them below does
         // not compile otherwise) and NO_PADDING shows that the fields fill the struct.
         unsafe impl #impl_generics ::libtwz::Invariant for #name #type_generics #where_clause {
             const FINGERPRINT: u64 = {
@@ -153,11 +169,7 @@ fn expand(input: &DeriveInput) -> syn::Result<proc_macro2::TokenStream> {
             };
             const CELLS: bool = true #(&& <#types as ::libtwz::Invariant>::CELLS)*;
             const NO_PADDING: () = {
-                let filled: usize = 0 #(+ #checks)*;
-                assert!(
-                    filled == ::core::mem::size_of::<Self>(),
-                    "a persistent struct may have no padding: add explicit fields",
-                );
+                #(#checks)*
             };
         }
     })

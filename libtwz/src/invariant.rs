@@ -17,7 +17,7 @@ pub use libtwz_derive::Invariant;
 /// address or otherwise means something to one program only.
 ///
 /// # What is refused
-/// With the compiler's error, or the derive's own words (which its crate's tests compare):
+/// With the compiler's error, or the derive's own words, once and at the field (`tests/refused.rs` compares them):
 /// ```compile_fail,E0277
 /// #[derive(libtwz::Invariant)]
 /// #[repr(C)]
@@ -113,9 +113,11 @@ pub use libtwz_derive::Invariant;
 /// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` must not be stored in a persistent object",
-    label = "not Invariant",
-    note = "use fixed-width integers, arrays, InvPtr<T> or GlobalPtr<T>, and #[derive(Invariant)] on your structs; \
-            references, Box, usize, bool, char and enums mean nothing to the next reader or have invalid bit patterns"
+    label = "not Invariant: it means nothing to the next reader, or not all of its bit patterns are values",
+    note = "for `usize` and `isize` store u64 and i64, for `bool` a u8, for `char` a u32, for an enum a number, and convert it with TryFrom",
+    note = "for `&T`, `Box<T>`, `Rc<T>`, `Option` of these and raw pointers store an InvPtr<T> or a GlobalPtr<T>, which may be null",
+    note = "for std's `String`, `Vec`, maps and sets store those of libtwz::collections",
+    note = "for tuples, `Option` and types of your own store a struct with #[derive(Invariant)] and #[repr(C)]"
 )]
 pub unsafe trait Invariant: 'static {
     /// A hash of the type's names and layout, and of what its pointers lead to ([`Invariant::SHALLOW`]); stored in the object and compared
@@ -135,14 +137,6 @@ pub unsafe trait Invariant: 'static {
 pub const fn fingerprint<T: Invariant>() -> u64 {
     let () = T::NO_PADDING;
     T::FINGERPRINT
-}
-
-/// Size of a field, and proof that it is [`Invariant`]; used by the derive.
-#[doc(hidden)]
-#[must_use]
-pub const fn field<T: Invariant>() -> usize {
-    let () = T::NO_PADDING;
-    size_of::<T>()
 }
 
 /// Where fingerprints start (FNV-1a's offset basis).
