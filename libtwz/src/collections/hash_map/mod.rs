@@ -283,6 +283,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
 }
 
 /// Segment and index in it of a bucket.
+#[inline(always)]
 fn segment_of(number: u64) -> (usize, u64) {
     if number < FIRST {
         return (0, number);
