@@ -121,6 +121,17 @@ pub fn flush(address: usize, bytes: usize) {
 pub(crate) fn flush_line(address: usize) {
     let line = address & !(LINE - 1);
     simulate::flush(line, LINE);
+    match LEVEL.load(Ordering::Relaxed) {
+        CLWB => write_back(CLWB, line),
+        PROGRAM => {}
+        _ => flush_line_otherwise(line),
+    }
+}
+
+/// [`flush_line`] where the level is not known yet, or another one: so the common ones need no registers to be saved.
+#[inline(never)]
+#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
+fn flush_line_otherwise(line: usize) {
     match level() {
         PROGRAM => {}
         TRACED => tell(Some((line, LINE))),

@@ -1,16 +1,16 @@
 //! A list whose first few elements need no heap, in one piece.
 //!
-//! - **P1** the first `used` places of `few` hold elements; with a heap (`many` has a capacity) all elements are there instead.
+//! - **P1** while `len` is at most `N`, the elements are the first `len` places of `few`; else they are in `many`.
 
 use alloc::vec::Vec;
 use core::fmt;
 use core::mem::MaybeUninit;
 
-/// Elements in order: in place while there are at most `N`, on the heap once there were more. An empty one costs nothing to make:
+/// Elements in order: in place while there are at most `N`, on the heap while there are more. An empty one costs nothing to make:
 /// each transaction has several.
 pub(crate) struct Spill<T, const N: usize> {
     few: [MaybeUninit<T>; N],
-    used: usize,
+    len: usize,
     many: Vec<T>,
 }
 
@@ -24,109 +24,83 @@ impl<T: Copy, const N: usize> Spill<T, N> {
     /// An empty list.
     #[inline(always)]
     pub(crate) const fn new() -> Self {
-        Self { few: [const { MaybeUninit::uninit() }; N], used: 0, many: Vec::new() }
+        Self { few: [const { MaybeUninit::uninit() }; N], len: 0, many: Vec::new() }
     }
 
     #[inline(always)]
     pub(crate) fn push(&mut self, element: T) {
-        match self.few.get_mut(self.used) {
+        match self.few.get_mut(self.len) {
             Some(place) => {
                 place.write(element);
-                self.used += 1;
+                self.len += 1;
             }
-            None => self.push_many(element),
+            None => self.extend_many(1, |_| element),
         }
     }
 
     /// Appends several elements.
     #[inline(always)]
     pub(crate) fn extend<const M: usize>(&mut self, elements: [T; M]) {
-        match self.few.get_mut(self.used..self.used + M) {
-            Some(places) => {
-                for (place, element) in places.iter_mut().zip(elements) {
-                    place.write(element);
-                }
-                self.used += M;
-            }
-            None => self.extend_many(&elements),
-        }
+        self.extend_with(M, |i| elements[i]);
     }
 
     /// Appends `count` elements, of which `element` gives the i-th.
     #[inline(always)]
     pub(crate) fn extend_with(&mut self, count: usize, element: impl Fn(usize) -> T) {
-        match self.few.get_mut(self.used..self.used + count) {
+        match self.few.get_mut(self.len..self.len + count) {
             Some(places) => {
                 for (i, place) in places.iter_mut().enumerate() {
                     place.write(element(i));
                 }
-                self.used += count;
+                self.len += count;
             }
-            None => {
-                if self.many.capacity() == 0 {
-                    self.spill(N * 16);
-                }
-                self.many.extend((0..count).map(element));
-            }
+            None => self.extend_many(count, element),
         }
     }
 
-    #[inline]
-    fn push_many(&mut self, element: T) {
-        self.extend_many(&[element]);
-    }
-
-    #[inline]
-    fn extend_many(&mut self, elements: &[T]) {
-        if self.many.capacity() == 0 {
-            self.spill(N * 16);
+    #[inline(never)]
+    fn extend_many(&mut self, count: usize, element: impl Fn(usize) -> T) {
+        if self.len <= N {
+            let mut many = core::mem::take(&mut self.many);
+            many.clear();
+            many.reserve((N * 16).max(self.len + count));
+            many.extend_from_slice(self.as_slice());
+            self.many = many;
         }
-        self.many.extend_from_slice(elements);
-    }
-
-    #[cold]
-    fn spill(&mut self, capacity: usize) {
-        let mut many = Vec::with_capacity(capacity.max(self.used + N).max(1));
-        many.extend_from_slice(self.in_place());
-        self.many = many;
-        self.used = N; // full, so that the next push comes here
-    }
-
-    /// Makes room for `len` elements in all.
-    #[inline]
-    pub(crate) fn reserve(&mut self, len: usize) {
-        if len > N && self.many.capacity() == 0 {
-            self.spill(len);
-        }
-    }
-
-    #[inline]
-    fn in_place(&self) -> &[T] {
-        // SAFETY: P1: these are written, and MaybeUninit<T> is laid out as T.
-        unsafe { core::slice::from_raw_parts(self.few.as_ptr().cast(), self.used) }
+        self.many.extend((0..count).map(element));
+        self.len += count;
     }
 
     #[inline]
     pub(crate) fn as_slice(&self) -> &[T] {
-        if self.many.capacity() == 0 { self.in_place() } else { &self.many }
+        if self.len > N {
+            return &self.many;
+        }
+        // SAFETY: P1: these are written, and MaybeUninit<T> is laid out as T.
+        unsafe { core::slice::from_raw_parts(self.few.as_ptr().cast(), self.len) }
     }
 
     #[inline]
     pub(crate) fn len(&self) -> usize {
-        if self.many.capacity() == 0 { self.used } else { self.many.len() }
+        self.len
     }
 
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.len == 0
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
-        if self.many.capacity() == 0 {
-            self.used = self.used.min(len);
-        } else {
-            self.many.truncate(len);
+        if len >= self.len {
+            return;
         }
+        if self.len > N {
+            self.many.truncate(len);
+            for (place, element) in self.few.iter_mut().zip(&self.many) {
+                place.write(*element);
+            }
+        }
+        self.len = len;
     }
 }
 
@@ -148,6 +122,8 @@ mod tests {
         }
         list.push(5);
         assert_eq!(list.as_slice(), [5]);
+        list.extend_with(9, |i| i as u64);
+        assert_eq!((list.len(), list.as_slice()[4], list.as_slice()[9]), (10, 3, 8));
     }
 
     #[test]
@@ -165,10 +141,5 @@ mod tests {
             list.extend_with(3, |i| (before + i) as u64);
             assert_eq!(list.as_slice(), (0..before as u64 + 3).collect::<Vec<_>>());
         }
-        let mut reserved = Spill::<u64, 4>::new();
-        reserved.push(1);
-        reserved.reserve(9);
-        reserved.extend([2, 3]);
-        assert_eq!(reserved.as_slice(), [1, 2, 3]);
     }
 }

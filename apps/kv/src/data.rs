@@ -12,10 +12,11 @@
 //!   contents: whatever a power failure leaves behind, contents are never read as headers.
 //! - **D3** a block keeps its size for ever. It is free when its `check` is 0 or wrong. Free lists are found again by walking, so they
 //!   are written without flushes, and are void after a start.
-//! - A freed block is used again for records of its size class only.
+//! - A freed block is used again for records of its size class only. It is in the list of the stripe that it was freed by, so that a thread that
+//!   replaces values waits for no other one; whose chunk is at its end takes some of the others' blocks.
 //! - **D4** nothing is appended or retired before the writer began in the object ([`Data::begin`]), and after it ended.
 //!
-//! The only line that an append writes besides the record's own is the stripe's, and that is never flushed.
+//! The only line that an append writes besides the record's own is its stripe's first, and that is never flushed.
 
 use crate::error::{Error, Result};
 use crate::layout::{self, FIRST_OFFSET, HEADER, Record, UNIT, zero};
@@ -35,10 +36,12 @@ const AHEAD: usize = 128;
 const STRIPES: usize = 8;
 /// Size classes: exact up to 64 units, then four to a doubling.
 pub const CLASSES: usize = 64 + 19 * 4 + 1;
+/// Free blocks that a stripe takes from another at a time: few enough that the other one has some left, if it has many.
+const SOME: usize = 32;
 /// Most chunks of an object: libtwz's largest block.
 pub(crate) const CHUNKS_MAX: u64 = (512 << 20) / CHUNK as u64;
 
-/// What a thread appends to: `at..end` of a chunk. A line of its own, never flushed.
+/// What a thread appends to: `at..end` of a chunk, and blocks that were freed. Never flushed; who only appends touches the first line alone.
 #[derive(Debug, Invariant)]
 #[repr(C, align(64))]
 struct Stripe {
@@ -47,7 +50,12 @@ struct Stripe {
     end: PCell<u64>,
     /// Nonzero once a thread appended here in this boot; until then others may take it over.
     claimed: PCell<u64>,
-    reserved: [u64; 4],
+    /// Bytes in free blocks.
+    spare: PCell<u64>,
+    reserved: [u64; 3],
+    /// Offset of the first free block of each class; its third word is the offset of the next.
+    free: [PCell<u64>; CLASSES],
+    reserved2: [u64; 8 - CLASSES % 8],
 }
 
 /// The root of a data object.
@@ -64,15 +72,11 @@ pub(crate) struct DataRoot {
     /// `at` and `end` of each stripe when the store was closed.
     saved: [[PCell<u64>; 2]; STRIPES],
     life: Life,
-    /// From here on: never flushed. Guards what follows, and `used`.
+    /// From here on: never flushed. Guards `used`.
     lock: RawMutex,
-    /// Bytes in free blocks.
-    spare: PCell<u64>,
     /// Nonzero once [`Data::reclaim`] ran in this boot.
     walked: PCell<u64>,
-    /// Offset of the first free block of each class; its third word is the offset of the next.
-    free: [PCell<u64>; CLASSES],
-    reserved2: [u64; 8 - (3 + CLASSES) % 8],
+    reserved2: [u64; 6],
     stripes: [Stripe; STRIPES],
 }
 
@@ -153,13 +157,14 @@ impl Data {
 
     /// Bytes in free blocks, as far as they are known in this boot.
     pub(crate) fn spare(&self) -> u64 {
-        if self.root.life.has_begun() { self.root.spare.get() } else { 0 }
+        let spare = self.root.stripes.iter().map(|stripe| stripe.spare.get());
+        if self.root.life.has_begun() { spare.fold(0, u64::saturating_add) } else { 0 }
     }
 
-    /// Whether a free block for a record of these lengths is known.
-    pub(crate) fn has_room(&self, key_len: usize, value_len: usize) -> bool {
-        let class = layout::units_for(key_len, value_len).ok().and_then(|units| class_of(round_units(units)));
-        self.root.life.has_begun() && class.is_some_and(|class| self.root.free[class].get() != 0)
+    /// Whether a free block for a record of so many units is known.
+    pub(crate) fn has_room(&self, units: usize) -> bool {
+        let listed = |class: usize| self.root.stripes.iter().any(|stripe| stripe.free[class].get() != 0);
+        self.root.life.has_begun() && class_of(round_units(units)).is_some_and(listed)
     }
 
     fn chunks(&self) -> usize {
@@ -199,7 +204,11 @@ impl Data {
     /// Admission to the calling thread's stripe.
     #[inline]
     pub(crate) fn append(self) -> Result<Appending> {
-        let stripe = &self.root.stripes[Platform::thread_id() as usize % STRIPES];
+        self.append_to(&self.root.stripes[own_stripe()])
+    }
+
+    #[inline]
+    fn append_to(self, stripe: &'static Stripe) -> Result<Appending> {
         stripe.lock.lock()?;
         Ok(Appending { data: self, stripe })
     }
@@ -252,46 +261,13 @@ impl Data {
 
     /// Makes a record free, durably, and its place usable again. Nothing may lead to it any more.
     pub(crate) fn retire(self, offset: usize) -> Result<()> {
-        let _appending = self.append()?; // excludes `reclaim`
+        let appending = self.append()?; // excludes `reclaim`, too
         let second = self.window.load(offset + 8);
         self.window.store(offset + 8, second & 0xffff_ffff); // commit point of a delete
         self.window.flush(offset + 8, 8);
         persist::fence();
-        // It is free now; a list that cannot be had only means that its place is found later, by walking.
-        let _ = self.give(offset);
+        appending.give(offset);
         Ok(())
-    }
-
-    fn give(&self, offset: usize) -> Result<()> {
-        let units = self.units(offset);
-        let Some(class) = class_of(units) else { return Ok(()) }; // damaged: whatever it is, it is not used again
-        self.root.lock.lock()?;
-        self.window.store(offset + 16, self.root.free[class].get());
-        self.root.free[class].set_without_log(offset as u64);
-        self.root.spare.set_without_log(self.spare() + (units * UNIT) as u64);
-        self.root.lock.unlock();
-        Ok(())
-    }
-
-    #[inline]
-    fn take(&self, class: usize, units: usize) -> Result<Option<usize>> {
-        let head = &self.root.free[class];
-        if head.get() == 0 { Ok(None) } else { self.take_first(head, units) }
-    }
-
-    fn take_first(&self, head: &PCell<u64>, units: usize) -> Result<Option<usize>> {
-        self.root.lock.lock()?;
-        let offset = as_usize(head.get());
-        let heap = self.chunk_at(0)..self.chunk_at(self.chunks());
-        let usable = heap.contains(&offset) && offset.is_multiple_of(UNIT) && self.units(offset) == units;
-        if usable {
-            head.set_without_log(self.window.load(offset + 16));
-            self.root.spare.set_without_log(self.spare().saturating_sub((units * UNIT) as u64));
-        } else {
-            head.set_without_log(0); // damaged, or the list's end: its blocks are found again by walking
-        }
-        self.root.lock.unlock();
-        Ok(usable.then_some(offset))
     }
 
     /// Takes `count` chunks, durably (**D2**); `None` when there are not so many left.
@@ -317,10 +293,10 @@ impl Data {
 
     /// Empties the free lists. `tails`: unused ends of chunks to go on with.
     fn forget_free(&self, tails: Vec<(usize, usize)>) {
-        for head in &self.root.free {
-            head.set_without_log(0);
+        for stripe in &self.root.stripes {
+            stripe.free.iter().for_each(|head| head.set_without_log(0));
+            stripe.spare.set_without_log(0);
         }
-        self.root.spare.set_without_log(0);
         self.root.walked.set_without_log(0);
         self.set_tails(tails);
     }
@@ -358,30 +334,27 @@ impl Data {
         persist::flush(core::ptr::from_ref(&self.root.saved).addr(), size_of_val(&self.root.saved));
     }
 
-    /// Finds all free blocks by walking, once in a boot.
-    pub(crate) fn reclaim(self) -> Result<()> {
-        let admission = |stripe: &'static Stripe| -> Result<_> {
-            stripe.lock.lock()?;
-            Ok(Appending { data: self, stripe })
-        };
-        let _all = self.root.stripes.iter().map(admission).collect::<Result<Vec<_>>>()?;
-        self.reclaim_locked()
-    }
-
-    fn reclaim_locked(&self) -> Result<()> {
-        if self.root.walked.get() != 0 {
-            return Ok(());
+    /// Finds all free blocks by walking, once in a boot; then the calling thread's stripe has one for a record of so many units, if there is any.
+    pub(crate) fn reclaim(self, units: usize) -> Result<()> {
+        let all = self.root.stripes.iter().map(|stripe| self.append_to(stripe));
+        let all = all.collect::<Result<Vec<_>>>()?;
+        if self.root.walked.get() == 0 {
+            let mut free = Vec::new();
+            let tails = self.walk(|block| {
+                if self.window.load(block.offset + 8) >> 32 == 0 {
+                    free.push(block.offset);
+                }
+            });
+            self.forget_free(tails);
+            self.root.walked.set_without_log(1);
+            free.iter().zip(all.iter().cycle()).for_each(|(offset, appending)| appending.give(*offset));
         }
-        let mut free = Vec::new();
-        let tails = self.walk(|block| {
-            if self.window.load(block.offset + 8) >> 32 == 0 {
-                free.push(block.offset);
-            }
-        });
-        self.forget_free(tails);
-        self.root.walked.set_without_log(1);
-        for &offset in &free {
-            self.give(offset)?;
+        let units = round_units(units);
+        let (mine, class) = (&all[own_stripe()], class_of(units));
+        if let Some(class) = class.filter(|class| mine.stripe.free[*class].get() == 0) {
+            all.iter()
+                .filter(|other| !core::ptr::eq(other.stripe, mine.stripe))
+                .any(|other| mine.take_some(other, class, units));
         }
         Ok(())
     }
@@ -403,7 +376,7 @@ impl Appending {
         fence(Ordering::Release);
         window.store(offset, units as u64 | (key.len() as u64) << 32);
         window.store(offset + 8, value.len() as u64 | u64::from(check) << 32);
-        store_parts(offset + HEADER, [value, key], |at, word| window.store(at, word));
+        layout::store_parts(offset + HEADER, [value, key], |at, word| window.store(at, word));
         window.flush(offset, HEADER + value.len() + key.len());
         Ok(Some(offset))
     }
@@ -412,7 +385,9 @@ impl Appending {
     fn place(&self, units: usize) -> Result<Option<usize>> {
         let bytes = units * UNIT;
         let Some(class) = class_of(units) else { return Err(self.too_large(bytes)) };
-        if let Some(offset) = self.data.take(class, units)? {
+        if self.stripe.spare.get() != 0
+            && let Some(offset) = self.take_free(class, units)
+        {
             return Ok(Some(offset));
         }
         let (at, end) = (as_usize(self.stripe.at.get()), as_usize(self.stripe.end.get()));
@@ -421,7 +396,38 @@ impl Appending {
             self.data.window.expect_store(at + bytes + AHEAD); // where one of the next records goes
             return Ok(Some(at));
         }
-        self.place_elsewhere(units)
+        self.place_elsewhere(class, units)
+    }
+
+    /// Puts a free block into the list of its class.
+    fn give(&self, offset: usize) {
+        let units = self.data.units(offset);
+        let Some(class) = class_of(units) else { return }; // damaged: whatever it is, it is not used again
+        let head = &self.stripe.free[class];
+        self.data.window.store(offset + 16, head.get());
+        head.set_without_log(offset as u64);
+        self.stripe.spare.set_without_log(self.stripe.spare.get().saturating_add((units * UNIT) as u64));
+    }
+
+    /// Takes the first free block of a class out of its list.
+    fn take_free(&self, class: usize, units: usize) -> Option<usize> {
+        let (data, head) = (self.data, &self.stripe.free[class]);
+        let offset = as_usize(head.get());
+        let heap = data.chunk_at(0)..data.chunk_at(data.chunks());
+        let usable = heap.contains(&offset) && offset.is_multiple_of(UNIT) && data.units(offset) == units;
+        if !usable {
+            head.set_without_log(0); // damaged, or the list's end: its blocks are found again by walking
+            return None;
+        }
+        head.set_without_log(data.window.load(offset + 16));
+        self.stripe.spare.set_without_log(self.stripe.spare.get().saturating_sub((units * UNIT) as u64));
+        Some(offset)
+    }
+
+    /// Takes some free blocks of a class from another stripe; says whether there were any.
+    fn take_some(&self, other: &Self, class: usize, units: usize) -> bool {
+        let taken = core::iter::from_fn(|| other.take_free(class, units)).take(SOME);
+        taken.map(|offset| self.give(offset)).count() != 0
     }
 
     #[cold]
@@ -429,32 +435,42 @@ impl Appending {
         Error::TooLarge { bytes: bytes as u64, limit: self.data.capacity() }
     }
 
-    /// Goes on in what is left of a chunk that nobody appends to, else in a new one, else in somebody else's.
+    /// Goes on in what is left of a chunk that nobody appends to, else in blocks that others freed, else in a new chunk, else in somebody else's.
     #[cold]
-    fn place_elsewhere(&self, units: usize) -> Result<Option<usize>> {
+    fn place_elsewhere(&self, class: usize, units: usize) -> Result<Option<usize>> {
         let bytes = units * UNIT;
         if bytes as u64 > self.data.capacity() {
             return Err(self.too_large(bytes));
         }
-        self.stripe.claimed.set_without_log(1);
-        if bytes > CHUNK {
-            let Some(at) = self.data.take_chunks(bytes.div_ceil(CHUNK))? else { return Ok(None) };
-            self.data.window.store(at, units as u64);
-            self.data.window.flush(at, 8);
-            persist::fence();
-            return Ok(Some(at));
-        }
         let room = |stripe: &Stripe| stripe.end.get().saturating_sub(stripe.at.get()) >= bytes as u64;
-        if !room(self.stripe)
-            && !self.take_over(|stripe| stripe.claimed.get() == 0 && room(stripe))
-            && !self.take_chunk()?
-            && !self.take_over(room)
-        {
-            return Ok(None);
+        let unclaimed = |stripe: &Stripe| stripe.claimed.get() == 0 && room(stripe);
+        let freed = |stripe: &Stripe| stripe.free[class].get() != 0;
+        self.stripe.claimed.set_without_log(1);
+        if !room(self.stripe) && !self.take_of_another(unclaimed, |other| self.take_over(other)) {
+            if self.take_of_another(freed, |other| self.take_some(other, class, units)) {
+                return Ok(self.take_free(class, units));
+            }
+            if bytes > CHUNK {
+                return self.take_run(units);
+            }
+            if !self.take_chunk()? && !self.take_of_another(room, |other| self.take_over(other)) {
+                return Ok(None);
+            }
         }
         let at = self.stripe.at.get();
         self.stripe.at.set_without_log(at + bytes as u64);
         Ok(Some(as_usize(at)))
+    }
+
+    /// Takes the chunks of a block that is larger than one.
+    fn take_run(&self, units: usize) -> Result<Option<usize>> {
+        let taken = self.data.take_chunks((units * UNIT).div_ceil(CHUNK))?;
+        if let Some(at) = taken {
+            self.data.window.store(at, units as u64);
+            self.data.window.flush(at, 8);
+            persist::fence();
+        }
+        Ok(taken)
     }
 
     fn take_chunk(&self) -> Result<bool> {
@@ -464,23 +480,25 @@ impl Appending {
         Ok(true)
     }
 
-    /// Takes the rest of a stripe's chunk that is `wanted`, if its lock is free.
-    fn take_over(&self, wanted: impl Fn(&Stripe) -> bool) -> bool {
+    /// Takes the rest of another stripe's chunk.
+    fn take_over(&self, other: &Self) -> bool {
+        self.stripe.at.set_without_log(other.stripe.at.get());
+        self.stripe.end.set_without_log(other.stripe.end.get());
+        other.stripe.at.set_without_log(0);
+        other.stripe.end.set_without_log(0);
+        true
+    }
+
+    /// Runs `take` for the first other stripe that is `wanted` and whose lock is free: to wait for it while we hold ours could be for ever. Says whether
+    /// it took something.
+    fn take_of_another(&self, wanted: impl Fn(&Stripe) -> bool, take: impl Fn(&Self) -> bool) -> bool {
         let others = self.data.root.stripes.iter().filter(|other| !core::ptr::eq(*other, self.stripe));
-        for other in others {
-            if !wanted(other) || !other.lock.try_lock() {
-                continue;
-            }
-            let found = wanted(other);
-            if found {
-                self.stripe.at.set_without_log(other.at.get());
-                self.stripe.end.set_without_log(other.end.get());
-                other.at.set_without_log(0);
-                other.end.set_without_log(0);
-            }
-            other.lock.unlock();
-            if found {
-                return true;
+        for stripe in others {
+            if wanted(stripe) && stripe.lock.try_lock() {
+                let other = Self { data: self.data, stripe };
+                if wanted(stripe) && take(&other) {
+                    return true;
+                }
             }
         }
         false
@@ -497,55 +515,32 @@ impl DataRoot {
             saved: [const { [const { zero() }; 2] }; STRIPES],
             life: Life::new(true),
             lock: RawMutex::new(),
-            spare: zero(),
             walked: zero(),
-            free: [const { zero() }; CLASSES],
-            reserved2: [0; 8 - (3 + CLASSES) % 8],
-            stripes: [const {
-                Stripe { lock: RawMutex::new(), at: zero(), end: zero(), claimed: zero(), reserved: [0; 4] }
-            }; STRIPES],
+            reserved2: [0; 6],
+            stripes: [const { Stripe::new() }; STRIPES],
         }
     }
 }
 
-/// Stores byte sequences one after the other, by words, from `at`, a multiple of 8; `store` gets the place of each.
+impl Stripe {
+    const fn new() -> Self {
+        Self {
+            lock: RawMutex::new(),
+            at: zero(),
+            end: zero(),
+            claimed: zero(),
+            spare: zero(),
+            reserved: [0; 3],
+            free: [const { zero() }; CLASSES],
+            reserved2: [0; 8 - CLASSES % 8],
+        }
+    }
+}
+
+/// Number of the calling thread's stripe.
 #[inline]
-pub fn store_parts(at: usize, parts: [&[u8]; 2], mut store: impl FnMut(usize, u64)) {
-    let (mut at, mut carry, mut bits) = (at, 0, 0_u32);
-    for part in parts {
-        let mut words = part.chunks_exact(8);
-        for word in &mut words {
-            let mut bytes = [0; 8];
-            bytes.copy_from_slice(word);
-            let word = u64::from_le_bytes(bytes);
-            store(at, carry | word << bits);
-            carry = word.checked_shr(64 - bits).unwrap_or(0);
-            at += 8;
-        }
-        let mut rest = words.remainder();
-        if let Some((half, more)) = rest.split_first_chunk::<4>() {
-            rest = more;
-            let half = u64::from(u32::from_le_bytes(*half));
-            carry |= half << bits;
-            bits += 32;
-            if bits >= 64 {
-                store(at, carry);
-                bits -= 64;
-                (at, carry) = (at + 8, half.checked_shr(32 - bits).unwrap_or(0));
-            }
-        }
-        for &byte in rest {
-            carry |= u64::from(byte) << bits;
-            bits += 8;
-            if bits == 64 {
-                store(at, carry);
-                (at, carry, bits) = (at + 8, 0, 0);
-            }
-        }
-    }
-    if bits > 0 {
-        store(at, carry);
-    }
+fn own_stripe() -> usize {
+    Platform::thread_id() as usize % STRIPES
 }
 
 /// Units of the smallest class that holds so many.
@@ -575,7 +570,10 @@ fn as_usize(number: u64) -> usize {
 #[cfg(test)]
 #[allow(clippy::cast_possible_truncation, reason = "tests of small numbers")]
 mod tests {
+    extern crate std;
+
     use super::*;
+    use alloc::vec;
 
     #[test]
     fn classes_are_what_sizes_round_to() {
@@ -586,23 +584,6 @@ mod tests {
             assert!(class < CLASSES && (units < 2 || class_of(round_units(units - 1)).unwrap() <= class));
         }
         assert_eq!((class_of(0), class_of(1), class_of(65), class_of(1 << 40)), (None, None, None, None));
-    }
-
-    #[test]
-    fn parts_are_stored_one_after_the_other() {
-        let object = ObjectBuilder::new().build([0_u64; 16]).unwrap();
-        let (window, base) = (object.window(), object.global().offset() as usize);
-        let text: [u8; 80] = core::array::from_fn(|i| i as u8 + 1);
-        for first in 0..30 {
-            for second in 0..30 {
-                store_parts(base, [&text[..first], &text[first..first + second]], |at, word| {
-                    window.store(at, word)
-                });
-                let mut back = [0; 80];
-                window.read(base, &mut back);
-                assert_eq!(back[..first + second], text[..first + second], "{first} {second}");
-            }
-        }
     }
 
     #[test]
@@ -625,12 +606,60 @@ mod tests {
         data.retire(small).unwrap();
         data.forget_free(data.walk(|_| ()));
         assert_ne!(put(b"kez", b"walue"), Some(small), "lists are void");
-        data.reclaim().unwrap();
+        data.reclaim(2).unwrap();
         assert_eq!(put(b"kez", b"walue"), Some(small), "and found again");
         assert_eq!(put(b"too large for what is left", &[3; 5 * CHUNK]), None);
         assert!(matches!(
             data.append().unwrap().put(1, b"", &[3; 9 * CHUNK], 1),
             Err(Error::TooLarge { .. })
         ));
+    }
+
+    /// Runs `what` on a thread that appends to another stripe than the caller.
+    fn on_another_stripe<R: Send>(what: impl Fn() -> R + Sync) -> R {
+        let mine = own_stripe();
+        let once = || (own_stripe() != mine).then(&what);
+        std::thread::scope(|scope| {
+            loop {
+                if let Some(done) = scope.spawn(once).join().unwrap() {
+                    return done;
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn freed_blocks_are_their_stripes_and_others_at_need() {
+        let object = Data::create(ObjectBuilder::new(), 4).unwrap();
+        let data =
+            Data::open(object.window(), PersistentPtr::new(0, object.global().offset() as u32)).unwrap();
+        data.begin(&data.hold().unwrap()).unwrap();
+        let put = |size: usize| data.append().unwrap().put(1, b"key", &vec![1; size], 7).unwrap();
+        let large = put(CHUNK).unwrap();
+        let mut all: Vec<usize> = core::iter::from_fn(|| put(990)).collect();
+        assert!(all.len() > 60, "{}", all.len());
+        data.retire(large).unwrap();
+        (0..40).for_each(|_| data.retire(all.pop().unwrap()).unwrap());
+        on_another_stripe(|| {
+            assert!(put(990).is_some());
+            assert_eq!(data.append().unwrap().stripe.spare.get(), 1024 * (SOME as u64 - 1));
+            assert_eq!(put(CHUNK), Some(large));
+        });
+        // It goes without what it would have to wait for, and has it once it waited.
+        let held = data.append().unwrap();
+        on_another_stripe(|| {
+            (1..SOME).for_each(|_| assert!(put(990).is_some()));
+            assert_eq!(put(990), None);
+        });
+        drop(held);
+        let units = round_units(layout::units_for(3, 990).unwrap());
+        on_another_stripe(|| {
+            for found_by in ["walking", "taking another's"] {
+                data.reclaim(units).unwrap();
+                let own = data.append().unwrap().stripe.free[class_of(units).unwrap()].get();
+                assert_ne!(own, 0, "{found_by}");
+                assert_eq!(put(990), Some(as_usize(own)));
+            }
+        });
     }
 }

@@ -304,6 +304,46 @@ pub fn check(key_hash: u64, value: &[u8], key_len: usize, sequence: u64) -> u32 
     folded.max(1)
 }
 
+/// Stores byte sequences one after the other, by words, from `at`, a multiple of 8; `store` gets the place of each.
+#[inline]
+pub fn store_parts(at: usize, parts: [&[u8]; 2], mut store: impl FnMut(usize, u64)) {
+    let (mut at, mut carry, mut bits) = (at, 0, 0_u32);
+    for part in parts {
+        let mut words = part.chunks_exact(8);
+        for word in &mut words {
+            let mut bytes = [0; 8];
+            bytes.copy_from_slice(word);
+            let word = u64::from_le_bytes(bytes);
+            store(at, carry | word << bits);
+            carry = word.checked_shr(64 - bits).unwrap_or(0);
+            at += 8;
+        }
+        let mut rest = words.remainder();
+        if let Some((half, more)) = rest.split_first_chunk::<4>() {
+            rest = more;
+            let half = u64::from(u32::from_le_bytes(*half));
+            carry |= half << bits;
+            bits += 32;
+            if bits >= 64 {
+                store(at, carry);
+                bits -= 64;
+                (at, carry) = (at + 8, half.checked_shr(32 - bits).unwrap_or(0));
+            }
+        }
+        for &byte in rest {
+            carry |= u64::from(byte) << bits;
+            bits += 8;
+            if bits == 64 {
+                store(at, carry);
+                (at, carry, bits) = (at + 8, 0, 0);
+            }
+        }
+    }
+    if bits > 0 {
+        store(at, carry);
+    }
+}
+
 /// Compares bytes in an object with ours, as few loads as there can be, and none past their end: that may be a line to wait for.
 #[inline]
 fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
@@ -370,6 +410,23 @@ mod tests {
             }
             let free = (1..=SLOTS).find(|place| model[*place].is_none());
             assert_eq!(tags.free_place(), free, "{tags:x?}");
+        }
+    }
+
+    #[test]
+    fn parts_are_stored_one_after_the_other() {
+        let object = ObjectBuilder::new().build([0_u64; 16]).unwrap();
+        let (window, base) = (object.window(), object.global().offset() as usize);
+        let text: [u8; 80] = core::array::from_fn(|i| i as u8 + 1);
+        for first in 0..30 {
+            for second in 0..30 {
+                store_parts(base, [&text[..first], &text[first..first + second]], |at, word| {
+                    window.store(at, word)
+                });
+                let mut back = [0; 80];
+                window.read(base, &mut back);
+                assert_eq!(back[..first + second], text[..first + second], "{first} {second}");
+            }
         }
     }
 

@@ -54,8 +54,10 @@ mod value;
 /// What the table is made of, for `unixkv`, which has the same one in files.
 #[doc(hidden)]
 pub mod table {
-    pub use crate::data::{CLASSES, class_of, round_units, store_parts};
-    pub use crate::layout::{FIRST_OFFSET, HEADER, Slot, Tags, UNIT, check, first_bytes, hash, tag};
+    pub use crate::data::{CLASSES, class_of, round_units};
+    pub use crate::layout::{
+        FIRST_OFFSET, HEADER, Slot, Tags, UNIT, check, first_bytes, hash, store_parts, tag,
+    };
     pub use crate::segment::{BUCKETS_AT, Bucket, SEGMENT, SEGMENT_SLOTS, Segment, buckets_of, home_of};
 }
 

@@ -9,7 +9,8 @@
 //! - A chunk is durably taken before anything is written to it, and a record larger than a chunk has a durable size before contents: whatever a
 //!   power failure leaves behind, contents are never read as headers.
 //! - A block keeps its size for ever. It is free when its check is 0, and used again for records of its size class only. Lists of free blocks are this
-//!   process's; what was free before is found by walking, once the file is full.
+//!   process's; what was free before is found by walking, once the file is full. Each stripe has the blocks that it freed; whose chunk is at its end
+//!   takes some of the others'.
 
 use crate::record::Record;
 use crate::{Error, Mapping};
@@ -32,25 +33,29 @@ const END_MAX: usize = 1 << 30;
 const AHEAD: usize = 128;
 /// Threads that append at the same time without waiting.
 const STRIPES: usize = 8;
+/// Free blocks that a stripe takes from another at a time: few enough that the other one has some left, if it has many.
+const SOME: usize = 32;
 
-/// What a thread appends to: `at..end` of a chunk.
-#[derive(Debug, Default)]
-#[repr(align(64))]
+/// What a thread appends to: `at..end` of a chunk, and blocks that were freed. Who only appends touches the first line alone.
+#[derive(Debug)]
+#[repr(C, align(64))]
 struct Stripe {
     lock: RawMutex,
     at: AtomicUsize,
     end: AtomicUsize,
+    /// Bytes in free blocks.
+    spare: AtomicUsize,
+    /// Offset of the first free block of each class; its third word is the offset of the next.
+    free: [AtomicUsize; CLASSES],
 }
 
 /// Who appends, in this process.
 #[derive(Debug)]
 struct Appenders {
-    /// Guards what follows, and the chunks that are taken.
+    /// Guards the chunks that are taken.
     taking: RawMutex,
     /// Whether [`Data::reclaim`] ran.
     walked: AtomicBool,
-    /// Offset of the first free block of each class; its third word is the offset of the next.
-    free: [AtomicUsize; CLASSES],
     stripes: [Stripe; STRIPES],
 }
 
@@ -97,8 +102,7 @@ impl Data {
         let appenders = Box::new(Appenders {
             taking: RawMutex::new(),
             walked: AtomicBool::new(false),
-            free: [const { AtomicUsize::new(0) }; CLASSES],
-            stripes: Default::default(),
+            stripes: [const { Stripe::new() }; STRIPES],
         });
         Ok(Self { file, appenders })
     }
@@ -174,60 +178,36 @@ impl Data {
         tails
     }
 
-    /// Finds the free blocks, once; says whether there is one for a record of so many units.
+    /// Finds the free blocks, once; says whether the calling thread's stripe has one for a record of so many units now.
     pub(crate) fn reclaim(&self, units: usize) -> Result<bool, Error> {
         let stripes = self.appenders.stripes.iter();
-        let _all = stripes.map(|stripe| self.admission(stripe)).collect::<Result<Vec<_>, Error>>()?;
+        let all = stripes.map(|stripe| self.admission(stripe)).collect::<Result<Vec<_>, Error>>()?;
         if !self.appenders.walked.swap(true, Ordering::Relaxed) {
-            self.appenders.free.iter().for_each(|first| first.store(0, Ordering::Relaxed));
+            for stripe in &self.appenders.stripes {
+                stripe.free.iter().for_each(|first| first.store(0, Ordering::Relaxed));
+                stripe.spare.store(0, Ordering::Relaxed);
+            }
             let mut free = Vec::new();
             self.walk(|at| {
                 if self.file.load(at + 8) >> 32 == 0 {
                     free.push(at);
                 }
             });
-            free.into_iter().try_for_each(|at| self.give(at))?;
+            free.iter().zip(all.iter().cycle()).for_each(|(at, appending)| appending.give(*at));
         }
-        let first = class_of(round_units(units)).and_then(|class| self.appenders.free.get(class));
-        Ok(first.is_some_and(|first| first.load(Ordering::Relaxed) != 0))
+        let units = round_units(units);
+        let mine = &all[own_stripe()];
+        let Some(class) = class_of(units) else { return Ok(false) };
+        let others = || all.iter().filter(|other| !std::ptr::eq(other.stripe, mine.stripe));
+        Ok(mine.has_free(class) || others().any(|other| mine.take_some(other, class, units)))
     }
 
     /// Makes a record count no more, durably, and its place usable again. Nothing may lead to it any more.
     pub(crate) fn retire(&self, at: usize) -> Result<(), Error> {
-        let _appending = self.append()?; // excludes `reclaim`
+        let appending = self.append()?; // excludes `reclaim`, too
         Record::at(&self.file, at).ok_or(Error::Damaged)?.retire();
-        self.give(at)
-    }
-
-    fn give(&self, at: usize) -> Result<(), Error> {
-        let first =
-            class_of(Record::units_at(&self.file, at)).and_then(|class| self.appenders.free.get(class));
-        let Some(first) = first else { return Ok(()) }; // damaged: whatever it is, it is not used again
-        self.appenders.taking.lock().map_err(Error::Lock)?;
-        self.file.store(at + 16, first.load(Ordering::Relaxed) as u64);
-        first.store(at, Ordering::Relaxed);
-        self.appenders.taking.unlock();
+        appending.give(at);
         Ok(())
-    }
-
-    /// A free block of a class, if one is known.
-    #[inline]
-    fn take_free(&self, class: usize, units: usize) -> Result<Option<usize>, Error> {
-        let first = &self.appenders.free[class];
-        if first.load(Ordering::Relaxed) == 0 { Ok(None) } else { self.take_first(first, units) }
-    }
-
-    fn take_first(&self, first: &AtomicUsize, units: usize) -> Result<Option<usize>, Error> {
-        self.appenders.taking.lock().map_err(Error::Lock)?;
-        let at = first.load(Ordering::Relaxed);
-        let usable = (FIRST_OFFSET..self.taken()).contains(&at)
-            && at.is_multiple_of(UNIT)
-            && Record::units_at(&self.file, at) == units;
-        // A damaged list ends here: its blocks are found again by walking.
-        let next = if usable { usize::try_from(self.file.load(at + 16)).unwrap_or(0) } else { 0 };
-        first.store(next, Ordering::Relaxed);
-        self.appenders.taking.unlock();
-        Ok(usable.then_some(at))
     }
 
     /// Gives the largest tails to the stripes.
@@ -252,7 +232,7 @@ impl Data {
     /// Admission to the calling thread's stripe.
     #[inline]
     pub(crate) fn append(&self) -> Result<Appending<'_>, Error> {
-        self.admission(&self.appenders.stripes[Platform::thread_id() as usize % STRIPES])
+        self.admission(&self.appenders.stripes[own_stripe()])
     }
 
     #[inline]
@@ -299,7 +279,9 @@ impl Appending<'_> {
     fn place(&self, units: usize) -> Result<Option<usize>, Error> {
         let bytes = units * UNIT;
         let class = class_of(units).ok_or(Error::TooLarge(bytes))?;
-        if let Some(at) = self.data.take_free(class, units)? {
+        if self.stripe.spare.load(Ordering::Relaxed) != 0
+            && let Some(at) = self.take_free(class, units)
+        {
             return Ok(Some(at));
         }
         let (at, end) = (self.stripe.at.load(Ordering::Relaxed), self.stripe.end.load(Ordering::Relaxed));
@@ -308,13 +290,69 @@ impl Appending<'_> {
             self.data.file.expect_store(at + bytes + AHEAD); // where one of the next records goes
             return Ok(Some(at));
         }
-        self.place_elsewhere(bytes)
+        self.place_elsewhere(class, units)
+    }
+
+    /// Puts a free block into the list of its class.
+    fn give(&self, at: usize) {
+        let units = Record::units_at(&self.data.file, at);
+        let Some(class) = class_of(units) else { return }; // damaged: whatever it is, it is not used again
+        let first = &self.stripe.free[class];
+        self.data.file.store(at + 16, first.load(Ordering::Relaxed) as u64);
+        first.store(at, Ordering::Relaxed);
+        let spare = self.stripe.spare.load(Ordering::Relaxed);
+        self.stripe.spare.store(spare.saturating_add(units * UNIT), Ordering::Relaxed);
+    }
+
+    fn has_free(&self, class: usize) -> bool {
+        self.stripe.free[class].load(Ordering::Relaxed) != 0
+    }
+
+    /// Takes the first free block of a class out of its list.
+    fn take_free(&self, class: usize, units: usize) -> Option<usize> {
+        let (data, first) = (self.data, &self.stripe.free[class]);
+        let at = first.load(Ordering::Relaxed);
+        let usable = (FIRST_OFFSET..data.taken()).contains(&at)
+            && at.is_multiple_of(UNIT)
+            && Record::units_at(&data.file, at) == units;
+        if !usable {
+            first.store(0, Ordering::Relaxed); // damaged, or the list's end: its blocks are found again by walking
+            return None;
+        }
+        first.store(usize::try_from(data.file.load(at + 16)).unwrap_or(0), Ordering::Relaxed);
+        let spare = self.stripe.spare.load(Ordering::Relaxed);
+        self.stripe.spare.store(spare.saturating_sub(units * UNIT), Ordering::Relaxed);
+        Some(at)
+    }
+
+    /// Takes some free blocks of a class from another stripe; says whether there were any.
+    fn take_some(&self, other: &Self, class: usize, units: usize) -> bool {
+        let taken = std::iter::from_fn(|| other.take_free(class, units)).take(SOME);
+        taken.map(|at| self.give(at)).count() != 0
+    }
+
+    /// [`Appending::take_some`] of whichever stripe has some and is free: to wait for one while we hold ours could be for ever.
+    fn take_from_others(&self, class: usize, units: usize) -> bool {
+        let others = self
+            .data
+            .appenders
+            .stripes
+            .iter()
+            .filter(|other| !std::ptr::eq(*other, self.stripe))
+            .filter(|other| other.free[class].load(Ordering::Relaxed) != 0 && other.lock.try_lock());
+        others
+            .map(|stripe| Self { data: self.data, stripe })
+            .any(|other| self.take_some(&other, class, units))
     }
 
     #[cold]
-    fn place_elsewhere(&self, bytes: usize) -> Result<Option<usize>, Error> {
+    fn place_elsewhere(&self, class: usize, units: usize) -> Result<Option<usize>, Error> {
+        let bytes = units * UNIT;
         if bytes > self.data.capacity() {
             return Err(Error::TooLarge(bytes));
+        }
+        if self.take_from_others(class, units) {
+            return Ok(self.take_free(class, units));
         }
         let Some(at) = self.data.take(bytes)? else { return Ok(None) };
         if bytes > CHUNK {
@@ -326,5 +364,74 @@ impl Appending<'_> {
             self.stripe.end.store(at + CHUNK, Ordering::Relaxed);
         }
         Ok(Some(at))
+    }
+}
+
+impl Stripe {
+    const fn new() -> Self {
+        Self {
+            lock: RawMutex::new(),
+            at: AtomicUsize::new(0),
+            end: AtomicUsize::new(0),
+            spare: AtomicUsize::new(0),
+            free: [const { AtomicUsize::new(0) }; CLASSES],
+        }
+    }
+}
+
+/// Number of the calling thread's stripe.
+#[inline]
+fn own_stripe() -> usize {
+    Platform::thread_id() as usize % STRIPES
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    /// Runs `what` on a thread that appends to another stripe than the caller.
+    fn on_another_stripe<R: Send>(what: impl Fn() -> R + Sync) -> R {
+        let mine = own_stripe();
+        let once = || (own_stripe() != mine).then(&what);
+        std::thread::scope(|scope| {
+            loop {
+                if let Some(done) = scope.spawn(once).join().unwrap() {
+                    return done;
+                }
+            }
+        })
+    }
+
+    #[test]
+    fn freed_blocks_are_their_stripes_and_others_at_need() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = Data::open(&folder.path().join("data"), 4 * CHUNK, false).unwrap();
+        let put = |size: usize| data.append().unwrap().put(1, b"key", &vec![1; size], 7).unwrap();
+        let large = put(CHUNK).unwrap();
+        let mut all: Vec<usize> = std::iter::from_fn(|| put(990)).collect();
+        assert!(all.len() > 60, "{}", all.len());
+        data.retire(large).unwrap();
+        (0..40).for_each(|_| data.retire(all.pop().unwrap()).unwrap());
+        on_another_stripe(|| {
+            assert!(put(990).is_some());
+            assert_eq!(data.append().unwrap().stripe.spare.load(Ordering::Relaxed), 1024 * (SOME - 1));
+            assert_eq!(put(CHUNK), Some(large));
+        });
+        // It goes without what it would have to wait for, and has it once it waited.
+        let held = data.append().unwrap();
+        on_another_stripe(|| {
+            (1..SOME).for_each(|_| assert!(put(990).is_some()));
+            assert_eq!(put(990), None);
+        });
+        drop(held);
+        let units = Record::units_for(b"key", &[1; 990]);
+        on_another_stripe(|| {
+            for found_by in ["walking", "taking another's"] {
+                assert!(data.reclaim(units).unwrap(), "{found_by}");
+                assert!(data.append().unwrap().has_free(class_of(units).unwrap()), "{found_by}");
+                assert!(put(990).is_some());
+            }
+        });
     }
 }

@@ -290,6 +290,24 @@ impl Index {
         }
     }
 
+    /// [`Index::locked`] without waiting; `None` if another thread has the lock, or the segment was split meanwhile.
+    #[inline]
+    fn try_locked<'a, R>(
+        &'a self,
+        hash: u64,
+        change: impl FnOnce(&'a Segment) -> Result<R, Error>,
+    ) -> Result<Option<R>, Error> {
+        let pointer = self.file.load(self.word_for(hash));
+        let segment = self.segment_at(pointer)?;
+        if !segment.lock.try_lock() {
+            return Ok(None);
+        }
+        let is_the_one = self.file.load(self.word_for(hash)) == pointer;
+        let result = is_the_one.then(|| change(segment)).transpose();
+        segment.lock.unlock_ahead();
+        result
+    }
+
     /// Says that a record left (**I3**).
     #[inline]
     fn left(&self, hash: u64) {
@@ -303,7 +321,8 @@ impl Index {
     }
 
     /// Has a record made and makes it the one of its key, under the lock: what is done here overlaps with the fence that `record` ended with,
-    /// since nothing after it waits for memory. Says whether the key had one; `None` if `record` had no room.
+    /// since little after it waits for memory. Where another thread has the lock, the record is made first: that overlaps with the wait. Says
+    /// whether the key had one; `None` if `record` had no room.
     ///
     /// # Errors
     /// As [`Index::publish`], and what `record` says.
@@ -313,23 +332,57 @@ impl Index {
         files: &Files,
         hash: u64,
         key: &[u8],
-        record: impl FnOnce() -> Result<Option<(Slot, u64)>, Error>,
+        record: impl Fn() -> Result<Option<(Slot, u64)>, Error>,
     ) -> Result<Option<bool>, Error> {
         let mut made = None;
-        let is_done = self.locked(hash, |segment| {
+        let tried = self.try_locked(hash, |segment| {
             made = record()?;
-            Ok(made.is_some_and(|(new, _)| segment.lacks(hash) && segment.add(hash, new)))
-        })?;
-        match made {
-            // A key like it may have a record, or the segment is full.
-            Some((new, sequence)) if !is_done => {
-                let published = self.publish(files, hash, key, new, sequence);
-                published.map(Some).inspect_err(|_| {
-                    // The error is what the caller hears of. Were this one to fail too, the record would be found after a power failure.
-                    let _ = files.retire(new);
-                })
+            match made {
+                Some((new, _)) if segment.lacks(hash) && segment.add(hash, new) => Ok(Some(false)),
+                Some(made) => self.put_over(segment, files, hash, key, made),
+                None => Ok(None),
             }
-            made => Ok(made.map(|_| false)),
+        })?;
+        match (tried, made) {
+            (Some(Some(had_one)), _) => Ok(Some(had_one)),
+            (Some(None), None) => Ok(None), // no room
+            (_, made) => self.put_again(files, hash, key, made, record),
+        }
+    }
+
+    /// [`Index::put`] of a record that is made, where a key like it may have one, or the segment is full.
+    #[inline(never)]
+    fn put_over(
+        &self,
+        segment: &Segment,
+        files: &Files,
+        hash: u64,
+        key: &[u8],
+        (new, sequence): (Slot, u64),
+    ) -> Result<Option<bool>, Error> {
+        self.publish_in(segment, files, hash, key, new, sequence).inspect_err(|_| {
+            // The error is what the caller hears of. Were this one to fail too, the record would be found after a power failure.
+            let _ = files.retire(new);
+        })
+    }
+
+    /// [`Index::put`] where another thread had the lock, or the segment was split.
+    #[cold]
+    #[inline(never)]
+    fn put_again(
+        &self,
+        files: &Files,
+        hash: u64,
+        key: &[u8],
+        made: Option<(Slot, u64)>,
+        record: impl Fn() -> Result<Option<(Slot, u64)>, Error>,
+    ) -> Result<Option<bool>, Error> {
+        let Some(made) = made.map_or_else(record, |made| Ok(Some(made)))? else { return Ok(None) };
+        loop {
+            let done = self.locked(hash, |segment| self.put_over(segment, files, hash, key, made))?;
+            if done.is_some() {
+                return Ok(done);
+            }
         }
     }
 
@@ -347,31 +400,43 @@ impl Index {
         sequence: u64,
     ) -> Result<bool, Error> {
         loop {
-            let done = self.locked(hash, |segment| {
-                if !segment.lacks(hash)
-                    && let Some((bucket, place, old)) = Self::place_of(segment, files, hash, key)?
-                {
-                    if old.sequence() > sequence {
-                        files.retire(new)?;
-                        return Ok(Some(true));
-                    }
-                    let before = Slot(bucket[place].get());
-                    files.expect_change(before)?;
-                    segment.change(&bucket[place], new.in_bucket(before.beside()).0);
-                    self.left(hash);
-                    files.retire(before)?;
-                    return Ok(Some(true));
-                }
-                if segment.add(hash, new) {
-                    return Ok(Some(false));
-                }
-                self.split(segment, hash)?;
-                Ok(None)
-            })?;
+            let done =
+                self.locked(hash, |segment| self.publish_in(segment, files, hash, key, new, sequence))?;
             if let Some(done) = done {
                 return Ok(done);
             }
         }
+    }
+
+    /// [`Index::publish`] in the segment for the key, which is locked; `None` if that was full, and is split now.
+    fn publish_in(
+        &self,
+        segment: &Segment,
+        files: &Files,
+        hash: u64,
+        key: &[u8],
+        new: Slot,
+        sequence: u64,
+    ) -> Result<Option<bool>, Error> {
+        if !segment.lacks(hash)
+            && let Some((bucket, place, old)) = Self::place_of(segment, files, hash, key)?
+        {
+            if old.sequence() > sequence {
+                files.retire(new)?;
+                return Ok(Some(true));
+            }
+            let before = Slot(bucket[place].get());
+            files.expect_change(before)?;
+            segment.change(&bucket[place], new.in_bucket(before.beside()).0);
+            self.left(hash);
+            files.retire(before)?;
+            return Ok(Some(true));
+        }
+        if segment.add(hash, new) {
+            return Ok(Some(false));
+        }
+        self.split(segment, hash)?;
+        Ok(None)
     }
 
     /// Takes a key out and retires its record, under the lock; says whether it was there.

@@ -62,7 +62,7 @@ fn run(program: &Program) -> Result<Vec<Row>> {
     libtwz::persist::set_durability(libtwz::sys::Durability::Power);
     let store = libtwz::sys::hosted::MemoryStore::with_durability(libtwz::sys::Durability::Power)?;
     libtwz::sys::hosted::use_store(std::sync::Arc::new(store))?;
-    let mut ours = Ours::new()?;
+    let mut ours = [Ours::new()?, Ours::new()?];
     let mut rows = Vec::new();
     for plan in PLANS.iter().filter(|plan| plan.name.contains(only)) {
         rows.extend(measure(plan, &mut ours, &mut peers, arguments)?);
@@ -90,7 +90,14 @@ fn lmdb(folder: &Path, data: &Path) -> Peer {
     Peer::lmdb(concat!(env!("CARGO_MANIFEST_DIR"), "/peers/lmdb.c"), folder, data)
 }
 
-fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Arguments) -> Result<Vec<Row>> {
+/// Measures a row: ours and the peer by turns, and then, with other objects that grow as those inside do, ours and the machine. So each ratio is of
+/// two sides that had the same next to them: loops of the machine between would leave our caches to it, and not the peer's.
+fn measure(
+    plan: &Plan,
+    [ours, beside_guest]: &mut [Ours; 2],
+    peers: &mut Peers,
+    arguments: &Arguments,
+) -> Result<Vec<Row>> {
     let slice = arguments.scaled(plan.count, SLICES) / SLICES;
     let count = slice * SLICES;
     let (mut us, mut them, mut both) = (Vec::new(), Vec::new(), inside::Samples::default());
@@ -101,16 +108,7 @@ fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Argument
             them.clear();
             both = inside::Samples::default();
         }
-        let mut sum = 0.0;
-        for _ in 0..SLICES {
-            let each = ours.measure(plan.ours.0, plan.ours.1, slice)?;
-            sum += each.cpu;
-            both.hosted.push(each.wall);
-            let question = format_args!("libtwz {} {}", plan.ours.0, plan.ours.1);
-            peers.inside.measure(question, slice, &mut both.guest)?;
-        }
-        #[allow(clippy::cast_precision_loss, reason = "a handful")]
-        us.push(sum / SLICES as f64);
+        us.push(ours.measure(plan.ours.0, plan.ours.1, count)?.cpu);
         match plan.peer {
             None => {}
             Some((STD, what, _)) => them.push(peers.std.measure(what, count)?),
@@ -118,6 +116,11 @@ fn measure(plan: &Plan, ours: &mut Ours, peers: &mut Peers, arguments: &Argument
                 let peer = if name == LMDB { &mut peers.lmdb } else { &mut peers.pmdk };
                 peer.measure(format_args!("{what} {parameter}"), count, &mut them)?;
             }
+        }
+        for _ in 0..if peers.inside.missing().is_none() { SLICES } else { 0 } {
+            both.hosted.push(beside_guest.measure(plan.ours.0, plan.ours.1, slice)?.wall);
+            let question = format_args!("libtwz {} {}", plan.ours.0, plan.ours.1);
+            peers.inside.measure(question, slice, &mut both.guest)?;
         }
     }
     let row = Row::new(GROUP, plan.name, Where::Hosted, "ns", &us);

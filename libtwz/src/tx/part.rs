@@ -450,7 +450,6 @@ impl Part {
         let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, lost_marks, .. } = self;
         let limit = || data_top(log, *arena_at, shadow);
         let mut redo = Words::new();
-        redo.reserve(undo.len() + puts.len());
         let mut add = |offset, bytes| {
             *lost_marks |= log.mark_dirty(marker, offset, bytes);
             entry::entries_of(log.window, offset, bytes, &mut redo);

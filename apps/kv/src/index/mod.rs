@@ -311,6 +311,24 @@ impl Index {
         }
     }
 
+    /// [`Index::locked`] without waiting; `None` if another thread has the lock, or the segment was split meanwhile.
+    #[inline]
+    fn try_locked<R>(
+        &self,
+        hash: u64,
+        change: impl FnOnce(&'static Segment) -> Result<R>,
+    ) -> Result<Option<R>> {
+        let pointer = self.window.load(self.word_for(hash));
+        let segment: &'static Segment = at(self.window, PersistentPtr(pointer))?;
+        if !segment.lock.try_lock() {
+            return Ok(None);
+        }
+        let is_the_one = self.window.load(self.word_for(hash)) == pointer;
+        let result = is_the_one.then(|| change(segment)).transpose();
+        segment.lock.unlock_ahead();
+        result
+    }
+
     /// The place of a key's slot in a segment (bucket and number), and the record that it led to.
     fn place_of(
         &self,
@@ -448,6 +466,8 @@ const fn version_of(tag: u64) -> usize {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+
     use super::*;
     use alloc::vec::Vec;
 
@@ -503,6 +523,31 @@ mod tests {
         index.root.segments.set_without_log(segments);
         // Some of the later ones had room without a split.
         assert!(count(&index).is_ok_and(|count| count >= 10_000));
+    }
+
+    #[test]
+    fn a_record_is_made_while_another_thread_has_the_segment() {
+        let index = index(2);
+        let segment = first_segment(&index);
+        let made = AtomicU64::new(0);
+        let record = || {
+            made.fetch_add(1, Ordering::Relaxed);
+            Ok(Some((Slot::new(1, 1, 4096), 1)))
+        };
+        std::thread::scope(|scope| {
+            segment.lock.lock().unwrap();
+            let put =
+                scope.spawn(|| index.put(1, b"", record, || true, |_, _, _| Ok(()), |_| panic!("none lost")));
+            let begun = std::time::Instant::now();
+            while made.load(Ordering::Relaxed) == 0 && begun.elapsed().as_secs() < 10 {
+                std::thread::yield_now();
+            }
+            let seen = (made.load(Ordering::Relaxed), count(&index));
+            segment.lock.unlock();
+            assert_eq!(seen, (1, Ok(0)));
+            assert_eq!(put.join().unwrap(), Ok(Some(Published::New)));
+        });
+        assert_eq!((made.into_inner(), count(&index)), (1, Ok(1)));
     }
 
     fn first_segment(index: &Index) -> &'static Segment {

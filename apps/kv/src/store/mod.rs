@@ -116,7 +116,8 @@ pub(crate) struct StoreRoot {
     region_count: PCell<u64>,
     data_chunks: PCell<u64>,
     secondary_count: PCell<u64>,
-    reserved: [u64; 3],
+    /// A name is part of a type: a store with data objects of another layout is refused by this one.
+    version_4: [u64; 3],
     /// Of the index and what stands above: every writer of the store has begun in it.
     life: Life,
     /// From here to `index`: never flushed.
@@ -534,7 +535,7 @@ impl StoreRoot {
             region_count: zero(),
             data_chunks: zero(),
             secondary_count: zero(),
-            reserved: [0; 3],
+            version_4: [0; 3],
             life: Life::new(true),
             newest: AtomicU64::new(0),
             reserved3: [0; 7],

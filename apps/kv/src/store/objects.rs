@@ -11,7 +11,7 @@
 use super::{DataEntry, READ_WRITE, Region, Store};
 use crate::data::{Data, DataRoot};
 use crate::error::{Error, Result};
-use crate::layout::{OBJECTS_MAX, Slot};
+use crate::layout::{self, OBJECTS_MAX, Slot};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use libtwz::prelude::*;
@@ -178,17 +178,18 @@ impl Store {
         data: Data,
         lens: (usize, usize),
     ) -> Result<()> {
-        data.reclaim()?;
-        if data.has_room(lens.0, lens.1) {
+        let units = layout::units_for(lens.0, lens.1)?;
+        data.reclaim(units)?;
+        if data.has_room(units) {
             return Ok(());
         }
         self.root.growing.lock()?;
-        let result = self.turn_to_another(region, full, lens);
+        let result = self.turn_to_another(region, full, units);
         self.root.growing.unlock();
         result
     }
 
-    fn turn_to_another(&self, region: Region, full: PersistentPtr, lens: (usize, usize)) -> Result<()> {
+    fn turn_to_another(&self, region: Region, full: PersistentPtr, units: usize) -> Result<()> {
         if self.current_pointer(region)? != full {
             return Ok(()); // another thread was faster
         }
@@ -199,7 +200,7 @@ impl Store {
             }
             // What cannot be had has no room for us.
             let data = self.data_at(PersistentPtr(entry.pointer), READ_WRITE);
-            if data.is_ok_and(|data| data.has_room(lens.0, lens.1)) {
+            if data.is_ok_and(|data| data.has_room(units)) {
                 self.root.current[region.0 as usize].set_without_log(entry.pointer);
                 return Ok(());
             }

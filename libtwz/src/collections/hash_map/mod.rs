@@ -110,7 +110,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         if number < buckets { number } else { number & (size / 2 - 1) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn bucket(&self, number: u64) -> Result<&Bucket<K, V>> {
         let (segment, index) = segment_of(number);
         let first = self.segments.get(segment).ok_or_else(|| damaged(self, "fewer buckets"))?;
@@ -287,6 +287,7 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
 }
 
 /// Segment and index in it of a bucket.
+#[inline(always)]
 fn segment_of(number: u64) -> (usize, u64) {
     if number < FIRST {
         return (0, number);

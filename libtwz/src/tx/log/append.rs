@@ -27,17 +27,31 @@ impl Log {
         words: &[u64],
         limit: impl Fn() -> Result<usize>,
     ) -> Result<()> {
-        if words.len() <= LINE_WORDS && to.at + LINE <= to.end {
-            self.append_line(to, last, words);
-            return Ok(());
+        if to.at + LINE > to.end {
+            return self.append_batches(to, others, last, words, &limit);
         }
-        self.append_batches(to, others, last, words, &limit)
+        // A batch of one line, where there is room for it, as most are: of each length on its own, which needs few stores and no loop.
+        macro_rules! by_length {
+            ($($length:literal)*) => {
+                match words.len() {
+                    $($length => {
+                        if let Some(words) = words.as_array::<$length>() {
+                            self.append_line(to, last, words);
+                        }
+                        Ok(())
+                    })*
+                    _ => self.append_batches(to, others, last, words, &limit),
+                }
+            };
+        }
+        const { assert!(LINE_WORDS == 6, "all that fit a line, below") };
+        by_length!(0 1 2 3 4 5 6)
     }
 
-    /// A batch of one line, where there is room for it: most are.
+    /// A batch of one line.
     #[inline(always)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn append_line(&self, to: &mut Position, kind: Kind, words: &[u64]) {
+    fn append_line<const N: usize>(&self, to: &mut Position, kind: Kind, words: &[u64; N]) {
         let (head, check) = self.head_and_check(to, kind, words);
         store_line(to.window, to.at, [check, head], words);
         to.at += LINE;
@@ -90,11 +104,18 @@ impl Log {
         }
         let (head, check) = self.head_and_check(to, kind, words);
         let (first, rest) = words.split_at(words.len().min(LINE_WORDS));
-        let lines = (to.at + LINE..).step_by(LINE);
+        let mut lines = (to.at + LINE..).step_by(LINE);
         if bytes <= BY_CACHE {
-            store_line(to.window, to.at, [check, head], first);
-            for (at, words) in lines.zip(rest.chunks(LINE / 8)) {
+            match first.as_array::<LINE_WORDS>() {
+                Some(first) => store_line(to.window, to.at, [check, head], first),
+                None => store_line(to.window, to.at, [check, head], first),
+            }
+            let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
+            for (words, at) in whole.iter().zip(&mut lines) {
                 store_line(to.window, at, [], words);
+            }
+            if let (false, Some(at)) = (last.is_empty(), lines.next()) {
+                store_line(to.window, at, [], last);
             }
         } else {
             store_line_around(to.window, to.at, [check, head], first);

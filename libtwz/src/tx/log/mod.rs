@@ -260,6 +260,7 @@ impl Log {
     }
 
     /// Who decides about a trailing transaction.
+    #[inline]
     pub(crate) fn coordinator(&self) -> ObjectId {
         let at = self.at + COORDINATOR;
         ObjectId { lo: self.window.load(at), hi: self.window.load(at + 8) }
