@@ -73,6 +73,15 @@ impl<T: Invariant> PCell<T> {
         unsafe { &*self.value.get() }
     }
 
+    /// Gives a cell that nobody knows yet its value, as [`PCell::set_without_log`]; it is not dropped.
+    pub(crate) fn fill(&self, value: T) {
+        let () = T::NO_PADDING;
+        let value = MaybeUninit::new(value);
+        // SAFETY: as in `get`, the other way round; nobody has a `&T` into it.
+        unsafe { copy_in(value.as_ptr().cast(), self.value.get().cast(), size_of::<T>(), align_of::<T>()) };
+        crate::simulate::stored(self.value.get().addr(), size_of::<T>());
+    }
+
     /// Lets `look` see the value: in place where it may change under a reference, else a copy, which is not dropped.
     pub(crate) fn look<R>(&self, look: impl FnOnce(&T) -> R) -> R {
         let () = T::NO_PADDING;

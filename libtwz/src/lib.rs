@@ -22,7 +22,7 @@
 //! - `unsafe` stands in: `window`, `cell`, `ptr`, `cursor`, `object`, `spill`, `view`, `translate`, `persist`, `resume`, `rt`, `tags`, `tx`,
 //!   `sync`, `sys`, and in `invariant`, where types are said to have no invalid bit patterns (`io::event` says so of one). Collections and
 //!   names call [`Tx::free`] and `Tx::free_raw`; beyond that `collections::btree` reads the two words that all nodes begin with, and
-//!   `collections::hash_map` copies a key's bytes.
+//!   `collections::hash_map` looks at an entry as bytes.
 #![cfg_attr(feature = "guest", no_std)]
 
 extern crate alloc;

@@ -2,6 +2,8 @@
 //!
 //! With it go the parts of std's prelude that a `#![no_std]` program lacks, so that the same source builds on every platform.
 
+/// `collections::String` and the like stand in objects; plain `String` and `Vec` are std's.
+pub use crate::collections;
 pub use crate::console::{eprint, eprintln, print, println};
 pub use crate::{
     Error, GlobalPtr, InvPtr, Invariant, Object, ObjectBuilder, ObjectId, PCell, Result, Rights, Tx, TxObject,

@@ -1,7 +1,7 @@
 //! Persistent pointers in Rust's clothes: [`InvPtr`] inside objects, [`GlobalPtr`] anywhere.
 
 use crate::error::{Error, Result};
-use crate::invariant::{Invariant, SEED, fingerprint, mix, mix_text};
+use crate::invariant::{Invariant, SEED, mix, mix_text};
 use crate::simulate;
 use crate::translate;
 use crate::view;
@@ -93,7 +93,6 @@ impl<T: Invariant> InvPtr<T> {
 
     #[inline]
     fn get_some(&self) -> Result<Option<&T>> {
-        let () = T::NO_PADDING;
         let holder = Window::around(core::ptr::from_ref(self).addr())?;
         self.get_in(holder)
     }
@@ -104,7 +103,6 @@ impl<T: Invariant> InvPtr<T> {
     /// As [`InvPtr::get`], and [`Error::BadPointer`] for null.
     #[inline]
     pub fn resolve(&self) -> Result<&T> {
-        let () = T::NO_PADDING;
         let holder = Window::around(core::ptr::from_ref(self).addr())?;
         let (pointer, base) = translate::base_at(holder, &self.raw);
         target::<T>(holder, pointer, base?).map(reference)
@@ -279,13 +277,8 @@ impl<T: Invariant> GlobalPtr<T> {
     /// # Errors
     /// [`Error::BadPointer`], what mapping and recovery say, [`Error::Unrecovered`].
     pub fn resolve<'a>(&self, rights: Rights) -> Result<&'a T> {
-        let () = assert_fits::<T>();
         let window = view::map_recovered(self.id, rights)?;
         let offset = u32::try_from(self.offset).unwrap_or(u32::MAX);
         at(window, PersistentPtr::new(0, offset))
     }
-}
-
-const fn assert_fits<T: Invariant>() {
-    let _ = fingerprint::<T>();
 }

@@ -455,3 +455,54 @@ fn collections_hold_texts_pointers_and_collections() {
     let census = o.census().unwrap();
     assert_eq!(census.bytes, census.free_bytes);
 }
+
+/// Keys, values and elements of all sizes, of which many do not fill the words of a node or bucket.
+#[test]
+fn what_is_stored_may_have_any_size() {
+    fn maps<K, V>(key: impl Fn(u32) -> K, value: impl Fn(u32) -> V)
+    where
+        K: Invariant + Copy + Ord + core::fmt::Debug,
+        V: Invariant + Copy + PartialEq + core::fmt::Debug,
+    {
+        let hash = ObjectBuilder::new().build(HashMap::<K, V>::new()).unwrap();
+        let tree = ObjectBuilder::new().build(BTreeMap::<K, V>::new()).unwrap();
+        let rb = ObjectBuilder::new().build(RbTree::<K, V>::new()).unwrap();
+        for i in 0..200 {
+            assert_eq!(hash.insert(key(i), value(i)).unwrap(), None);
+            assert_eq!(tree.insert(key(i), value(i)).unwrap(), None);
+            assert_eq!(rb.insert(key(i), value(i)).unwrap(), None);
+        }
+        for i in 0..200 {
+            let expected = Some(value(i));
+            assert_eq!([hash.get(&key(i)), tree.get(&key(i)), rb.get(&key(i))], [Ok(expected); 3]);
+            let removed = [hash.remove(&key(i)), tree.remove(&key(i)), rb.remove(&key(i))];
+            assert_eq!(removed, [Ok(expected); 3]);
+        }
+        assert_eq!(hash.iter().count() + tree.iter().count() + rb.iter().count(), 0);
+    }
+    fn elements<T: Invariant + Copy + PartialEq + core::fmt::Debug>(element: impl Fn(u32) -> T) {
+        let list = ObjectBuilder::new().build(List::<T>::new()).unwrap();
+        let vec = ObjectBuilder::new().build(Vec::<T>::new()).unwrap();
+        for i in 0..50 {
+            list.push_front(element(i)).unwrap();
+            vec.push(element(i)).unwrap();
+        }
+        assert!(list.iter().rev().map(Result::unwrap).eq((0..50).map(&element)));
+        assert!(vec.iter().map(Result::unwrap).eq((0..50).map(&element)));
+        list.clear().unwrap();
+        let census = list.census().unwrap();
+        assert_eq!(census.bytes, census.free_bytes);
+    }
+    let byte = |i: u32| i.to_le_bytes()[0];
+    maps(|i| i, u64::from);
+    maps(u64::from, byte);
+    maps(byte, |i| [byte(i); 3]);
+    maps(|i| [byte(i); 3], |i| [u64::from(i); 12]);
+    maps(|i| i, |_| ());
+    maps(|i| [i; 3], |i| [u128::from(i)]);
+    elements(byte);
+    elements(|i| i);
+    elements(|i| [byte(i); 13]);
+    elements(|i| [i; 40]);
+    elements(u128::from);
+}

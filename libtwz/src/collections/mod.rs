@@ -78,9 +78,10 @@ pub use vec::{Vec, VecIter};
 use self::hash_map::same;
 use crate::error::{Error, Result, damaged};
 use crate::persist::LINE;
-use crate::tx::Tx;
+use crate::tx::{Tx, bytes_of};
 use crate::window::Window;
 use core::ops::{Bound, RangeBounds};
+use core::slice::from_ref;
 
 /// The window of the object that a collection stands in.
 #[inline]
@@ -116,6 +117,28 @@ fn expect_store<T>(node: &T) {
 /// Puts values in a row; there may be none of them.
 fn put_all<T: crate::Invariant>(tx: &Tx, address: usize, values: &[T]) -> Result<()> {
     if size_of_val(values) == 0 { Ok(()) } else { tx.put_slice(address, values) }
+}
+
+/// Puts a value and, right behind it, another: in one piece if they are small.
+fn put_both<A: crate::Invariant, B: crate::Invariant>(
+    tx: &Tx,
+    address: usize,
+    first: &A,
+    second: &B,
+) -> Result<()> {
+    let (first, second) = (bytes_of(from_ref(first)), bytes_of(from_ref(second)));
+    let mut piece = [0; 64];
+    match piece.get_mut(..first.len() + second.len()) {
+        Some(piece) => {
+            piece[..first.len()].copy_from_slice(first);
+            piece[first.len()..].copy_from_slice(second);
+            put_all(tx, address, piece)
+        }
+        None => {
+            put_all(tx, address, first)?;
+            put_all(tx, address + first.len(), second)
+        }
+    }
 }
 
 /// Makes room for `more` elements in this program's memory: how many there are may come from a damaged object.

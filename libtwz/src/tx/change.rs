@@ -316,8 +316,14 @@ impl Puts<'_> {
     /// [`Tx::put`] of a value of few words, at an address in an object.
     #[inline(always)]
     pub(crate) fn value<T: Invariant>(&mut self, address: usize, value: &T) -> Result<()> {
+        self.bytes(address, bytes_of(core::slice::from_ref(value)))
+    }
+
+    /// [`Puts::value`] of a value's bytes.
+    #[inline(always)]
+    pub(crate) fn bytes(&mut self, address: usize, bytes: &[u8]) -> Result<()> {
         let index = self.0.join_at(address)?;
-        self.0.part_mut(index).put(address, bytes_of(core::slice::from_ref(value)))
+        self.0.part_mut(index).put(address, bytes)
     }
 
     /// [`Tx::put`] of a word of which often only one half changes: that is the shorter entry. All puts of the cell must see those before, as steps

@@ -228,7 +228,9 @@ pub(crate) fn maps_move_at_once(how: &mut How<'_>) {
 #[derive(Default, Invariant)]
 #[repr(C)]
 struct Entries {
-    numbers: HashMap<u64, u64>,
+    numbers: HashMap<u32, u64>,
+    list: List<u8>,
+    rb: RbTree<u32, u8>,
     texts: owned::BTreeMap<PString, PString>,
     set: BTreeSet<u64>,
     names: owned::HashSet<PString>,
@@ -236,7 +238,9 @@ struct Entries {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct EntryModel {
-    numbers: Ordered<u64, u64>,
+    numbers: Ordered<u32, u64>,
+    list: VecDeque<u8>,
+    rb: Ordered<u32, u8>,
     texts: Ordered<String, String>,
     set: std::collections::BTreeSet<u64>,
     names: std::collections::BTreeSet<String>,
@@ -256,19 +260,23 @@ macro_rules! entry_step {
             6 => drop(on.numbers.retain(|_, n| { *n += 1; true })$(.$unwrap())?),
             7 => drop(on.texts.retain(|_, text| { add(text); true })$(.$unwrap())?),
             8 => drop(on.set.retain(|element| *element != 1)$(.$unwrap())?),
+            9 => drop(on.list.push_back(3)$(.$unwrap())?),
+            10 => drop(on.list.push_front(4)$(.$unwrap())?),
+            11 => drop(on.rb.insert(5, 6)$(.$unwrap())?),
+            12 => drop(on.rb.insert(4, 7)$(.$unwrap())?),
             _ => drop(on.names.remove("x")$(.$unwrap())?),
         }
     }};
 }
 
-/// Entries that are made or changed, and sets.
+/// Entries that are made or changed, sets, and what does not fill the words of a node or bucket.
 pub(crate) fn entries_change_at_once(how: &mut How<'_>) {
     let (_one, world) = begin();
     let o = ObjectBuilder::new().build(Entries::default()).unwrap();
     let id = o.id();
     let run = |o: &Entries, step: usize| entry_step!(o, step, |t| t, |n| n, unwrap);
     let mut models = vec![EntryModel::default()];
-    for step in 0..10 {
+    for step in 0..14 {
         let mut next = models[step].clone();
         entry_step!(&mut next, step, |t: &str| t.to_owned(), |n: &str| n.to_owned());
         models.push(next);
@@ -282,12 +290,14 @@ pub(crate) fn entries_change_at_once(how: &mut How<'_>) {
             if step == 4 {
                 libtwz::tx::checkpoint(o.window()).unwrap();
             }
-            step < 9
+            step < 13
         },
         &|k| {
             let o = text(Object::<Entries>::open(id))?;
             let found = EntryModel {
                 numbers: text(o.numbers.iter().collect())?,
+                list: text(o.list.iter().collect())?,
+                rb: text(o.rb.iter().collect())?,
                 texts: text(o.texts.iter().collect())?,
                 set: text(o.set.iter().collect())?,
                 names: text(o.names.iter().collect())?,

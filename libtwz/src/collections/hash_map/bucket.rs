@@ -19,7 +19,8 @@ pub(super) struct Bucket<K: Invariant + Copy, V: Invariant + Copy> {
     /// [`Tags`].
     pub(super) tags: PCell<u64>,
     pub(super) overflow: InvPtr<Bucket<K, V>>,
-    /// Key and value side by side: an insert changes one line for them, and one for the tags.
+    /// Key and value side by side: an insert changes one line for them, and one for the tags. Between and behind those that are not of one
+    /// size are bytes that nobody reads or writes.
     pub(super) entries: [Entry<K, V>; ENTRIES],
 }
 
@@ -31,15 +32,6 @@ pub(super) struct Entry<K: Invariant + Copy, V: Invariant + Copy> {
 }
 
 impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
-    /// An unused bucket; its places hold copies of an entry.
-    pub(super) fn blank(key: K, value: V) -> Self {
-        Self {
-            tags: PCell::new(0),
-            overflow: InvPtr::null(),
-            entries: core::array::from_fn(|_| Entry { key: PCell::new(key), value: PCell::new(value) }),
-        }
-    }
-
     /// Begins to fill a bucket that no reader knows of yet, in place: nothing of it need be put back if the transaction fails.
     pub(super) fn empty(&self) {
         self.tags.set_without_log(0);
@@ -70,8 +62,16 @@ impl<K: Invariant + Copy, V: Invariant + Copy> Bucket<K, V> {
         value: V,
         hash: u64,
     ) -> Result<()> {
-        let place = core::ptr::from_ref(&self.entries[entry]).addr();
-        puts.value(place, &Entry { key: PCell::new(key), value: PCell::new(value) })?;
+        let place = &self.entries[entry];
+        if const { size_of::<Entry<K, V>>() == size_of::<K>() + size_of::<V>() } {
+            let new = Entry { key: PCell::new(key), value: PCell::new(value) };
+            // SAFETY: key and value fill it, and have no padding themselves, so all of its bytes are initialised.
+            let bytes = unsafe { core::slice::from_raw_parts((&raw const new).cast(), size_of_val(&new)) };
+            puts.bytes(core::ptr::from_ref(place).addr(), bytes)?;
+        } else {
+            puts.cell(&place.key, key)?;
+            puts.cell(&place.value, value)?;
+        }
         puts.halves(&self.tags, Tags(self.tags.get()).with(entry, hash).0)
     }
 }

@@ -273,9 +273,13 @@ impl<K: Invariant + Copy, V: Invariant + Copy> HashMap<K, V> {
         match room {
             Ok((bucket, entry)) => tx.puts(|puts| bucket.put_entry(puts, entry, *key, value, hash)),
             Err(last) => {
-                let mut new = Bucket::blank(*key, value);
-                new.tags = PCell::new(Tags(0).with(0, hash).0);
-                let new = tx.alloc_put(home_of(self)?, new)?;
+                let bytes = (size_of::<Bucket<K, V>>(), align_of::<Bucket<K, V>>());
+                let new = tx.alloc_unfilled(home_of(self)?, bytes.0, bytes.1)?;
+                let new: &Bucket<K, V> = crate::ptr::at_address(new)?;
+                tx.put_ptr(&new.overflow, None)?;
+                tx.put(&new.tags, Tags(0).with(0, hash).0)?;
+                tx.put(&new.entries[0].key, *key)?;
+                tx.put(&new.entries[0].value, value)?;
                 tx.put_ptr(&last.overflow, Some(new))
             }
         }

@@ -8,11 +8,11 @@ mod iter;
 
 pub use self::iter::ListIter;
 
-use super::{collect, has, home_of};
+use super::{collect, has, home_of, put_both};
 use crate::cell::PCell;
 use crate::error::Result;
 use crate::invariant::Invariant;
-use crate::ptr::{GlobalPtr, InvPtr};
+use crate::ptr::{self, GlobalPtr, InvPtr};
 use crate::tx::Tx;
 use twz_abi::Rights;
 
@@ -26,6 +26,7 @@ pub struct List<T: Invariant> {
     len: PCell<u64>,
 }
 
+/// Behind a value of few bytes are some that nobody reads or writes.
 #[derive(Invariant)]
 #[repr(C)]
 struct Node<T: Invariant> {
@@ -165,8 +166,10 @@ impl<T: Invariant> List<T> {
 
     /// Hangs a new node between `before` and `after`, which are beside each other; `None`: that end.
     fn link(&self, tx: &Tx, before: Option<&Node<T>>, after: Option<&Node<T>>, value: T) -> Result<&Node<T>> {
-        let node = Node { next: InvPtr::null(), previous: InvPtr::null(), value: PCell::new(value) };
-        let node = tx.alloc_put(home_of(self)?, node)?;
+        const { assert!(core::mem::offset_of!(Node<T>, value) == 16, "an alignment of at most 16") };
+        let node = tx.alloc_unfilled(home_of(self)?, size_of::<Node<T>>(), align_of::<Node<T>>())?;
+        put_both(tx, node, &[0_u64; 2], &value)?; // two pointers that lead nowhere, and the value
+        let node: &Node<T> = ptr::at_address(node)?;
         if before.is_some() {
             tx.put_ptr(&node.previous, before)?;
         }

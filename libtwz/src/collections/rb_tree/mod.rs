@@ -20,6 +20,7 @@ use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::tx::Tx;
 use core::cmp::Ordering;
+use twz_abi::PersistentPtr;
 
 /// Longer ways down are damage: a red-black tree of 2^30 nodes is at most 60 deep.
 const DEPTH_MAX: usize = 64;
@@ -35,6 +36,7 @@ pub struct RbTree<K: Invariant + Copy + Ord, V: Invariant> {
     count: PCell<u64>,
 }
 
+/// Between and behind a key and a value that are not of one size are bytes that nobody reads or writes.
 #[derive(Invariant)]
 #[repr(C)]
 struct Node<K: Invariant + Copy + Ord, V: Invariant> {
@@ -109,14 +111,15 @@ impl<K: Invariant + Copy + Ord, V: Invariant> RbTree<K, V> {
 
     /// Hangs a new node where `found`, which is no node of that key, says.
     fn add(&self, tx: &Tx, found: &Search<'_, K, V>, key: K, value: V) -> Result<&Node<K, V>> {
-        let node = Node {
-            parent: InvPtr::null(),
-            children: [const { InvPtr::null() }; 2],
-            colour: PCell::new(RED),
-            key: PCell::new(key),
-            value: PCell::new(value),
-        };
-        let node = tx.alloc_in(home_of(self)?, node)?;
+        let node = tx.alloc_raw(home_of(self)?, size_of::<Node<K, V>>(), align_of::<Node<K, V>>())?;
+        tx.settle()?;
+        let node: &Node<K, V> = crate::ptr::at_address(node)?;
+        for link in [&node.parent, &node.children[LEFT], &node.children[RIGHT]] {
+            link.set_raw(PersistentPtr::NULL);
+        }
+        node.colour.set_without_log(RED);
+        node.key.set_without_log(key);
+        node.value.fill(value);
         tx.record(self)?;
         tx.set_recorded(&self.count, self.len().wrapping_add(1))?;
         match found {
