@@ -48,12 +48,15 @@ pub(crate) fn connect(shared: bool, ours: Args) -> Result<Logger, ErrorCode> {
     Logger::connect()
 }
 
-/// Connects to a service that is there, or is beginning again.
+/// Connects to a service that is there, or is beginning again: then it is not ready, or its gates lead to the stacks of its former life until it
+/// has set them all.
 fn connect_soon() -> Result<Logger, ErrorCode> {
     let began = syscall::clock()?.0;
     loop {
         match Logger::connect() {
-            Err(ErrorCode::Busy) if syscall::clock()?.0 - began < PATIENCE => syscall::thread_yield(),
+            Err(ErrorCode::Busy | ErrorCode::BadContext) if syscall::clock()?.0 - began < PATIENCE => {
+                syscall::thread_yield();
+            }
             connected => return connected,
         }
     }
