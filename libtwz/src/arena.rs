@@ -104,6 +104,11 @@ impl Shadow {
         self.heads.iter().find(|(c, _)| *c == class).map(|(_, head)| *head)
     }
 
+    /// Whether blocks were taken from the arena's end between.
+    pub(crate) fn end_differs(&self, other: &Self) -> bool {
+        self.bump != other.bump
+    }
+
     fn next(&self, block: usize) -> Option<usize> {
         self.links.iter().rev().find(|(b, _)| *b == block).map(|(_, next)| *next)
     }

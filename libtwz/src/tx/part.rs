@@ -31,7 +31,7 @@ pub(super) struct Mark {
     /// All puts that were pending: the nested one may apply them, and undoing it takes that back.
     puts: Vec<u64>,
     fresh: usize,
-    known: usize,
+    outer_fresh: usize,
     shadow: Shadow,
     frees: usize,
 }
@@ -64,9 +64,10 @@ pub(super) struct Part {
     /// Blocks taken in this transaction, and parts of tables that came into use, which need no record.
     fresh: Spill<Fresh, 2>,
     /// How many of these were there before the nested transaction that runs: what that changes in them it must be able to put back.
-    known: usize,
-    /// Whether a table was taken from a free list: the log may hold what stood there before.
-    reused_table: bool,
+    outer_fresh: usize,
+    /// Whether the log may tell of what stood in memory before it was given out: a table was taken from a free list, or a nested transaction
+    /// gave back by failing what it had put into.
+    stale_log: bool,
     shadow: Shadow,
     frees: Vec<(usize, usize)>,
 }
@@ -106,8 +107,8 @@ impl Part {
             puts: Words::new(),
             noted: Ranges::new(),
             fresh: Spill::new(),
-            known: 0,
-            reused_table: false,
+            outer_fresh: 0,
+            stale_log: false,
             shadow: Shadow::default(),
             frees: Vec::new(),
         }
@@ -245,7 +246,7 @@ impl Part {
             let start = block.offset as usize;
             offset >= start && offset + bytes <= start + block.bytes as usize
         };
-        if !self.fresh.as_slice().iter().skip(self.known).any(is_fresh) {
+        if !self.fresh.as_slice().iter().skip(self.outer_fresh).any(is_fresh) {
             self.record_old(offset, bytes);
         }
         Ok(())
@@ -306,13 +307,13 @@ impl Part {
     /// Takes a block whose parts come into use one after the other, by [`Part::fill`].
     pub(super) fn alloc_table(&mut self, bytes: usize, align: usize) -> Result<usize> {
         let (offset, reused) = self.take_block(bytes, align)?;
-        self.reused_table |= reused;
+        self.stale_log |= reused;
         Ok(self.log.window.base() + offset)
     }
 
     /// Notes a part of a table that was filled in place, and that nothing leads to before the commit.
     pub(super) fn fill(&mut self, address: usize, bytes: usize) -> Result<()> {
-        if self.reused_table {
+        if self.stale_log {
             return self.note(address, bytes); // to be redone after what the log holds of it
         }
         let (offset, bytes) = range(self.place(address, bytes)?, bytes);
@@ -440,7 +441,7 @@ impl Part {
     /// Whether blocks were used again whose contents are in the log: plain stores to them must find it empty.
     #[inline]
     pub(super) fn reused_blocks(&self) -> bool {
-        self.reused_table || self.fresh.as_slice().iter().any(|block| block.reused)
+        self.stale_log || self.fresh.as_slice().iter().any(|block| block.reused)
     }
 
     /// Writes the commit batch; the transaction is committed once a fence followed (**X1**).
@@ -500,17 +501,17 @@ impl Part {
             undo: self.undo.len(),
             puts: self.puts.as_slice().to_vec(),
             fresh: self.fresh.len(),
-            known: self.known,
+            outer_fresh: self.outer_fresh,
             shadow: self.shadow.clone(),
             frees: self.frees.len(),
         };
-        self.known = mark.fresh;
+        self.outer_fresh = mark.fresh;
         mark
     }
 
     /// Ends it, however it went. `None`: the object came into the transaction in it.
     pub(super) fn end_nested(&mut self, mark: Option<&Mark>) {
-        self.known = mark.map_or(0, |mark| mark.known);
+        self.outer_fresh = mark.map_or(0, |mark| mark.outer_fresh);
     }
 
     /// Puts back everything recorded since `mark` (`None`: since the start), newest first, and forgets what the commit was to
@@ -529,6 +530,9 @@ impl Part {
         }
         self.fresh.truncate(mark.map_or(0, |mark| mark.fresh));
         self.frees.truncate(mark.map_or(0, |mark| mark.frees));
+        // Records of blocks from the arena's end stay in the log, and nobody will know that these were used before.
+        self.stale_log |=
+            mark.is_some_and(|mark| self.undo.len() > start && self.shadow.end_differs(&mark.shadow));
         self.shadow = mark.map_or_else(Shadow::default, |mark| mark.shadow.clone());
         if core::mem::take(&mut self.skipped) {
             self.mark = 0; // what comes to stand there now is no sparse block

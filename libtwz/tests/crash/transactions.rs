@@ -2,6 +2,7 @@
 
 use crate::scenario::{How, expect, scenario, text};
 use crate::world::begin;
+use libtwz::collections::List;
 use libtwz::prelude::*;
 use libtwz::tx::checkpoint;
 
@@ -293,6 +294,49 @@ pub(crate) fn lines_take_each_others_place(how: &mut How<'_>) {
             let o = text(Object::<Wide>::open(id))?;
             expect("the near cell", o.near.get(), if k % 3 == 2 { k - 1 } else { k })?;
             expect("the far cell", o.far.get(), if k % 3 == 1 { k - 1 } else { k })
+        },
+        how,
+    );
+}
+
+/// What a nested transaction put into a block that it gave back by failing is in the log, and another block comes to stand there.
+pub(crate) fn a_block_comes_where_a_failed_one_was(how: &mut How<'_>) {
+    #[derive(Invariant)]
+    #[repr(C)]
+    struct Holder {
+        list: List<[u64; 4]>,
+        block: InvPtr<[u64; 8]>,
+        done: PCell<u64>,
+    }
+
+    let (_one, world) = begin();
+    let o = ObjectBuilder::new()
+        .build(Holder { list: List::new(), block: InvPtr::null(), done: PCell::new(0) })
+        .unwrap();
+    let id = o.id();
+    scenario(
+        "a block where a failed one was",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            let changed = o.tx(|tx| {
+                if step % 2 == 0 {
+                    let failing = |tx: &Tx| o.list.push_back_in(tx, [7; 4]).and(Err::<(), _>(Error::Aborted));
+                    assert_eq!(tx.nested(failing), Err(Error::Aborted));
+                } else {
+                    tx.point(&o.block, Some(tx.alloc([step; 8])?))?;
+                }
+                tx.put(&o.done, step + 1)
+            });
+            changed.unwrap();
+            step < 4
+        },
+        &|k| {
+            let o = text(Object::<Holder>::open(id))?;
+            expect("transactions done", o.done.get(), k)?;
+            let block = text(o.block.get())?.copied();
+            let last = if k % 2 == 0 { k.checked_sub(1) } else { k.checked_sub(2) };
+            expect("the block", block, last.map(|step| [step; 8]))
         },
         how,
     );

@@ -106,10 +106,7 @@ impl Log {
         let (first, rest) = words.split_at(words.len().min(LINE_WORDS));
         let mut lines = (to.at + LINE..).step_by(LINE);
         if bytes <= BY_CACHE {
-            match first.as_array::<LINE_WORDS>() {
-                Some(first) => store_line(to.window, to.at, [check, head], first),
-                None => store_line(to.window, to.at, [check, head], first),
-            }
+            store_line(to.window, to.at, [check, head], first);
             let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
             for (words, at) in whole.iter().zip(&mut lines) {
                 store_line(to.window, at, [], words);
