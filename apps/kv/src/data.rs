@@ -33,11 +33,11 @@ pub(crate) const CHUNK: usize = 64 << 10;
 /// How far beyond a record lines are fetched that will be appended to.
 const AHEAD: usize = 128;
 /// Threads that append at the same time without waiting.
-const STRIPES: usize = 8;
+pub const STRIPES: usize = 8;
 /// Size classes: exact up to 64 units, then four to a doubling.
 pub const CLASSES: usize = 64 + 19 * 4 + 1;
 /// Free blocks that a stripe takes from another at a time: few enough that the other one has some left, if it has many.
-const SOME: usize = 32;
+pub const SOME: usize = 32;
 /// Most chunks of an object: libtwz's largest block.
 pub(crate) const CHUNKS_MAX: u64 = (512 << 20) / CHUNK as u64;
 
@@ -539,7 +539,8 @@ impl Stripe {
 
 /// Number of the calling thread's stripe.
 #[inline]
-fn own_stripe() -> usize {
+#[must_use]
+pub fn own_stripe() -> usize {
     Platform::thread_id() as usize % STRIPES
 }
 

@@ -54,7 +54,7 @@ mod value;
 /// What the table is made of, for `unixkv`, which has the same one in files.
 #[doc(hidden)]
 pub mod table {
-    pub use crate::data::{CLASSES, class_of, round_units};
+    pub use crate::data::{CLASSES, SOME, STRIPES, class_of, own_stripe, round_units};
     pub use crate::layout::{
         FIRST_OFFSET, HEADER, Slot, Tags, UNIT, check, first_bytes, hash, store_parts, tag,
     };

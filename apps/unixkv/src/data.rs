@@ -14,9 +14,8 @@
 
 use crate::record::Record;
 use crate::{Error, Mapping};
-use kv::table::{CLASSES, FIRST_OFFSET, UNIT, class_of, round_units};
+use kv::table::{CLASSES, FIRST_OFFSET, SOME, STRIPES, UNIT, class_of, own_stripe, round_units};
 use libtwz::sync::RawMutex;
-use libtwz::sys::{Platform, Seam};
 use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -31,10 +30,6 @@ pub(crate) const CHUNK: usize = 64 << 10;
 const END_MAX: usize = 1 << 30;
 /// How far beyond a record lines are fetched that will be appended to.
 const AHEAD: usize = 128;
-/// Threads that append at the same time without waiting.
-const STRIPES: usize = 8;
-/// Free blocks that a stripe takes from another at a time: few enough that the other one has some left, if it has many.
-const SOME: usize = 32;
 
 /// What a thread appends to: `at..end` of a chunk, and blocks that were freed. Who only appends touches the first line alone.
 #[derive(Debug)]
@@ -377,12 +372,6 @@ impl Stripe {
             free: [const { AtomicUsize::new(0) }; CLASSES],
         }
     }
-}
-
-/// Number of the calling thread's stripe.
-#[inline]
-fn own_stripe() -> usize {
-    Platform::thread_id() as usize % STRIPES
 }
 
 #[cfg(test)]

@@ -22,18 +22,25 @@ impl Debug for Unread {
     }
 }
 
+/// Has each element shown, or its error.
+fn each<T: Debug>(elements: impl IntoIterator<Item = Result<T>>, mut show: impl FnMut(&dyn Debug)) {
+    for element in elements {
+        match element {
+            Ok(element) => show(&element),
+            Err(error) => show(&Unread(error)),
+        }
+    }
+}
+
 /// `[1, 2]`.
 pub(super) fn list<T: Debug>(
     f: &mut Formatter<'_>,
     elements: impl IntoIterator<Item = Result<T>>,
 ) -> fmt::Result {
     let mut list = f.debug_list();
-    for element in elements {
-        match element {
-            Ok(element) => list.entry(&element),
-            Err(error) => list.entry(&Unread(error)),
-        };
-    }
+    each(elements, |element| {
+        list.entry(element);
+    });
     list.finish()
 }
 
@@ -43,12 +50,9 @@ pub(super) fn set<T: Debug>(
     elements: impl IntoIterator<Item = Result<T>>,
 ) -> fmt::Result {
     let mut set = f.debug_set();
-    for element in elements {
-        match element {
-            Ok(element) => set.entry(&element),
-            Err(error) => set.entry(&Unread(error)),
-        };
-    }
+    each(elements, |element| {
+        set.entry(element);
+    });
     set.finish()
 }
 
