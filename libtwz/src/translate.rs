@@ -25,6 +25,7 @@ use crate::sys::{Platform, Seam};
 use crate::view;
 use crate::window::{SLOT_MASK, SLOT_SHIFT, Window};
 use alloc::vec::Vec;
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use twz_abi::PersistentPtr;
 use twz_abi::object::FOT_MAX_ENTRIES;
@@ -131,11 +132,17 @@ pub(crate) fn base_at(holder: Window, place: &AtomicU64) -> (PersistentPtr, Resu
 #[inline(always)]
 fn cached_base(holder: Window, index: usize, offset: usize) -> Option<usize> {
     if index >= ROW_ENTRIES || offset > SLOT_MASK || is_stale() {
+        // Said to the compiler, which else keeps registers free in loops for the calls that follow here.
+        cold_path();
         return None;
     }
     let base = row_entry(holder, index).load(Ordering::Acquire);
+    if base == 0 {
+        cold_path();
+        return None;
+    }
     #[allow(clippy::cast_possible_truncation, reason = "usize is 64 bits wide here")]
-    (base != 0).then_some(base as usize)
+    Some(base as usize)
 }
 
 /// [`lea`] for a pointer that is known to be to another object.
