@@ -51,6 +51,13 @@ pub(crate) const PLANS: &[Plan] = &[
     ),
     plan("cross-object chase, 4 objects", ("chase", 4), Some((PMDK, "chase", 4)), 5_000_000, Aim::Ratio(0.3)),
     plan(
+        "cross-object chase, 4 objects, against two loads",
+        ("chase", 4),
+        Some(("a table of bases (C)", "table_chase", 4)),
+        5_000_000,
+        Aim::None,
+    ),
+    plan(
         "cross-object chase, 16 objects",
         ("chase", 16),
         Some((PMDK, "chase", 16)),
