@@ -127,6 +127,10 @@ impl Kernel {
             Request::ThreadSet { thread: number, property, value } => {
                 self.set_property(mailbox, thread, number, property, value).into()
             }
+            Request::ThreadFind { index } => {
+                let found = u32::try_from(index).ok().and_then(|index| self.threads.get(index));
+                found.map(|thread| thread.number).ok_or(ErrorCode::NoThread).into()
+            }
             Request::ThreadSync { operations, nanoseconds } => {
                 match self.thread_sync(mailbox, thread, operations, nanoseconds) {
                     Ok(Synced::Now(woken, had_changed)) => Ok((woken, u64::from(had_changed))).into(),

@@ -300,10 +300,8 @@ impl Kernel {
     /// The thread with a number that a program gave.
     pub(crate) fn find_thread(&self, number: u64) -> crate::Result<u32> {
         let index = u32::try_from(number & ((1 << INDEX_BITS) - 1)).map_err(|_| ErrorCode::NoThread)?;
-        match self.threads.get(index) {
-            Some(thread) if thread.number == number => Ok(index),
-            _ => Err(ErrorCode::NoThread),
-        }
+        let is_it = self.threads.get(index).is_some_and(|thread| thread.number == number);
+        is_it.then_some(index).ok_or(ErrorCode::NoThread)
     }
 
     /// Changes a property of `target` for `thread`, which is running.

@@ -22,6 +22,14 @@ pub(crate) fn damaged<T>(place: &T, expected: &'static str) -> Error {
     Error::Damaged { object: crate::view::id_at(address), offset: (address & SLOT_MASK) as u32, expected }
 }
 
+/// The error for a lock at `place` that nobody will free in this boot.
+#[cold]
+pub(crate) fn holder_ended<T>(place: &T) -> Error {
+    let address = core::ptr::from_ref(place).addr();
+    #[allow(clippy::cast_possible_truncation, reason = "masked to 30 bits")]
+    Error::HolderEnded { object: crate::view::id_at(address), offset: (address & SLOT_MASK) as u32 }
+}
+
 /// What can go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -85,6 +93,14 @@ pub enum Error {
     OutOfFotEntries(ObjectId),
     /// Another transaction holds the object, and waiting could deadlock: end this one and try again.
     Busy(ObjectId),
+    /// The thread that holds a lock has ended without freeing it, as a program does that panics or is killed. The next boot frees the lock, and
+    /// recovers what a transaction left half done.
+    HolderEnded {
+        /// The object.
+        object: ObjectId,
+        /// Where in it the lock is, in bytes.
+        offset: u32,
+    },
     /// The transaction was aborted by the program.
     Aborted,
     /// The transaction has failed already and can only end.
@@ -140,6 +156,10 @@ impl fmt::Display for Error {
             }
             Self::OutOfSlots => f.write_str("the view is full: unmap objects that are no longer used"),
             Self::OutOfFotEntries(id) => write!(f, "object {id} has used all of its FOT entries"),
+            Self::HolderEnded { object, offset } => write!(
+                f,
+                "the lock at {offset:#x} of object {object} is held by a thread that has ended: start the machine again, which frees it and recovers the object"
+            ),
             Self::Busy(id) => write!(f, "object {id} is in another transaction: end this one and try again"),
             Self::Aborted => f.write_str("the transaction was aborted"),
             Self::TransactionFailed => f.write_str("the transaction failed before: it can only end"),

@@ -65,6 +65,9 @@ impl Word for LoomWord {
     fn me(&self) -> u64 {
         ME.with(std::cell::Cell::get)
     }
+    fn lives(&self, _thread: u64) -> bool {
+        true
+    }
 }
 
 impl Counter for LoomWord {
@@ -236,7 +239,7 @@ fn a_barrier_lets_one_lead() {
 
 /// Whether it is recovered; the first try is in vain.
 fn recover(shared: &(RawMutex<LoomWord>, UnsafeCell<u64>)) -> bool {
-    if !shared.0.take_unrecovered() {
+    if !shared.0.take_unrecovered().unwrap() {
         // SAFETY: loom checks that nobody writes.
         shared.1.with(|tries| assert_eq!(unsafe { *tries }, 2));
         return true;

@@ -76,6 +76,23 @@ fn a_lock_is_not_taken_twice() {
     assert!(o.rwlock.try_write().is_ok());
 }
 
+/// Nobody frees it in this boot: who waits is told, for however long it would, and a holder that lives is none of those.
+#[test]
+fn a_lock_whose_holder_has_ended_is_said() {
+    let o = shared();
+    std::thread::scope(|scope| {
+        scope.spawn(|| std::mem::forget(o.mutex.lock().unwrap()));
+    });
+    let waited = o.mutex.lock_for(Duration::from_secs(20)).map(drop);
+    assert!(matches!(waited, Err(Error::HolderEnded { .. })), "{waited:?}");
+    for _ in 0..2 {
+        let refused = o.mutex.lock().map(drop).unwrap_err();
+        let Error::HolderEnded { object, offset } = refused else { panic!("{refused}") };
+        assert_eq!(object, o.id());
+        assert_eq!(o.window().base() + offset as usize, (&raw const o.mutex).addr());
+    }
+}
+
 #[test]
 fn messages_arrive_once_and_in_order() {
     let o = shared();
@@ -160,6 +177,9 @@ impl Word for Forgetful {
     }
     fn me(&self) -> u64 {
         self.0.me()
+    }
+    fn lives(&self, thread: u64) -> bool {
+        self.0.lives(thread)
     }
 }
 

@@ -42,6 +42,36 @@ fn root() -> Object<Root> {
     ObjectBuilder::new().build(root).unwrap()
 }
 
+/// In the machine nothing unwinds: the thread ends in the middle, and the next boot recovers the object.
+#[test]
+fn a_transaction_whose_thread_has_ended_is_said() {
+    // Where a panic ends the process there is nobody to tell.
+    if !cfg!(any(panic = "unwind", feature = "guest")) {
+        return;
+    }
+    let o = root();
+    let failing = std::thread::spawn(move || {
+        o.tx(|tx| {
+            tx.set(&o.a, 10)?;
+            assert_eq!(o.a.get(), 1, "this panic is expected");
+            Ok(())
+        })
+    });
+    assert!(failing.join().is_err());
+    let mine = root();
+    let (alone, as_second) = (o.tx(|tx| tx.set(&o.b, 20)), mine.tx(|tx| tx.set(&o.b, 30)));
+    if cfg!(feature = "guest") {
+        for refused in [alone, as_second] {
+            assert!(
+                matches!(refused, Err(Error::HolderEnded { object, .. }) if object == o.id()),
+                "{refused:?}"
+            );
+        }
+    } else {
+        assert_eq!((alone, as_second, o.a.get(), o.b.get()), (Ok(()), Ok(()), 1, 30));
+    }
+}
+
 #[test]
 fn an_error_puts_everything_back() {
     let o = root();

@@ -34,7 +34,7 @@ pub use ptr::PersistentPtr;
 pub use rights::Rights;
 
 /// Version of everything in this crate; stamped into the kernel image and checked by `twzvmm` at load.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Bytes in a page: the unit of demand allocation and of first-stage mappings.
 pub const PAGE_SIZE: u64 = 4096;

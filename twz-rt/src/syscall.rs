@@ -129,6 +129,14 @@ pub fn thread_set(thread: u64, property: ThreadProperty, value: u64) -> Result<(
     make(calls::thread_set(thread, property, value))
 }
 
+/// The number of the thread that lives and whose number ends in the 20 bits of `index`.
+///
+/// # Errors
+/// [`ErrorCode::NoThread`].
+pub fn thread_find(index: u64) -> Result<u64, ErrorCode> {
+    make(calls::thread_find(index))
+}
+
 /// Does the wakes among `ops`, then sleeps on the others for at most `nanoseconds`; returns the number of threads woken.
 ///
 /// # Errors

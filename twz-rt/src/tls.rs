@@ -112,6 +112,15 @@ pub fn id() -> u32 {
     }
 }
 
+/// Whether the thread lives of which [`id`] gave this number; also `true` if it is not known.
+#[must_use]
+pub fn lives(id: u32) -> bool {
+    match syscall::thread_find(u64::from(id) & ((1 << INDEX_BITS) - 1)) {
+        Ok(number) => short_id(number) == id,
+        Err(error) => error != ErrorCode::NoThread,
+    }
+}
+
 /// Two threads that run at the same time differ in the index; the serial number tells a thread from those before it.
 #[allow(clippy::cast_possible_truncation, reason = "20 + 10 bits")]
 fn short_id(number: u64) -> u32 {

@@ -16,12 +16,13 @@
 //! - W says that somebody may sleep; whoever frees the word then wakes one. Those who only wait for the end of U sleep on the same word:
 //!   who ends it wakes all.
 //! - Who waits looks again after each [`NAP`]: [`RawMutex::unlock_ahead`] may take W away with the lock. All others wake whom they leave.
-//! - A program that ends while it holds a lock leaves it held until the next boot.
+//! - A thread that ends while it holds a lock leaves it held until the next boot. Whoever waits is told so ([`Error::HolderEnded`]): what the
+//!   lock guards may be half changed, and is recovered at that boot.
 
 use super::word::{LOW, Word, low};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, holder_ended};
 use crate::invariant::{Invariant, SEED, mix_text};
-use crate::sys::{Platform, Seam};
+use crate::sys::{Platform, Seam, Woken};
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
 
@@ -107,7 +108,7 @@ impl<W: Word> RawMutex<W> {
     /// Takes the lock, sleeping while another thread has it.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] when the caller holds it: waiting would never end.
+    /// [`Error::WouldBlock`] when the caller holds it: waiting would never end. [`Error::HolderEnded`].
     #[inline]
     pub fn lock(&self) -> Result<()> {
         self.take().map(drop)
@@ -159,9 +160,32 @@ impl<W: Word> RawMutex<W> {
             if word != waiting && !self.word.replace(word, waiting) {
                 continue;
             }
-            let nap = left(until)?.map_or(NAP, |left| left.min(NAP));
-            self.word.wait(low(waiting), Some(nap));
+            self.nap(waiting, left(until)?)?;
         }
+    }
+
+    /// Sleeps for at most a nap while the word is `waiting`.
+    ///
+    /// # Errors
+    /// [`Error::HolderEnded`].
+    fn nap(&self, waiting: u64, left: Option<Duration>) -> Result<()> {
+        let nap = left.map_or(NAP, |left| left.min(NAP));
+        match self.word.wait(low(waiting), Some(nap)) {
+            Woken::TimedOut => self.holder_ended().map_or(Ok(()), Err),
+            Woken::LookAgain => Ok(()),
+        }
+    }
+
+    /// The error if whoever holds it will never free it.
+    #[cold]
+    pub(crate) fn holder_ended(&self) -> Option<Error> {
+        let word = self.word.load();
+        if self.is_free(word) || self.word.lives(word & HOLDER) {
+            return None;
+        }
+        // Freeing it may have been the last thing that the holder did.
+        let is_held = self.word.load() & !WAITERS == word & !WAITERS;
+        is_held.then(|| holder_ended(&self.word))
     }
 
     /// Frees the lock as [`RawMutex::unlock`] does, without waiting for the stores before, of which a fence may be waiting for memory: what
@@ -192,24 +216,27 @@ impl<W: Word> RawMutex<W> {
 
     /// Takes the lock if what it guards was not recovered in this boot, waiting for whoever is recovering it; false when that is done, or
     /// when it is the caller who is at it. Does not wait for a holder after that.
+    ///
+    /// # Errors
+    /// [`Error::HolderEnded`].
     #[doc(hidden)]
-    pub fn take_unrecovered(&self) -> bool {
+    pub fn take_unrecovered(&self) -> Result<bool> {
         loop {
             let word = self.word.load();
             let generation = self.word.generation();
             let in_this_boot = word & !LOW == generation;
             if in_this_boot && (word & UNRECOVERED == 0 || word & HOLDER == self.word.me()) {
-                return false;
+                return Ok(false);
             }
             if self.is_free(word) {
                 if self.word.replace(word, generation | UNRECOVERED | self.word.me()) {
-                    return true;
+                    return Ok(true);
                 }
                 continue;
             }
             let waiting = word | WAITERS;
             if word == waiting || self.word.replace(word, waiting) {
-                self.word.wait(low(waiting), None);
+                self.nap(waiting, None)?;
             }
         }
     }

@@ -26,6 +26,8 @@ pub trait Word {
     fn generation(&self) -> u64;
     /// The calling thread's number, 1 to 2^30 - 1.
     fn me(&self) -> u64;
+    /// Whether the thread of that number still runs.
+    fn lives(&self, thread: u64) -> bool;
 }
 
 impl Word for AtomicU64 {
@@ -70,6 +72,10 @@ impl Word for AtomicU64 {
     #[inline]
     fn me(&self) -> u64 {
         u64::from(Platform::thread_id()) & (LOW >> 2)
+    }
+
+    fn lives(&self, thread: u64) -> bool {
+        Platform::thread_lives(low(thread))
     }
 }
 

@@ -184,6 +184,8 @@ pub unsafe trait Seam {
 
     /// A number that no two threads running now share; at least 1, below 2^30.
     fn thread_id() -> u32;
+    /// Whether a thread of that number still runs, in whatever program.
+    fn thread_lives(id: u32) -> bool;
     /// Lets others run.
     fn yield_now();
 

@@ -117,7 +117,7 @@ impl Part {
     /// Locks the object, waiting for it. `opened`: what [`object::log_of`] says, if the caller has asked it.
     ///
     /// # Errors
-    /// [`Error::Busy`] when this thread has it; [`Error::NotPermitted`] when it is mapped for reading only; what recovery says. Then it is not
+    /// [`Error::Busy`] when this thread has it; [`Error::HolderEnded`]; [`Error::NotPermitted`] when it is mapped for reading only; what recovery says. Then it is not
     /// locked.
     #[inline(never)]
     pub(super) fn lock(&mut self, opened: Option<(Log, u64)>) -> Result<()> {
@@ -129,7 +129,10 @@ impl Part {
             Some(opened) => opened,
             None => object::log_of(window)?,
         };
-        let first = lock_of(&log).take().map_err(|_| Error::Busy(view::id_at(window.base())))?;
+        let first = lock_of(&log).take().map_err(|error| match error {
+            Error::WouldBlock => Error::Busy(view::id_at(window.base())),
+            other => other,
+        })?;
         self.begin(log, arena_at, first.0)
     }
 
@@ -137,7 +140,10 @@ impl Part {
     pub(super) fn try_lock(window: Window) -> Result<Self> {
         let mut part = Self::unlocked(window);
         let (log, arena_at) = object::log_of(window)?;
-        let first = lock_of(&log).try_take().ok_or_else(|| Error::Busy(view::id_at(window.base())))?;
+        let lock = lock_of(&log);
+        let first = lock
+            .try_take()
+            .ok_or_else(|| lock.holder_ended().unwrap_or_else(|| Error::Busy(view::id_at(window.base()))))?;
         part.begin(log, arena_at, first.0)?;
         if !log.is_empty(part.at) {
             part.at = log.checkpoint();

@@ -48,7 +48,7 @@ pub(crate) fn recover_before_delete(id: ObjectId) -> Result<()> {
 
 fn recover_once(log: &Log, recover: impl FnOnce(&Log) -> Result<()>) -> Result<()> {
     let lock = lock_of(log);
-    if lock.take_unrecovered() {
+    if lock.take_unrecovered()? {
         end(log, recover(log))?;
         lock.unlock();
     }

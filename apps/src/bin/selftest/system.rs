@@ -81,7 +81,7 @@ fn by_number(number: u64) -> u64 {
 }
 
 fn unknown_call() -> Outcome {
-    for number in [0x1007, 0x1fff, 0x2000, u64::from(u32::MAX), 1 << 32 | 0x1012, u64::MAX, 1 << 63] {
+    for number in [0x1008, 0x1fff, 0x2000, u64::from(u32::MAX), 1 << 32 | 0x1012, u64::MAX, 1 << 63] {
         same!(by_number(number), ErrorCode::NoSuchCall as u64, "call {number:#x}");
     }
     Ok(())

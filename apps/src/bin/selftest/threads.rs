@@ -63,6 +63,9 @@ fn state() -> Outcome {
     let alive = read();
     same!((alive.phase, alive.thread), (ThreadPhase::Started as u32, number), "the state of a live thread");
     check!(!thread.is_finished());
+    let found = || syscall::thread_find(number % (1 << 20));
+    same!(found(), Ok(number), "a live thread by the low bits of its number");
+    same!(syscall::thread_find(number), Err(ErrorCode::NoThread), "by more of them");
     GO.store(1, Ordering::SeqCst);
     sync::wake(&GO, 1).map_err(failed("waking"))?;
     let own = thread.join().map_err(|ended| format!("{ended}"))?;
@@ -73,6 +76,7 @@ fn state() -> Outcome {
         (ThreadPhase::Exited as u32, 0, number),
         "the state at the end"
     );
+    check!(found() != Ok(number), "an ended thread is found");
     check!(syscall::thread_self().map_err(failed("self"))?.thread != number, "two threads of one number");
     Ok(())
 }

@@ -135,7 +135,8 @@ impl Facade {
         let Some(object) = *self.object.lock() else { return };
         let patience = if self.is_stuck.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
         let result = object.append_for(level, text, patience);
-        self.is_stuck.store(result == Err(Error::TimedOut), Ordering::Relaxed);
+        let is_stuck = matches!(result, Err(Error::TimedOut | Error::HolderEnded { .. }));
+        self.is_stuck.store(is_stuck, Ordering::Relaxed);
         if result.is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }

@@ -221,6 +221,10 @@ unsafe impl Seam for Guest {
         twz_rt::tls::id()
     }
 
+    fn thread_lives(id: u32) -> bool {
+        twz_rt::tls::lives(id)
+    }
+
     fn yield_now() {
         syscall::thread_yield();
     }

@@ -445,6 +445,10 @@ unsafe impl Seam for Hosted {
         thread::id()
     }
 
+    fn thread_lives(id: u32) -> bool {
+        thread::lives(id)
+    }
+
     fn yield_now() {
         std::thread::yield_now();
     }

@@ -3,7 +3,7 @@
 use crate::sys::Woken;
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
 /// Sleeps while `word` holds `expected`. Not FUTEX_PRIVATE: the word may be in a file that others map too.
@@ -26,19 +26,27 @@ pub(super) fn wake(word: &AtomicU32, count: u32) {
     unsafe { libc::syscall(libc::SYS_futex, word.as_ptr(), libc::FUTEX_WAKE, count, 0, 0, 0) };
 }
 
-static NEXT_ID: AtomicU32 = AtomicU32::new(1);
-
 thread_local! {
     static ID: Cell<u32> = const { Cell::new(0) };
 }
 
+/// The kernel's number of the calling thread; those are below 2^22.
 #[inline]
 pub(super) fn id() -> u32 {
     let id = ID.get();
     if id != 0 {
         return id;
     }
-    let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+    // SAFETY: takes nothing, and cannot fail.
+    let id = unsafe { libc::gettid() }.unsigned_abs();
     ID.set(id);
     id
+}
+
+/// Whether this process has a thread of that number.
+pub(super) fn lives(id: u32) -> bool {
+    let tid = libc::pid_t::try_from(id).unwrap_or(0);
+    // SAFETY: signal 0 is none: the kernel only looks for the thread.
+    let found = unsafe { libc::syscall(libc::SYS_tgkill, std::process::id(), tid, 0) };
+    found == 0 || std::io::Error::last_os_error().raw_os_error() != Some(libc::ESRCH)
 }
