@@ -8,6 +8,7 @@
 use crate::error::{Error, Result};
 use crate::simulate;
 use crate::sys::{Platform, Seam};
+use crate::tags::TaggedLine;
 use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use twz_abi::object::MAX_SIZE;
 
@@ -109,44 +110,56 @@ impl Window {
         self.word(offset).load(Ordering::Relaxed)
     }
 
-    /// Loads the eight bytes from `offset`, masked into the slot, which need not be aligned and may be half changed by whoever
-    /// stores to them. From the slot's last seven bytes on it faults: page 0 of the next slot is never mapped.
-    #[inline]
+    /// Loads the eight bytes `AHEAD` after `offset`, which is masked into the slot; they need not be aligned, and may be half changed by whoever
+    /// stores to them. From the slot's last seven bytes on it faults: page 0 of the next slot is never mapped. `AHEAD` is a part of the
+    /// instruction, so that the sum needs no mask.
+    #[inline(always)]
     #[must_use]
-    pub fn load_at_any(self, offset: usize) -> u64 {
+    pub fn load_at_any<const AHEAD: usize>(self, offset: usize) -> u64 {
+        const { assert!(AHEAD <= PAGE - 8) };
         let at = offset & SLOT_MASK;
         if cfg!(miri) {
             let mut bytes = [0; 8];
-            self.read(at, &mut bytes);
+            self.read(at + AHEAD, &mut bytes);
             return u64::from_le_bytes(bytes);
         }
         let word;
-        // SAFETY: W1 and the mask: bytes of a slot that is ours, or a fault. A load by the processor, of which the compiler assumes
-        // nothing, is no data race.
+        // SAFETY: W1, the mask and the bound of `AHEAD`: bytes of a slot that is ours, or a fault. A load by the processor, of which the
+        // compiler assumes nothing, is no data race.
         unsafe {
-            core::arch::asm!("mov {}, [{} + {}]", out(reg) word, in(reg) self.base, in(reg) at,
+            core::arch::asm!("mov {}, [{} + {} + {}]", out(reg) word, in(reg) self.base, in(reg) at, const AHEAD,
                 options(nostack, preserves_flags, readonly));
         }
         word
     }
 
     /// [`Window::load_at_any`] of four bytes.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub fn half_at_any(self, offset: usize) -> u32 {
+    pub fn half_at_any<const AHEAD: usize>(self, offset: usize) -> u32 {
+        const { assert!(AHEAD <= PAGE - 4) };
         let at = offset & SLOT_MASK;
         if cfg!(miri) {
             let mut bytes = [0; 4];
-            self.read(at, &mut bytes);
+            self.read(at + AHEAD, &mut bytes);
             return u32::from_le_bytes(bytes);
         }
         let half;
         // SAFETY: as in `load_at_any`.
         unsafe {
-            core::arch::asm!("mov {:e}, [{} + {}]", out(reg) half, in(reg) self.base, in(reg) at,
+            core::arch::asm!("mov {:e}, [{} + {} + {}]", out(reg) half, in(reg) self.base, in(reg) at, const AHEAD,
                 options(nostack, preserves_flags, readonly));
         }
         half
+    }
+
+    /// The line `AHEAD` after `offset`, which is rounded down to 64 and masked into the slot. Past the slot's end its accesses fault, as with
+    /// [`Window::load_at_any`].
+    #[inline(always)]
+    #[must_use]
+    pub fn tagged_line<const AHEAD: usize>(self, offset: usize) -> TaggedLine<'static, AHEAD> {
+        const { assert!(AHEAD <= PAGE - 64) };
+        TaggedLine::at(self.base + (offset & SLOT_MASK & !63))
     }
 
     /// Stores the word at `offset`.

@@ -151,8 +151,10 @@ pub struct Tags(pub u64);
 pub struct Places(u8);
 
 impl Tags {
+    /// The tag of a key: none of a bucket's that is empty, nor what stands in front of them.
     #[inline]
-    const fn fingerprint(hash: u64) -> u8 {
+    #[must_use]
+    pub const fn fingerprint(hash: u64) -> u8 {
         hash.to_le_bytes()[6] | 0x80 // not to be taken for the first byte of the tags, or for an empty place
     }
 
@@ -256,11 +258,11 @@ impl Record {
         if offset < FIRST_OFFSET {
             return None; // page 0 is never mapped
         }
+        let lengths = window.load_at_any::<{ Self::KEY_LEN_AT }>(offset); // the value's behind the key's
         #[allow(clippy::cast_possible_truncation, reason = "the low half is meant")]
-        let value_len = window.load(offset + 8) as u32 as usize;
-        let record = Self { window, offset, key_len: key.len(), value_len };
-        let same_len = window.half(offset + Self::KEY_LEN_AT).load(Ordering::Relaxed) as usize == key.len();
-        (same_len && same_bytes(window, record.key_at(), key)).then_some(record)
+        let (key_len, value_len) = (lengths as u32 as usize, (lengths >> 32) as usize);
+        let record = Self { window, offset, key_len, value_len };
+        (key_len == key.len() && same_bytes::<HEADER>(window, offset + value_len, key)).then_some(record)
     }
 
     /// Whether key and value lie in the block.
@@ -344,25 +346,26 @@ pub fn store_parts(at: usize, parts: [&[u8]; 2], mut store: impl FnMut(usize, u6
     }
 }
 
-/// Compares bytes in an object with ours, as few loads as there can be, and none past their end: that may be a line to wait for.
+/// Compares bytes in an object, `AHEAD` after `at`, with ours, as few loads as there can be, and none past their end: that may be a line to wait for.
 #[inline]
-fn same_bytes(window: Window, at: usize, bytes: &[u8]) -> bool {
+fn same_bytes<const AHEAD: usize>(window: Window, at: usize, bytes: &[u8]) -> bool {
     // Both ends, which overlap; then what is between.
     if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        let ends = window.load_at_any(at) == u64::from_le_bytes(*first)
-            && window.load_at_any(at + bytes.len() - 8) == u64::from_le_bytes(*last);
+        let ends = window.load_at_any::<AHEAD>(at) == u64::from_le_bytes(*first)
+            && window.load_at_any::<AHEAD>(at + bytes.len() - 8) == u64::from_le_bytes(*last);
         let words = bytes.as_chunks().0;
         return ends
             && (8..)
                 .step_by(8)
                 .zip(words.iter().skip(1))
-                .all(|(from, word)| window.load_at_any(at + from) == u64::from_le_bytes(*word));
+                .all(|(from, word)| window.load_at_any::<AHEAD>(at + from) == u64::from_le_bytes(*word));
     }
     if let (Some(first), Some(last)) = (bytes.first_chunk(), bytes.last_chunk()) {
-        return window.half_at_any(at) == u32::from_le_bytes(*first)
-            && (bytes.len() == 4 || window.half_at_any(at + bytes.len() - 4) == u32::from_le_bytes(*last));
+        return window.half_at_any::<AHEAD>(at) == u32::from_le_bytes(*first)
+            && (bytes.len() == 4
+                || window.half_at_any::<AHEAD>(at + bytes.len() - 4) == u32::from_le_bytes(*last));
     }
-    let load = |at| window.byte(at).load(Ordering::Relaxed);
+    let load = |at| window.byte(at + AHEAD).load(Ordering::Relaxed);
     bytes.iter().zip(at..).all(|(byte, at)| load(at) == *byte)
 }
 
@@ -438,11 +441,14 @@ mod tests {
         for start in 0..16 {
             for len in 0..40 {
                 window.write(base + start, &text[..len]);
-                assert!(same_bytes(window, base + start, &text[..len]), "{start} {len}");
+                assert!(same_bytes::<8>(window, base + start - 8, &text[..len]), "{start} {len}");
                 for wrong in 0..len {
                     let mut other = text;
                     other[wrong] ^= 0x80;
-                    assert!(!same_bytes(window, base + start, &other[..len]), "{start} {len} {wrong}");
+                    assert!(
+                        !same_bytes::<8>(window, base + start - 8, &other[..len]),
+                        "{start} {len} {wrong}"
+                    );
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::index::Found;
-use crate::layout::{Record, first_bytes};
+use crate::layout::{HEADER, Record, first_bytes};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -53,7 +53,7 @@ impl Value {
         if at > self.len() {
             return 0;
         }
-        let word = self.record.window.load(self.record.value_at() + at);
+        let word = self.record.window.load_at_any::<HEADER>(self.record.offset + at);
         first_bytes(word, self.len() - at)
     }
 

@@ -18,6 +18,7 @@ use crate::record::Record;
 use crate::{Error, Mapping, Value};
 use kv::table::{BUCKETS_AT, Bucket, SEGMENT, SEGMENT_SLOTS, Segment, Slot, Tags, buckets_of, home_of, tag};
 use libtwz::sync::RawMutex;
+use libtwz::tags::TaggedLine;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering, fence};
 
@@ -197,8 +198,8 @@ impl Index {
         let version = self.version(tag(hash));
         let seen = version.load(Ordering::Acquire);
         if let Some(bucket) = self.file.at::<Bucket>(self.bucket_of(hash))
-            && let Some(place) = Tags(bucket[0].get()).with_fingerprint(hash).next()
-            && let slot = Slot(bucket[place].get())
+            && let Some(slot) = TaggedLine::of(bucket).first_with(Tags::fingerprint(hash))
+            && let slot = Slot(slot)
             && let Some(file) = files.mapped(slot)
             && let Some(record) = Record::with_key(file, slot.offset(), key)
         {

@@ -24,7 +24,7 @@ mod grow;
 pub(crate) use self::change::Published;
 
 use crate::error::{Error, Result};
-use crate::layout::{self, FIRST_OFFSET, Record, SLOTS, Slot, TAG_BITS, Tags, zero};
+use crate::layout::{self, FIRST_OFFSET, Record, Slot, TAG_BITS, Tags, zero};
 use crate::segment::{BUCKETS_AT, Bucket, SEGMENT, SEGMENT_SLOTS, Segment, buckets_of, home_of};
 use core::sync::atomic::{AtomicU64, Ordering, fence};
 use libtwz::prelude::*;
@@ -221,16 +221,16 @@ impl Index {
     /// Has the bucket for a hash fetched, which is about to be changed. Only a hint: it may be another one by then.
     #[inline]
     pub(crate) fn expect_change(&self, hash: u64) {
-        if let Some(bucket) = self.bucket_here(hash) {
-            self.window.expect_store(bucket);
+        if let Some(bucket) = self.before_bucket(hash) {
+            self.window.expect_store(bucket + BUCKETS_AT);
         }
     }
 
     /// Has a bucket fetched that will be looked into.
     #[inline]
     pub(crate) fn expect_bucket(&self, hash: u64) {
-        if let Some(bucket) = self.bucket_here(hash) {
-            self.window.expect_load(bucket);
+        if let Some(bucket) = self.before_bucket(hash) {
+            self.window.expect_load(bucket + BUCKETS_AT);
         }
     }
 
@@ -242,21 +242,19 @@ impl Index {
         }
     }
 
-    /// Offset of the bucket for a hash, if that is in this object. No bounds: a window masks what damage made.
+    /// Offset of the bucket for a hash less [`BUCKETS_AT`], if that is in this object. No bounds: a window masks what damage made.
     #[inline(always)]
-    fn bucket_here(&self, hash: u64) -> Option<usize> {
+    fn before_bucket(&self, hash: u64) -> Option<usize> {
         let segment = usize::try_from(self.window.load(self.word_for(hash))).unwrap_or(usize::MAX);
         let is_here = segment < 1 << 30;
-        is_here.then_some(segment + BUCKETS_AT + home_of(hash) * size_of::<Bucket>())
+        is_here.then_some(segment + home_of(hash) * size_of::<Bucket>())
     }
 
     /// Where the first slot with the hash's tag leads, if what is needed for that is known.
     #[inline(always)]
     fn first_candidate(&self, hash: u64) -> Option<(Window, usize)> {
-        let bucket = self.bucket_here(hash)?;
-        let words = self.window.line(bucket);
-        let place = Tags(words[0].load(Ordering::Relaxed)).with_fingerprint(hash).next()?;
-        let slot = Slot(words[place & SLOTS].load(Ordering::Relaxed));
+        let home = self.window.tagged_line::<BUCKETS_AT>(self.before_bucket(hash)?);
+        let slot = Slot(home.first_with(Tags::fingerprint(hash))?);
         Some((self.row.cached(slot.fot())?, slot.offset()))
     }
 
@@ -264,9 +262,10 @@ impl Index {
     #[inline(always)]
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Result<Option<Found>> {
         // Nearly always the first slot with the tag is the one. What else there is stays out of the caller's loop.
-        let version = self.version(layout::tag(hash));
+        let index = *self; // the acquiring load would have the compiler read it anew
+        let version = index.version(layout::tag(hash));
         let seen = version.load(Ordering::Acquire);
-        if let Some((window, offset)) = self.first_candidate(hash)
+        if let Some((window, offset)) = index.first_candidate(hash)
             && let Some(record) = Record::with_key(window, offset, key)
         {
             return Ok(Some(Found { record, version, seen }));
