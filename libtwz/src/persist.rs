@@ -7,13 +7,13 @@
 //! - With [`Durability::Program`] nothing is flushed and `fence` only orders: what the pool stands on cannot do better
 //!   than the page cache, and says so.
 //!
-//! Measured reasons (see `bench/libtwz`): lines of a log are written with non-temporal stores, since a flushed line
-//! must be fetched again; one fence serves a batch of records.
+//! Measured reasons (see `bench/libtwz`): one fence serves a batch of records; whether lines of a log go through the cache or around it depends on
+//! the processor and on how many there are ([`by_cache`]).
 
 use crate::simulate;
 use crate::sys::{Durability, Platform, Seam};
 use crate::window::{SLOT_MASK, Window};
-use core::sync::atomic::{AtomicU8, Ordering, compiler_fence as order};
+use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering, compiler_fence as order};
 
 /// Bytes in a cache line.
 pub const LINE: usize = 64;
@@ -29,14 +29,29 @@ const TRACED: u8 = 5;
 /// How lines are flushed; found out on first use.
 static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 
+/// Found out with [`LEVEL`]; before, everything goes through the cache.
+static BY_CACHE: AtomicUsize = AtomicUsize::new(usize::MAX);
+
 /// Sets the durability level; the pool says it when it is opened.
 pub fn set_durability(durability: Durability) {
-    let level = match durability {
-        Durability::Program => PROGRAM,
-        Durability::Power if is_traced() => TRACED,
-        Durability::Power => best_flush(),
-    };
+    let (level, by_cache) = ways(durability);
+    BY_CACHE.store(by_cache, Ordering::Relaxed);
     LEVEL.store(level, Ordering::Relaxed);
+}
+
+/// [`LEVEL`] and [`BY_CACHE`] for a durability.
+fn ways(durability: Durability) -> (u8, usize) {
+    match durability {
+        Durability::Program => (PROGRAM, usize::MAX),
+        Durability::Power if is_traced() => (TRACED, best_by_cache()),
+        Durability::Power => (best_flush(), best_by_cache()),
+    }
+}
+
+/// Up to so many bytes in a row, which are stored once and not read soon, are cheaper stored and flushed than stored around the cache.
+#[inline(always)]
+pub(crate) fn by_cache() -> usize {
+    simulate::by_cache().unwrap_or_else(|| BY_CACHE.load(Ordering::Relaxed))
 }
 
 /// The level in force.
@@ -82,6 +97,18 @@ fn tell(flushed: Option<(usize, usize)>) {
     }
     #[cfg(not(feature = "guest"))]
     let _ = flushed;
+}
+
+/// Measured (docs/performance.md): where a fence waits longer for one line around the cache than for a few that are written back from it, as on Intel's
+/// processors, that many; AMD's wait longer for any line that is written back.
+fn best_by_cache() -> usize {
+    const INTEL: usize = 4 * LINE;
+    let vendor = core::arch::x86_64::__cpuid(0);
+    let name = [vendor.ebx, vendor.edx, vendor.ecx].map(u32::to_le_bytes);
+    match name.as_flattened() {
+        b"AuthenticAMD" | b"HygonGenuine" => 0,
+        _ => INTEL,
+    }
 }
 
 /// CPUID leaf 7: EBX bit 24 is CLWB, bit 23 CLFLUSHOPT (Intel SDM vol. 2A, CPUID).
@@ -210,5 +237,23 @@ pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
     simulate::stored_around(window.base() + offset, LINE);
     if level() == TRACED {
         tell(Some((window.base() + offset, LINE)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_maker_says_what_goes_around_the_cache() {
+        let text = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+        let is_amd = text.contains("AuthenticAMD") || text.contains("HygonGenuine");
+        assert_eq!(best_by_cache(), if is_amd { 0 } else { 4 * LINE });
+    }
+
+    #[test]
+    fn what_is_not_to_outlive_the_power_goes_through_the_cache() {
+        assert_eq!(ways(Durability::Program).1, usize::MAX);
+        assert_eq!(ways(Durability::Power).1, best_by_cache());
     }
 }

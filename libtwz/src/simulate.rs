@@ -4,7 +4,7 @@
 //! program order, with the place in the crate that did it; the test copies it into `pmem`'s simulator.
 
 #[cfg(feature = "crash-sim")]
-pub use with_recorder::{Event, Site, reboot, record_with, repeat_random};
+pub use with_recorder::{Event, Site, reboot, record_with, repeat_random, set_by_cache};
 
 #[cfg(feature = "crash-sim")]
 pub(crate) use with_recorder::{repeated, tell};
@@ -53,6 +53,16 @@ mod with_recorder {
 
     std::thread_local! {
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
+        static BY_CACHE: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    /// Up to how many bytes batches of this thread go through the cache, whatever is best on this processor.
+    pub fn set_by_cache(bytes: usize) {
+        BY_CACHE.set(Some(bytes));
+    }
+
+    pub(crate) fn by_cache() -> Option<usize> {
+        BY_CACHE.get()
     }
 
     /// What this thread draws from here on (a map's seed) is the same in each run.
@@ -94,6 +104,15 @@ mod with_recorder {
         crate::fot::forget_all_tables();
         crate::translate::forget_all(crate::view::used_slots());
     }
+}
+
+/// What a test has set instead of what is best on this processor.
+#[inline(always)]
+pub(crate) fn by_cache() -> Option<usize> {
+    #[cfg(feature = "crash-sim")]
+    return with_recorder::by_cache();
+    #[cfg(not(feature = "crash-sim"))]
+    None
 }
 
 /// Bytes at `address` were stored through the cache.

@@ -43,11 +43,9 @@ pub(crate) fn rows() -> Result<Vec<Row>> {
     let costs: Vec<Cost> = serde_json::from_str(COSTS).context("costs.json")?;
     let mut rows = Vec::new();
     for cost in &costs {
-        for (unit, count) in [
-            ("fences", cost.fences),
-            ("lines written around the cache", cost.log_lines),
-            ("lines flushed", cost.flushed_lines),
-        ] {
+        for (unit, count) in
+            [("fences", cost.fences), ("lines of log", cost.log_lines), ("lines flushed", cost.flushed_lines)]
+        {
             rows.push(fact(COUNTED, &format!("{}: {unit}", cost.name), unit, count));
         }
     }

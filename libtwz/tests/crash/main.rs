@@ -19,18 +19,27 @@ mod world;
 
 use scenario::{How, Places};
 
+/// Batches of up to so many bytes go through the cache: it is the processor that says which way is cheaper.
+const BY_CACHE: [usize; 2] = [256, 0];
+
 macro_rules! scenarios {
     ($($file:ident: $($name:ident),*;)*) => {
         $($(
             #[test]
             fn $name() {
-                $file::$name(&mut How::Explore);
+                for bytes in BY_CACHE {
+                    libtwz::simulate::set_by_cache(bytes);
+                    $file::$name(&mut How::Explore);
+                }
             }
         )*)*
 
         fn mutate_all(places: &mut Places) {
             $($(if is_wanted(stringify!($name)) {
-                $file::$name(&mut How::Mutate(places));
+                for bytes in BY_CACHE {
+                    libtwz::simulate::set_by_cache(bytes);
+                    $file::$name(&mut How::Mutate(places));
+                }
             })*)*
         }
     };

@@ -1,6 +1,6 @@
 //! Appending batches.
 
-use super::{BY_CACHE, Kind, Log, PIECE, Position, SMALL_BATCH_WORDS};
+use super::{Kind, Log, PIECE, Position, SMALL_BATCH_WORDS};
 use crate::error::{Error, Result};
 use crate::persist::{self, LINE};
 use crate::simulate;
@@ -53,7 +53,11 @@ impl Log {
     #[cfg_attr(feature = "crash-sim", track_caller)]
     fn append_line<const N: usize>(&self, to: &mut Position, kind: Kind, words: &[u64; N]) {
         let (head, check) = self.head_and_check(to, kind, words);
-        store_line(to.window, to.at, [check, head], words);
+        if LINE <= persist::by_cache() {
+            store_line(to.window, to.at, [check, head], words);
+        } else {
+            store_line_around(to.window, to.at, [check, head], words);
+        }
         to.at += LINE;
         to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
     }
@@ -105,7 +109,7 @@ impl Log {
         let (head, check) = self.head_and_check(to, kind, words);
         let (first, rest) = words.split_at(words.len().min(LINE_WORDS));
         let mut lines = (to.at + LINE..).step_by(LINE);
-        if bytes <= BY_CACHE {
+        if bytes <= persist::by_cache() {
             store_line(to.window, to.at, [check, head], first);
             let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
             for (words, at) in whole.iter().zip(&mut lines) {
@@ -128,8 +132,10 @@ impl Log {
     /// Has the lines fetched that a small batch goes to: they come before it does.
     #[inline(always)]
     pub(crate) fn expect_batch(&self, to: Position) {
-        to.window.expect_store(to.at);
-        to.window.expect_store(to.at + LINE);
+        if LINE <= persist::by_cache() {
+            to.window.expect_store(to.at);
+            to.window.expect_store(to.at + LINE);
+        }
     }
 
     /// Goes on in the next chunk, which must have room for `bytes`, reserving it if it never was; where there is no room for it, in the next

@@ -29,9 +29,8 @@
 //! - **L1** batches are read from chunk 0 until one does not check out or has not the next sequence number; those are all
 //!   that count. A torn batch and what follows it were not fenced, so nothing relied on them.
 //! - A transaction is `Undo*`, then `Redo* Commit` or `Abort`, or nothing more: then it is *trailing*.
-//! - Whole lines, whatever a batch needs. Up to [`BY_CACHE`] bytes they are stored and written back: the line was fetched while the transaction ran,
-//!   and the fence waits 40 to 60 ns less for it than for one that goes around the cache. Longer batches go around it: each further line is
-//!   cheaper so.
+//! - Whole lines, whatever a batch needs: stored and written back if they are no more than the processor does cheaper so ([`persist::by_cache`]), and
+//!   then fetched while the transaction runs; else around the cache.
 //! - Never torn: `epoch`, `floor` (one word each). Tearable: batches since the last fence.
 
 mod append;
@@ -75,8 +74,6 @@ const BATCH_WORDS: usize = 2048;
 const SMALL_BATCH_WORDS: usize = 1 + ENTRY_MAX / 8;
 /// Bytes of the smallest piece.
 const SMALLEST_PIECE: usize = (16 + SMALL_BATCH_WORDS * 8).next_multiple_of(LINE);
-/// Batches of at most so many bytes go through the cache.
-const BY_CACHE: usize = 4 * LINE;
 /// Logs smaller than this grow when transactions have used them up; larger ones only for a transaction that needs it.
 const GROW_TO: usize = CHUNK_BYTES;
 /// Logs smaller than this are used up to the last sixteenth before a checkpoint, larger ones to the half.
