@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::format::{PAGE, SEGMENT, index};
 use pmem::shadow::Shadow;
 use pmem::{Msynced, Native, Pmem};
-use rustix::fs::{FallocateFlags, FileType, FlockOperation, Mode, OFlags};
+use rustix::fs::{CWD, FallocateFlags, FileType, FlockOperation, Mode, OFlags, RenameFlags, Stat};
 use rustix::io::Errno;
 use rustix::mm::{Advice, MapFlags, ProtFlags};
 use std::cell::Cell;
@@ -165,11 +165,28 @@ impl Staged {
         self.keep.set(true);
     }
 
+    /// Whether this name, if there is one, is still that of the file: whoever had the file locked may have given it its own.
+    fn is_name_of(&self, fd: &OwnedFd) -> bool {
+        let Some(path) = &self.path else { return true };
+        let identity = |stat: Stat| (stat.st_dev, stat.st_ino);
+        let named = rustix::fs::stat(path).map(identity);
+        named.is_ok() && named == rustix::fs::fstat(fd).map(identity)
+    }
+
     /// Gives the finished pool its own name, durably.
+    ///
+    /// # Errors
+    /// [`Error::AlreadyAPool`] if somebody else has made one meanwhile, which stays; [`Error::Io`].
     pub(crate) fn publish(mut self, path: &Path) -> Result<()> {
-        let Some(staged) = self.path.take() else { return Ok(()) };
+        let Some(staged) = &self.path else { return Ok(()) };
         let failed = |source| Error::Io { action: "name", path: path.to_owned(), source };
-        std::fs::rename(&staged, path).map_err(failed)?;
+        match rustix::fs::renameat_with(CWD, staged, CWD, path, RenameFlags::NOREPLACE) {
+            Err(Errno::EXIST) => return Err(Error::AlreadyAPool { path: path.to_owned() }),
+            // Not every filesystem can tell.
+            Err(Errno::INVAL | Errno::NOSYS) => std::fs::rename(staged, path).map_err(failed)?,
+            renamed => renamed.map_err(|error| failed(error.into()))?,
+        }
+        self.path = None;
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)
     }
@@ -244,16 +261,29 @@ impl Mapped {
     ///
     /// A new file has another name until it is a pool: the caller gives it its own with [`Staged::publish`].
     pub(crate) fn create(path: &Path, size: u64, options: &CreateOptions) -> Result<(Self, Staged)> {
-        let staged = Staged::of(path);
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::CREATE;
-        let at = staged.path.as_deref().unwrap_or(path);
-        let fd = rustix::fs::open(at, flags, Mode::from_raw_mode(0o600)).map_err(Self::io(path, "create"))?;
-        // Not ours to remove if somebody else is making a pool there.
-        Self::lock(&fd, path).inspect_err(|_| staged.leave())?;
-        Ok((Self::create_in(fd, path, size, options)?, staged))
+        loop {
+            let staged = Staged::of(path);
+            let at = staged.path.as_deref().unwrap_or(path);
+            let fd =
+                rustix::fs::open(at, flags, Mode::from_raw_mode(0o600)).map_err(Self::io(path, "create"))?;
+            // Not ours to remove if somebody else is making a pool there.
+            Self::lock(&fd, path).inspect_err(|_| staged.leave())?;
+            if staged.is_name_of(&fd) {
+                return Ok((Self::create_in(fd, path, size, options, staged.path.is_some())?, staged));
+            }
+            staged.leave();
+        }
     }
 
-    fn create_in(fd: OwnedFd, path: &Path, size: u64, options: &CreateOptions) -> Result<Self> {
+    /// `is_staged`: what is in the file is what a killed process left, whatever it looks like.
+    fn create_in(
+        fd: OwnedFd,
+        path: &Path,
+        size: u64,
+        options: &CreateOptions,
+        is_staged: bool,
+    ) -> Result<Self> {
         let stat = rustix::fs::fstat(&fd).map_err(Self::io(path, "examine"))?;
         if FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile {
             let had = u64::try_from(stat.st_size).unwrap_or(0);
@@ -267,7 +297,7 @@ impl Mapped {
             }
             let mut magic = [0; 8];
             let read = rustix::io::pread(&fd, &mut magic, 0).map_err(Self::io(path, "read"))?;
-            if read == 8 && magic == *b"TWZPOOL1" && !options.force {
+            if read == 8 && magic == *b"TWZPOOL1" && !options.force && !is_staged {
                 return Err(Error::AlreadyAPool { path: path.to_owned() });
             }
             // Emptied first: an older pool's metadata must not show through.

@@ -409,7 +409,11 @@ fn open_pool(path: &Path, create: Option<u64>) -> Result<Pool> {
         }
         (Err(pool::Error::Io { source, .. }), create) if source.kind() == std::io::ErrorKind::NotFound => {
             match create {
-                Some(size) => Pool::create(path, size, &CreateOptions::default()),
+                Some(size) => match Pool::create(path, size, &CreateOptions::default()) {
+                    // Made meanwhile, by a process that was killed and is gone now.
+                    Err(pool::Error::AlreadyAPool { .. }) => Pool::open(path, &OpenOptions::default()),
+                    created => created,
+                },
                 None => bail!("there is no pool {}: --create SIZE makes one", path.display()),
             }
         }
