@@ -91,7 +91,7 @@ impl Pointers for Twz {
         at(object.window(), pointer).map_err(|_| Error::Damaged)
     }
 
-    #[inline]
+    #[inline(always)]
     fn follow(&self, link: &Link) -> Result<Option<&Node>, Error> {
         let holder = Window::around(core::ptr::from_ref(link).addr()).map_err(|_| Error::Damaged)?;
         libtwz::follow(holder, link).map_err(|_| Error::Damaged)
