@@ -66,7 +66,7 @@ impl Log {
     #[cfg_attr(feature = "crash-sim", track_caller)]
     fn put_off(&self, marker: Marker, marked: u32) -> bool {
         if marked != 0 {
-            let count = self.later();
+            let count = self.later().min(LATER - 1);
             self.word(PLACES + 1 + count).store(marked, Ordering::Relaxed);
             self.set_later(count + 1);
             if count + 1 == LATER {
