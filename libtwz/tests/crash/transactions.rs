@@ -321,10 +321,10 @@ pub(crate) fn many_lines_lose_their_places(how: &mut How<'_>) {
         &world,
         &mut |step| {
             o.tx(|tx| places(step).try_for_each(|at| tx.put(&o.cells[at], step + 1))).unwrap();
-            if step % 7 == 6 {
+            if step % 5 == 4 {
                 checkpoint(o.window()).unwrap();
             }
-            step < 24
+            step < 7
         },
         &|k| {
             let o = text(Object::<Wide>::open(id))?;
