@@ -91,7 +91,9 @@ impl Part {
     /// Stores the puts, after the commit is durable.
     #[inline]
     pub(in crate::tx) fn apply_puts(&self) {
-        entry::store_all(self.log.window, self.puts.as_slice());
+        for range in entry::ranges(self.puts.as_slice()) {
+            entry::store_range(self.log.window, range);
+        }
         if self.lost_marks {
             self.flush_unmarked();
         }
@@ -115,7 +117,6 @@ impl Part {
         if self.puts.is_empty() {
             return false;
         }
-        self.extendable = 0;
         let Self { log, puts, undo, .. } = self;
         for (offset, bytes, _) in entry::ranges(puts.as_slice()) {
             entry::entries_of(log.window, offset, bytes, undo);
@@ -126,7 +127,9 @@ impl Part {
     /// Stores puts that [`Part::record_puts`] recorded, after their records are durable.
     #[inline]
     pub(in crate::tx) fn store_recorded_puts(&mut self) {
-        entry::store_all(self.log.window, self.puts.as_slice());
+        for range in entry::ranges(self.puts.as_slice()) {
+            entry::store_range(self.log.window, range);
+        }
         self.puts.truncate(0);
     }
 }
