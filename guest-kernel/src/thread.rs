@@ -18,13 +18,11 @@ use twz_abi::boot::ThreadStart;
 use twz_abi::fault::{FaultCause, FaultInfo};
 use twz_abi::hypercall::Happening;
 use twz_abi::thread::{
-    PRIORITY_DEFAULT, PRIORITY_MAX, THREAD_NAME_MAX, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState,
+    PRIORITY_DEFAULT, PRIORITY_MAX, THREAD_INDEX_BITS, THREAD_NAME_MAX, ThreadPhase, ThreadProperty,
+    ThreadSpec, ThreadState,
 };
 use twz_abi::{ErrorCode, ObjectId};
 use zerocopy::IntoBytes;
-
-/// Low bits of a thread's number that are its place in the table; above is a serial number.
-const INDEX_BITS: u32 = 20;
 
 /// What a thread is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,7 +158,7 @@ struct Label {
 
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "thread {}", self.number >> INDEX_BITS)?;
+        write!(f, "thread {}", self.number >> THREAD_INDEX_BITS)?;
         let length = self.name.iter().position(|&byte| byte == 0).unwrap_or(THREAD_NAME_MAX);
         match core::str::from_utf8(&self.name[..length]) {
             Ok(name) if !name.is_empty() => write!(f, " ({})", name.escape_debug()),
@@ -260,7 +258,7 @@ impl Kernel {
         match self.threads.insert(&mut self.frames, Thread::new(spec, space, attached, affinity, fpu)) {
             Ok(thread) => {
                 self.next_serial += 1;
-                let number = self.next_serial << INDEX_BITS | u64::from(thread);
+                let number = self.next_serial << THREAD_INDEX_BITS | u64::from(thread);
                 let made = &mut self.threads[thread];
                 (made.index, made.number) = (thread, number);
                 if let Err(error) = self.announce(mailbox, thread) {
@@ -299,7 +297,8 @@ impl Kernel {
 
     /// The thread with a number that a program gave.
     pub(crate) fn find_thread(&self, number: u64) -> crate::Result<u32> {
-        let index = u32::try_from(number & ((1 << INDEX_BITS) - 1)).map_err(|_| ErrorCode::NoThread)?;
+        let index =
+            u32::try_from(number & ((1 << THREAD_INDEX_BITS) - 1)).map_err(|_| ErrorCode::NoThread)?;
         let is_it = self.threads.get(index).is_some_and(|thread| thread.number == number);
         is_it.then_some(index).ok_or(ErrorCode::NoThread)
     }

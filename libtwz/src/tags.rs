@@ -95,39 +95,26 @@ impl<const AHEAD: usize> TaggedLine<'_, AHEAD> {
 mod tests {
     use super::{TaggedLine, equal_bytes};
     use crate::PCell;
+    use proptest::prelude::*;
 
-    #[test]
-    fn every_byte_is_compared() {
-        let mut state = 88_172_645_463_325_252_u64;
-        for _ in 0..1000 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            let word = state & 0x0303_0303_0303_0303;
-            for byte in 0..5 {
-                let bits =
-                    word.to_le_bytes().iter().rev().fold(0, |bits, b| bits << 1 | u8::from(*b == byte));
-                assert_eq!(equal_bytes(word, byte), bits, "{word:#x} {byte}");
-            }
+    proptest! {
+        #[test]
+        fn every_byte_is_compared(bytes in prop::array::uniform8(prop_oneof![0..5_u8, any::<u8>()]), byte in 0..5_u8) {
+            let bits = bytes.iter().rev().fold(0, |bits, b| bits << 1 | u8::from(*b == byte));
+            prop_assert_eq!(equal_bytes(u64::from_le_bytes(bytes), byte), bits);
         }
-        assert_eq!(equal_bytes(0x80ff_0000_0000_ff80, 0xff), 0b0100_0010);
+
+        #[test]
+        fn the_first_tag_leads_to_its_word(tags in prop::array::uniform8(0..5_u8), byte in 0..5_u8) {
+            let word_of = |place| if place == 0 { u64::from_le_bytes(tags) } else { place as u64 };
+            let words: [PCell<u64>; 8] = core::array::from_fn(|place| PCell::new(word_of(place)));
+            let first = tags.iter().position(|tag| *tag == byte);
+            prop_assert_eq!(TaggedLine::of(&words).first_with(byte), first.map(word_of));
+        }
     }
 
     #[test]
-    fn the_first_tag_leads_to_its_word() {
-        let mut state = 88_172_645_463_325_252_u64;
-        for _ in 0..1000 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            let tags = state & 0x0303_0303_0303_0303;
-            let words: [PCell<u64>; 8] =
-                core::array::from_fn(|place| PCell::new(if place == 0 { tags } else { place as u64 }));
-            for byte in 0..5 {
-                let first = tags.to_le_bytes().iter().position(|tag| *tag == byte);
-                let wanted = first.map(|place| if place == 0 { tags } else { place as u64 });
-                assert_eq!(TaggedLine::of(&words).first_with(byte), wanted, "{tags:#x} {byte}");
-            }
-        }
+    fn high_bytes_are_compared() {
+        assert_eq!(equal_bytes(0x80ff_0000_0000_ff80, 0xff), 0b0100_0010);
     }
 }

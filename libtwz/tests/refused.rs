@@ -128,7 +128,15 @@ fn what_must_not_be_stored_is_refused_where_it_stands_and_why() {
     let _ = std::fs::remove_dir_all(at.join("src"));
     write_crate(&at);
     let output = Command::new(env!("CARGO"))
-        .args(["check", "--offline", "--bins", "--keep-going", "--message-format=json", "--target-dir", "target"])
+        .args([
+            "check",
+            "--offline",
+            "--bins",
+            "--keep-going",
+            "--message-format=json",
+            "--target-dir",
+            "target",
+        ])
         .current_dir(&at)
         .output()
         .unwrap();

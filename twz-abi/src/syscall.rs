@@ -110,7 +110,7 @@ calls! {
     ThreadSync = 0x1005: thread_sync(operations: InSlice<SyncOp>, nanoseconds: u64) -> (u64, u64);
     /// Go back from a fault handler with the registers of the frame: the instruction is repeated, or skipped if the handler moved `rip`.
     FaultReturn = 0x1006: fault_return(frame: In<FaultFrame>);
-    /// Find the thread whose number ends in these 20 bits. v0: its number.
+    /// Find the thread whose number ends in these [`THREAD_INDEX_BITS`](crate::thread::THREAD_INDEX_BITS). v0: its number.
     ThreadFind = 0x1007: thread_find(index: u64) -> u64;
     /// Print. v0: bytes printed.
     ConsoleWrite = 0x1010: console_write(bytes: InSlice<u8>) -> u64;

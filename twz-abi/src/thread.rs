@@ -4,6 +4,8 @@ use crate::hypercall::numbered;
 use crate::id::ObjectId;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+/// Low bits of a thread's number that are its place in the kernel's table, in which no two living threads are alike; above is a serial number.
+pub const THREAD_INDEX_BITS: u32 = 20;
 /// Longest name of a thread, in bytes.
 pub const THREAD_NAME_MAX: usize = 16;
 /// Priorities are 0 (runs only when nothing else can) to this (runs before everything else).

@@ -129,7 +129,7 @@ pub fn thread_set(thread: u64, property: ThreadProperty, value: u64) -> Result<(
     make(calls::thread_set(thread, property, value))
 }
 
-/// The number of the thread that lives and whose number ends in the 20 bits of `index`.
+/// The number of the thread that lives and whose number ends in the bits of `index`, [`THREAD_INDEX_BITS`](twz_abi::thread::THREAD_INDEX_BITS).
 ///
 /// # Errors
 /// [`ErrorCode::NoThread`].

@@ -15,10 +15,8 @@ use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicUsize, Ordering};
 use twz_abi::ErrorCode;
-use twz_abi::thread::ThreadProperty;
+use twz_abi::thread::{THREAD_INDEX_BITS, ThreadProperty};
 
-/// A number's bits that are the thread's place in the kernel's table; above is a serial number.
-const INDEX_BITS: u32 = 20;
 /// Serial numbers that [`id`] tells apart.
 const SERIALS: u64 = (1 << 10) - 1;
 
@@ -115,7 +113,7 @@ pub fn id() -> u32 {
 /// Whether the thread lives of which [`id`] gave this number; also `true` if it is not known.
 #[must_use]
 pub fn lives(id: u32) -> bool {
-    match syscall::thread_find(u64::from(id) & ((1 << INDEX_BITS) - 1)) {
+    match syscall::thread_find(u64::from(id) & ((1 << THREAD_INDEX_BITS) - 1)) {
         Ok(number) => short_id(number) == id,
         Err(error) => error != ErrorCode::NoThread,
     }
@@ -124,9 +122,9 @@ pub fn lives(id: u32) -> bool {
 /// Two threads that run at the same time differ in the index; the serial number tells a thread from those before it.
 #[allow(clippy::cast_possible_truncation, reason = "20 + 10 bits")]
 fn short_id(number: u64) -> u32 {
-    let index = number & ((1 << INDEX_BITS) - 1);
-    let serial = (number >> INDEX_BITS) % SERIALS + 1;
-    (serial << INDEX_BITS | index) as u32
+    let index = number & ((1 << THREAD_INDEX_BITS) - 1);
+    let serial = (number >> THREAD_INDEX_BITS) % SERIALS + 1;
+    (serial << THREAD_INDEX_BITS | index) as u32
 }
 
 /// Drops the values of the calling thread, whose block this is, the newest first; what they need meanwhile may be made and is dropped as
@@ -300,9 +298,9 @@ mod tests {
 
     #[test]
     fn short_ids_are_not_zero_fit_and_differ() {
-        let of = |serial: u64, index: u64| short_id(serial << INDEX_BITS | index);
+        let of = |serial: u64, index: u64| short_id(serial << THREAD_INDEX_BITS | index);
         assert!(of(0, 0) > 0 && of(SERIALS, 0) > 0);
-        assert!(of(SERIALS - 1, (1 << INDEX_BITS) - 1) < 1 << 30);
+        assert!(of(SERIALS - 1, (1 << THREAD_INDEX_BITS) - 1) < 1 << 30);
         assert_ne!(of(1, 5), of(1, 6));
         assert_ne!(of(1, 5), of(2, 5));
     }

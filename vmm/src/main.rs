@@ -410,7 +410,7 @@ fn open_pool(path: &Path, create: Option<u64>) -> Result<Pool> {
         (Err(pool::Error::Io { source, .. }), create) if source.kind() == std::io::ErrorKind::NotFound => {
             match create {
                 Some(size) => match Pool::create(path, size, &CreateOptions::default()) {
-                    // Made meanwhile, by a process that was killed and is gone now.
+                    // Made meanwhile, by another process.
                     Err(pool::Error::AlreadyAPool { .. }) => Pool::open(path, &OpenOptions::default()),
                     created => created,
                 },

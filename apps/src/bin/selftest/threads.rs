@@ -7,7 +7,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use twz_rt::abi::thread::{
-    PRIORITY_DEFAULT, PRIORITY_MAX, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState,
+    PRIORITY_DEFAULT, PRIORITY_MAX, THREAD_INDEX_BITS, ThreadPhase, ThreadProperty, ThreadSpec, ThreadState,
 };
 use twz_rt::abi::{ErrorCode, ObjectId};
 use twz_rt::thread::Builder;
@@ -63,7 +63,7 @@ fn state() -> Outcome {
     let alive = read();
     same!((alive.phase, alive.thread), (ThreadPhase::Started as u32, number), "the state of a live thread");
     check!(!thread.is_finished());
-    let found = || syscall::thread_find(number % (1 << 20));
+    let found = || syscall::thread_find(number % (1 << THREAD_INDEX_BITS));
     same!(found(), Ok(number), "a live thread by the low bits of its number");
     same!(syscall::thread_find(number), Err(ErrorCode::NoThread), "by more of them");
     GO.store(1, Ordering::SeqCst);

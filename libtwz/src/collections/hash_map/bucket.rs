@@ -139,33 +139,30 @@ pub(in crate::collections) fn same<T: Invariant + Copy>(a: &T, b: &T) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec::Vec;
+    use proptest::prelude::*;
 
-    #[test]
-    fn tags_tell_of_each_entry() {
-        let mut state = 88_172_645_463_325_252_u64;
-        for _ in 0..100_000 {
-            state ^= state << 13;
-            state ^= state >> 7;
-            state ^= state << 17;
-            // Few fingerprints, 0 and 1 among them.
-            let hashes: [u64; ENTRIES] = core::array::from_fn(|entry| (state >> (entry * 2) & 3) << 56);
-            let used: [bool; ENTRIES] = core::array::from_fn(|entry| state >> (40 + entry) & 1 != 0);
+    proptest! {
+        /// Few fingerprints, 0 and 1 among them.
+        #[test]
+        fn tags_tell_of_each_entry(
+            hashes in prop::collection::vec((0..4_u64).prop_map(|hash| hash << 56), ENTRIES),
+            used in prop::collection::vec(any::<bool>(), ENTRIES),
+        ) {
             let mut tags = Tags(0);
-            for (entry, hash) in hashes.into_iter().enumerate() {
-                tags = tags.with(entry, hash);
+            for (entry, hash) in hashes.iter().enumerate() {
+                tags = tags.with(entry, *hash);
             }
-            assert_eq!(tags.unused(), None);
+            prop_assert_eq!(tags.unused(), None);
             for entry in (0..ENTRIES).filter(|entry| !used[*entry]) {
                 tags = tags.without(entry);
             }
-            assert_eq!(tags.unused(), (0..ENTRIES).find(|entry| !used[*entry]));
+            prop_assert_eq!(tags.unused(), (0..ENTRIES).find(|entry| !used[*entry]));
+            prop_assert!((0..ENTRIES).all(|entry| tags.is_used(entry) == used[entry]));
             let wanted = hashes[0];
-            let alike = |entry: &usize| {
-                assert_eq!(tags.is_used(*entry), used[*entry]);
-                used[*entry] && Tags::fingerprint(hashes[*entry]) == Tags::fingerprint(wanted)
-            };
-            let expected: alloc::vec::Vec<usize> = (0..ENTRIES).filter(alike).collect();
-            assert_eq!(tags.candidates(wanted).collect::<alloc::vec::Vec<_>>(), expected, "{:#x}", tags.0);
+            let alike = |entry: &usize| used[*entry] && Tags::fingerprint(hashes[*entry]) == Tags::fingerprint(wanted);
+            let expected: Vec<usize> = (0..ENTRIES).filter(alike).collect();
+            prop_assert_eq!(tags.candidates(wanted).collect::<Vec<_>>(), expected);
         }
     }
 }
