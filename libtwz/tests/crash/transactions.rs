@@ -299,6 +299,46 @@ pub(crate) fn lines_take_each_others_place(how: &mut How<'_>) {
     );
 }
 
+/// So many of them that they are flushed while a transaction runs, which may be long before the next checkpoint.
+pub(crate) fn many_lines_lose_their_places(how: &mut How<'_>) {
+    const LINES: usize = 2 * 64 * 1024 / 64;
+
+    #[derive(Invariant)]
+    #[repr(C)]
+    struct Wide {
+        cells: [PCell<u64>; LINES * 8],
+    }
+
+    let (_one, world) = begin();
+    let o = ObjectBuilder::new().build(Wide { cells: [const { PCell::new(0) }; LINES * 8] }).unwrap();
+    let id = o.id();
+    // By turns sixteen lines, and those that take their places.
+    let places =
+        |step: u64| (0..16).map(move |i| (i + if step.is_multiple_of(2) { 0 } else { LINES / 2 }) * 8);
+    scenario(
+        "many lines that lose their places",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            o.tx(|tx| places(step).try_for_each(|at| tx.put(&o.cells[at], step + 1))).unwrap();
+            if step % 5 == 4 {
+                checkpoint(o.window()).unwrap();
+            }
+            step < 7
+        },
+        &|k| {
+            let o = text(Object::<Wide>::open(id))?;
+            for (done, step) in [(k, k.wrapping_sub(1)), (k.saturating_sub(1), k)] {
+                for at in places(step) {
+                    expect(&format!("cell {at}"), o.cells[at].get(), done)?;
+                }
+            }
+            Ok(())
+        },
+        how,
+    );
+}
+
 /// What a nested transaction put into a block that it gave back by failing is in the log, and another block comes to stand there.
 pub(crate) fn a_block_comes_where_a_failed_one_was(how: &mut How<'_>) {
     #[derive(Invariant)]
