@@ -299,44 +299,71 @@ pub(crate) fn lines_take_each_others_place(how: &mut How<'_>) {
     );
 }
 
-/// So many of them that they are flushed while a transaction runs, which may be long before the next checkpoint.
-pub(crate) fn many_lines_lose_their_places(how: &mut How<'_>) {
-    const LINES: usize = 2 * 64 * 1024 / 64;
+/// Cells on lines of which each two have one place.
+#[derive(Invariant)]
+#[repr(C)]
+struct Pairs {
+    cells: [PCell<u64>; PAIRS * 16],
+}
 
-    #[derive(Invariant)]
-    #[repr(C)]
-    struct Wide {
-        cells: [PCell<u64>; LINES * 8],
-    }
+/// Lines between two that have one place, and pairs of these.
+const PAIRS: usize = 64 * 1024 / 64;
 
+/// So many of them that they are flushed while a transaction runs, before the next checkpoint: `each` are the cells that a step puts to. No
+/// line is stored to again, which would have it flushed once more.
+fn lose_places<I: Iterator<Item = usize>>(
+    name: &str,
+    steps: u64,
+    each: impl Fn(u64) -> I,
+    is_followed: impl Fn(u64) -> bool,
+    how: &mut How<'_>,
+) {
     let (_one, world) = begin();
-    let o = ObjectBuilder::new().build(Wide { cells: [const { PCell::new(0) }; LINES * 8] }).unwrap();
+    let o = ObjectBuilder::new().build(Pairs { cells: [const { PCell::new(0) }; PAIRS * 16] }).unwrap();
     let id = o.id();
-    // By turns sixteen lines, and those that take their places.
-    let places =
-        |step: u64| (0..16).map(move |i| (i + if step.is_multiple_of(2) { 0 } else { LINES / 2 }) * 8);
     scenario(
-        "many lines that lose their places",
+        name,
         &[o.window()],
         &world,
         &mut |step| {
-            o.tx(|tx| places(step).try_for_each(|at| tx.put(&o.cells[at], step + 1))).unwrap();
-            if step % 5 == 4 {
+            o.tx(|tx| each(step).try_for_each(|line| tx.put(&o.cells[line * 8], step + 1))).unwrap();
+            if is_followed(step) {
                 checkpoint(o.window()).unwrap();
             }
-            step < 7
+            step + 1 < steps
         },
         &|k| {
-            let o = text(Object::<Wide>::open(id))?;
-            for (done, step) in [(k, k.wrapping_sub(1)), (k.saturating_sub(1), k)] {
-                for at in places(step) {
-                    expect(&format!("cell {at}"), o.cells[at].get(), done)?;
-                }
-            }
-            Ok(())
+            let o = text(Object::<Pairs>::open(id))?;
+            (0..steps).flat_map(|step| each(step).map(move |line| (step, line))).try_for_each(
+                |(step, line)| {
+                    expect(
+                        &format!("line {line}"),
+                        o.cells[line * 8].get(),
+                        if step < k { step + 1 } else { 0 },
+                    )
+                },
+            )
         },
         how,
     );
+}
+
+/// By turns sixteen new lines, and those that take their places.
+pub(crate) fn many_lines_lose_their_places(how: &mut How<'_>) {
+    let each = |step: u64| {
+        let first = usize::try_from(step / 2).unwrap() * 16 + usize::from(step % 2 == 1) * PAIRS;
+        first..first + 16
+    };
+    lose_places("many lines that lose their places", 5, each, |step| step % 4 == 3, how);
+}
+
+/// They are flushed before the transaction stores to them that marked them.
+pub(crate) fn a_transaction_takes_many_of_its_own_places(how: &mut How<'_>) {
+    let each = |step: u64| {
+        let first = usize::try_from(step).unwrap() * 32;
+        (first..first + 32).chain(first + PAIRS..first + PAIRS + 32)
+    };
+    lose_places("a transaction that takes its own lines' places", 1, each, |_| true, how);
 }
 
 /// What a nested transaction put into a block that it gave back by failing is in the log, and another block comes to stand there.
