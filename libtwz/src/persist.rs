@@ -221,22 +221,55 @@ pub fn persist(address: usize, bytes: usize) {
 #[inline(always)]
 #[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
 pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
-    let offset = (offset as usize & SLOT_MASK) & !(LINE - 1);
+    let line = window.base() + ((offset as usize & SLOT_MASK) & !(LINE - 1));
     if level() == PROGRAM {
-        for (i, word) in words.iter().enumerate() {
-            window.store(offset + i * 8, *word);
-        }
-        flush(window.base() + offset, LINE);
-        return;
+        return store_by_cache(window, line & SLOT_MASK, words);
     }
-    let line = (window.base() + offset) as *mut i64;
     for (i, word) in words.iter().enumerate() {
+        let place = (line as *mut i64).wrapping_add(i);
         // SAFETY: Window's invariant: the slot is mapped or faults; offset + 64 stays in it by the mask above.
-        unsafe { core::arch::x86_64::_mm_stream_si64(line.wrapping_add(i), word.cast_signed()) };
+        unsafe { core::arch::x86_64::_mm_stream_si64(place, word.cast_signed()) };
     }
-    simulate::stored_around(window.base() + offset, LINE);
-    if level() == TRACED {
-        tell(Some((window.base() + offset, LINE)));
+    stored_around(line, LINE);
+}
+
+/// [`store_line`] of several in a row, each in half as many stores, for words that were stored long ago: two of them are loaded at once, which waits
+/// for their stores.
+#[inline]
+#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
+pub(crate) fn store_old_lines(window: Window, offset: usize, lines: &[[u64; 8]]) {
+    use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
+    let start = (offset & SLOT_MASK) & !(LINE - 1);
+    let lines = &lines[..lines.len().min((SLOT_MASK + 1 - start) / LINE)];
+    if level() == PROGRAM {
+        return store_by_cache(window, start, lines.as_flattened());
+    }
+    let start = window.base() + start;
+    for (i, pair) in lines.as_flattened().as_chunks::<2>().0.iter().enumerate() {
+        // SAFETY: sixteen bytes that are there, however they are aligned.
+        let pair = unsafe { _mm_loadu_si128(pair.as_ptr().cast()) };
+        // SAFETY: Window's invariant, as in `store_line`; all of it is in the slot, and a multiple of 16.
+        unsafe { _mm_stream_si128((start as *mut __m128i).wrapping_add(i), pair) };
+    }
+    stored_around(start, lines.len() * LINE);
+}
+
+/// Stores words at a line in an object where it is all the same how.
+fn store_by_cache(window: Window, offset: usize, words: &[u64]) {
+    for (i, word) in words.iter().enumerate() {
+        window.store(offset + i * 8, *word);
+    }
+}
+
+/// Tells whoever wants to know of words that were stored around the cache.
+#[inline(always)]
+#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
+fn stored_around(address: usize, bytes: usize) {
+    if bytes > 0 {
+        simulate::stored_around(address, bytes);
+        if level() == TRACED {
+            tell(Some((address, bytes)));
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 pub use with_recorder::{Event, Site, reboot, record_with, repeat_random, set_by_cache};
 
 #[cfg(feature = "crash-sim")]
-pub(crate) use with_recorder::{repeated, tell};
+pub(crate) use with_recorder::{repeated, repeated_id, tell};
 
 #[cfg(feature = "crash-sim")]
 mod with_recorder {
@@ -15,6 +15,8 @@ mod with_recorder {
     use std::cell::Cell;
     use std::panic::Location;
     use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use twz_abi::ObjectId;
 
     /// What was done to objects.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +67,9 @@ mod with_recorder {
         BY_CACHE.get()
     }
 
-    /// What this thread draws from here on (a map's seed) is the same in each run.
-    pub fn repeat_random() {
-        STATE.set(Some(0x9e37_79b9_7f4a_7c15));
+    /// What this thread draws from here on (a map's seed, where an object's contents begin) is the same in each run with this `seed`.
+    pub fn repeat_random(seed: u64) {
+        STATE.set(Some(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).max(1)));
     }
 
     /// Fills `bytes`, if what this thread draws is to be the same in each run.
@@ -82,6 +84,18 @@ mod with_recorder {
         }
         STATE.set(Some(state));
         true
+    }
+
+    /// An object's ID, if what this thread draws is to be the same in each run: one that no other object of this process has, but whose halves
+    /// differ in the same bits in each run. Where the contents begin follows from these.
+    pub(crate) fn repeated_id() -> Option<ObjectId> {
+        static COUNT: AtomicU64 = AtomicU64::new(1);
+        let mut drawn = [0; 8];
+        if !repeated(&mut drawn) {
+            return None;
+        }
+        let hi = COUNT.fetch_add(1, Ordering::Relaxed);
+        Some(ObjectId { lo: hi ^ u64::from_le_bytes(drawn), hi })
     }
 
     /// Sets the process's recorder, once; false when there is one.

@@ -1,17 +1,17 @@
 //! A list whose first few elements need no heap, in one piece.
 //!
-//! - **P1** while `len` is at most `N`, the elements are the first `len` places of `few`; else they are in `many`.
+//! - **P1** the elements are the first `len` places of `many` if that has any places, else of `few`.
 
-use alloc::vec::Vec;
+use alloc::boxed::Box;
 use core::fmt;
 use core::mem::MaybeUninit;
 
-/// Elements in order: in place while there are at most `N`, on the heap while there are more. An empty one costs nothing to make:
+/// Elements in order: in place while there are at most `N`, on the heap when there were more. An empty one costs nothing to make:
 /// each transaction has several.
 pub(crate) struct Spill<T, const N: usize> {
     few: [MaybeUninit<T>; N],
     len: usize,
-    many: Vec<T>,
+    many: Box<[MaybeUninit<T>]>,
 }
 
 impl<T: Copy + fmt::Debug, const N: usize> fmt::Debug for Spill<T, N> {
@@ -23,61 +23,96 @@ impl<T: Copy + fmt::Debug, const N: usize> fmt::Debug for Spill<T, N> {
 impl<T: Copy, const N: usize> Spill<T, N> {
     /// An empty list.
     #[inline(always)]
-    pub(crate) const fn new() -> Self {
-        Self { few: [const { MaybeUninit::uninit() }; N], len: 0, many: Vec::new() }
+    pub(crate) fn new() -> Self {
+        Self { few: [const { MaybeUninit::uninit() }; N], len: 0, many: Box::default() }
     }
 
     #[inline(always)]
     pub(crate) fn push(&mut self, element: T) {
-        match self.few.get_mut(self.len) {
-            Some(place) => {
-                place.write(element);
-                self.len += 1;
-            }
-            None => self.extend_many(1, |_| element),
-        }
+        self.extend([element]);
     }
 
     /// Appends several elements.
     #[inline(always)]
     pub(crate) fn extend<const M: usize>(&mut self, elements: [T; M]) {
-        self.extend_with(M, |i| elements[i]);
+        let len = self.len;
+        match self.places().get_mut(len..).and_then(<[_]>::first_chunk_mut) {
+            Some(places) => {
+                *places = elements.map(MaybeUninit::new);
+                self.len += M;
+            }
+            None => self.extend_grown(M, |i| elements[i]),
+        }
+    }
+
+    /// Appends the elements of another list.
+    pub(crate) fn extend_from(&mut self, elements: &[T]) {
+        self.reserve(elements.len());
+        let len = self.len;
+        for (place, element) in self.places()[len..].iter_mut().zip(elements) {
+            place.write(*element);
+        }
+        self.len += elements.len();
     }
 
     /// Appends `count` elements, of which `element` gives the i-th.
     #[inline(always)]
     pub(crate) fn extend_with(&mut self, count: usize, element: impl Fn(usize) -> T) {
-        match self.few.get_mut(self.len..self.len + count) {
+        let len = self.len;
+        match self.places().get_mut(len..).and_then(|places| places.get_mut(..count)) {
             Some(places) => {
                 for (i, place) in places.iter_mut().enumerate() {
                     place.write(element(i));
                 }
                 self.len += count;
             }
-            None => self.extend_many(count, element),
+            None => self.extend_grown(count, element),
         }
     }
 
+    #[cold]
     #[inline(never)]
-    fn extend_many(&mut self, count: usize, element: impl Fn(usize) -> T) {
-        if self.len <= N {
-            let mut many = core::mem::take(&mut self.many);
-            many.clear();
-            many.reserve((N * 16).max(self.len + count));
-            many.extend_from_slice(self.as_slice());
-            self.many = many;
+    fn extend_grown(&mut self, count: usize, element: impl Fn(usize) -> T) {
+        self.reserve(count);
+        let len = self.len;
+        for (i, place) in self.places()[len..len + count].iter_mut().enumerate() {
+            place.write(element(i));
         }
-        self.many.extend((0..count).map(element));
         self.len += count;
+    }
+
+    /// Makes room for `more` elements.
+    pub(crate) fn reserve(&mut self, more: usize) {
+        let least = self.len + more;
+        if least <= self.places().len() {
+            return;
+        }
+        let mut many = Box::new_uninit_slice(least.next_power_of_two().max(N * 16));
+        for (place, element) in many.iter_mut().zip(self.as_slice()) {
+            place.write(*element);
+        }
+        self.many = many;
+    }
+
+    #[inline(always)]
+    fn places(&mut self) -> &mut [MaybeUninit<T>] {
+        if self.many.is_empty() { &mut self.few } else { &mut self.many }
     }
 
     #[inline]
     pub(crate) fn as_slice(&self) -> &[T] {
-        if self.len > N {
-            return &self.many;
-        }
+        let places: &[MaybeUninit<T>] = if self.many.is_empty() { &self.few } else { &self.many };
         // SAFETY: P1: these are written, and MaybeUninit<T> is laid out as T.
-        unsafe { core::slice::from_raw_parts(self.few.as_ptr().cast(), self.len) }
+        unsafe { core::slice::from_raw_parts(places.as_ptr().cast(), self.len) }
+    }
+
+    /// The elements, to be changed.
+    #[inline]
+    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
+        let len = self.len;
+        let places = self.places();
+        // SAFETY: P1: these are written, and MaybeUninit<T> is laid out as T.
+        unsafe { core::slice::from_raw_parts_mut(places.as_mut_ptr().cast(), len) }
     }
 
     #[inline]
@@ -91,16 +126,7 @@ impl<T: Copy, const N: usize> Spill<T, N> {
     }
 
     pub(crate) fn truncate(&mut self, len: usize) {
-        if len >= self.len {
-            return;
-        }
-        if self.len > N {
-            self.many.truncate(len);
-            for (place, element) in self.few.iter_mut().zip(&self.many) {
-                place.write(*element);
-            }
-        }
-        self.len = len;
+        self.len = self.len.min(len);
     }
 }
 
@@ -124,6 +150,9 @@ mod tests {
         assert_eq!(list.as_slice(), [5]);
         list.extend_with(9, |i| i as u64);
         assert_eq!((list.len(), list.as_slice()[4], list.as_slice()[9]), (10, 3, 8));
+        list.extend_from(&[1; 100]);
+        list.as_mut_slice()[109] = 2;
+        assert_eq!(list.as_slice()[108..], [1, 2]);
     }
 
     #[test]

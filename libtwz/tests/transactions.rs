@@ -194,6 +194,43 @@ fn the_log_grows_past_its_first_chunk() {
 }
 
 #[test]
+fn records_side_by_side_are_put_back_each() {
+    let o = root();
+    let is_first = |count: usize| {
+        o.many.iter().enumerate().all(|(i, cell)| cell.get() == if i < count { i as u64 + 1 } else { 0 })
+    };
+    let change = |tx: &Tx, from: usize, to: usize, value: u64| -> Result<()> {
+        o.many[from..to].iter().try_for_each(|cell| tx.record(cell))?;
+        (from..to).try_for_each(|i| tx.set_recorded(&o.many[i], value * (i as u64 + 1)))
+    };
+    // More of them than an entry of the log has room for.
+    o.tx(|tx| change(tx, 0, 300, 1)).unwrap();
+    assert!(is_first(300));
+    o.tx(|tx| {
+        change(tx, 0, 300, 2)?;
+        Err::<(), _>(Error::Aborted)
+    })
+    .unwrap_err();
+    assert!(is_first(300));
+    // A nested transaction begins where the outer one's record ends; and records that wait for their change go on behind it.
+    o.tx(|tx| {
+        change(tx, 0, 8, 3)?;
+        tx.nested(|tx| {
+            change(tx, 8, 16, 4)?;
+            Err::<(), _>(Error::Aborted)
+        })
+        .unwrap_err();
+        assert_eq!((o.many[7].get(), o.many[8].get()), (24, 9));
+        tx.record(&o.many[16])?;
+        tx.nested(|tx| change(tx, 17, 24, 4).and(Err::<(), _>(Error::Aborted))).unwrap_err();
+        tx.set_recorded(&o.many[16], 5)?;
+        Err::<(), _>(Error::Aborted)
+    })
+    .unwrap_err();
+    assert!(is_first(300));
+}
+
+#[test]
 fn several_objects_change_together() {
     let (x, y) = (root(), root());
     let both = |fail: bool| -> Result<()> {

@@ -24,14 +24,14 @@ impl Check {
     /// All words of a batch.
     #[inline]
     pub(super) fn add_all(&mut self, words: &[u64]) {
-        let (fours, rest) = words.as_chunks::<4>();
-        for four in fours {
-            for (lane, word) in self.lanes.iter_mut().zip(four) {
-                *lane = mix(*lane, *word);
+        let (eights, rest) = words.as_chunks::<8>();
+        for eight in eights {
+            for (i, word) in eight.iter().enumerate() {
+                self.add(i, *word);
             }
         }
-        for (lane, word) in self.lanes.iter_mut().zip(rest) {
-            *lane = mix(*lane, *word);
+        for (i, word) in rest.iter().enumerate() {
+            self.add(i, *word);
         }
     }
 

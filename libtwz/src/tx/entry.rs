@@ -24,6 +24,23 @@ pub(super) fn split_head(head: u64) -> (usize, usize) {
     if head & HALF == 0 { (offset, bytes) } else { (offset, 4) }
 }
 
+/// Whether an entry is of one whole word, by its first: by far the most are.
+#[inline(always)]
+pub(super) const fn is_word(head: u64) -> bool {
+    const NOT_OFFSET: u64 = 0xffff_ffff << 32 | HALF | 7;
+    head & NOT_OFFSET == 8 << 32
+}
+
+/// Lets an entry of whole words have one more, by its first; false if it is as long as it may be.
+#[inline(always)]
+pub(super) const fn grow(head: &mut u64) -> bool {
+    let is_room = (*head >> 32) + 8 <= ENTRY_MAX as u64;
+    if is_room {
+        *head += 8 << 32;
+    }
+    is_room
+}
+
 /// Whether a range is a half-word, which has an entry of its own form.
 #[inline(always)]
 pub(super) const fn is_half(offset: usize, bytes: usize) -> bool {
@@ -131,12 +148,7 @@ pub(super) fn write_words(window: Window, offset: usize, bytes: usize, words: im
 #[inline(always)]
 #[cfg_attr(feature = "crash-sim", track_caller)]
 pub(super) fn store_range(window: Window, (offset, bytes, words): Range<'_>) {
-    if let [word] = words
-        && bytes == 8
-        && offset.is_multiple_of(8)
-    {
-        window.store(offset, *word); // by far the most common
-    } else if let [head] = words
+    if let [head] = words
         && is_half(offset, bytes)
     {
         window.store_half(offset, half_of(*head));
@@ -165,23 +177,88 @@ pub(super) type Range<'a> = (usize, usize, &'a [u64]);
 pub(super) fn ranges(words: &[u64]) -> impl Iterator<Item = Range<'_>> {
     let mut rest = words;
     core::iter::from_fn(move || {
-        loop {
-            let (head, more) = rest.split_first()?;
-            let (offset, bytes) = split_head(*head);
-            if *head & HALF != 0 {
-                rest = more;
-                return Some((offset, bytes, core::slice::from_ref(head)));
-            }
-            let payload = match bytes {
-                8 => 1, // by far the most common
-                0 => 2,
-                _ => bytes.div_ceil(8),
-            };
-            let (words, later) = more.split_at(payload.min(more.len()));
-            rest = later;
-            if bytes != 0 {
-                return Some((offset, bytes, words));
-            }
-        }
+        let (range, later) = next_range(rest)?;
+        rest = later;
+        Some(range)
     })
+}
+
+/// Makes entries say what stands in memory now; calls `each` for the ranges.
+#[inline(always)]
+pub(super) fn renew(window: Window, words: &mut [u64], mut each: impl FnMut(usize, usize)) {
+    let mut at = 0;
+    while let Some(&head) = words.get(at) {
+        let (offset, mut bytes) = split_head(head);
+        let next;
+        if is_word(head)
+            && let Some(word) = words.get_mut(at + 1)
+        {
+            *word = window.load(offset); // by far the most
+            (bytes, next) = (8, at + 2);
+        } else {
+            next = at + 1 + payload_words(head);
+            renew_long(window, &mut words[at..], head);
+        }
+        if bytes != 0 {
+            each(offset, bytes);
+        }
+        at = next;
+    }
+}
+
+/// [`renew`] of the first entry, which begins with `head`.
+#[inline(never)]
+fn renew_long(window: Window, words: &mut [u64], head: u64) {
+    let (offset, bytes) = split_head(head);
+    if head & HALF != 0 {
+        words[0] = half_entry(offset, window.half(offset).load(Ordering::Relaxed));
+    } else if bytes != 0 {
+        let payload = words.iter_mut().skip(1).take(payload_words(head));
+        for (i, word) in payload.enumerate() {
+            *word = word_of_range(window, offset + i * 8, bytes - i * 8);
+        }
+    }
+}
+
+/// The first range among entries, and what comes after it.
+#[inline(always)]
+fn next_range(words: &[u64]) -> Option<(Range<'_>, &[u64])> {
+    let mut rest = words;
+    loop {
+        let (head, more) = rest.split_first()?;
+        let (offset, bytes) = split_head(*head);
+        if *head & HALF != 0 {
+            return Some(((offset, bytes, core::slice::from_ref(head)), more));
+        }
+        let payload = match bytes {
+            8 => 1,
+            0 => 2,
+            _ => bytes.div_ceil(8),
+        };
+        let (words, later) = more.split_at(payload.min(more.len()));
+        if bytes != 0 {
+            return Some(((offset, bytes, words), later));
+        }
+        rest = later;
+    }
+}
+
+/// Stores what entries in memory say.
+#[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
+pub(super) fn store_all(window: Window, words: &[u64]) {
+    let mut rest = words;
+    loop {
+        if let [head, word, later @ ..] = rest
+            && is_word(*head)
+        {
+            window.store(split_head(*head).0, *word); // by far the most
+            rest = later;
+        } else if let Some((range, later)) = next_range(rest) {
+            store_range(window, range);
+            rest = later;
+        } else {
+            return;
+        }
+    }
 }

@@ -57,6 +57,9 @@ pub(super) struct Part {
     undo: Words,
     /// Words of `undo` that are in the log.
     settled: usize,
+    /// The last entry of `undo`, if it may grow: of whole words, not in the log, and of the innermost transaction. Where its range ends, and in the
+    /// high half where it stands; 0 if it may not.
+    extendable: u64,
     /// Entries of what the commit stores.
     puts: Words,
     /// Ranges that were written without a record. What they and recorded ones hold at the commit goes to the log.
@@ -104,6 +107,7 @@ impl Part {
             lost_marks: false,
             undo: Words::new(),
             settled: 0,
+            extendable: 0,
             puts: Words::new(),
             noted: Ranges::new(),
             fresh: Spill::new(),
@@ -252,18 +256,49 @@ impl Part {
             let start = block.offset as usize;
             offset >= start && offset + bytes <= start + block.bytes as usize
         };
-        if !self.fresh.as_slice().iter().skip(self.outer_fresh).any(is_fresh) {
+        if self.fresh.is_empty() || !self.fresh.as_slice().iter().skip(self.outer_fresh).any(is_fresh) {
             self.record_old(offset, bytes);
         }
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn record_old(&mut self, offset: usize, bytes: usize) {
-        entry::entries_of(self.log.window, offset, bytes, &mut self.undo);
+        if bytes == 8 && offset.is_multiple_of(8) {
+            self.record_word(offset); // by far the most common
+        } else {
+            self.extendable = 0;
+            entry::entries_of(self.log.window, offset, bytes, &mut self.undo);
+        }
+    }
+
+    #[inline(always)]
+    fn record_word(&mut self, offset: usize) {
+        let word = self.log.window.load(offset);
+        #[allow(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
+        let end = self.extendable as u32 as usize;
+        if end == offset && self.extend_record(word) {
+            return;
+        }
+        self.extendable = (self.undo.len() as u64) << 32 | (offset + 8) as u64;
+        self.undo.extend([entry::entry_head(offset, 8), word]);
+    }
+
+    /// Lets the last entry have one more word, if there is room for it.
+    #[inline]
+    fn extend_record(&mut self, word: u64) -> bool {
+        #[allow(clippy::cast_possible_truncation, reason = "the high half")]
+        let last = (self.extendable >> 32) as usize;
+        let is_grown = self.undo.as_mut_slice().get_mut(last).is_some_and(entry::grow);
+        if is_grown {
+            self.extendable += 8;
+            self.undo.push(word);
+        }
+        is_grown
     }
 
     pub(super) fn record_participant(&mut self, id: ObjectId) {
+        self.extendable = 0;
         self.undo.extend(entry::participant_entry(id));
     }
 
@@ -278,6 +313,7 @@ impl Part {
             data_top(log, *arena_at, shadow)
         })?;
         *settled = undo.len();
+        self.extendable = 0;
         Ok(true)
     }
 
@@ -297,6 +333,7 @@ impl Part {
         let (offset, reused) = self.take_block(bytes, align)?;
         if reused {
             // Its first word links the free list until the commit: an abort must find it.
+            self.extendable = 0;
             entry::entries_of(self.log.window, offset, 8, &mut self.undo);
         }
         let (start, len) = range(offset, bytes);
@@ -457,20 +494,20 @@ impl Part {
         let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, lost_marks, .. } = self;
         let limit = || data_top(log, *arena_at, shadow);
         let mut redo = Words::new();
-        let mut add = |offset, bytes| {
+        redo.reserve(undo.len() + puts.len());
+        let fresh =
+            fresh.as_slice().iter().filter(|block| block.reused).map(|block| (block.offset, block.bytes));
+        for (offset, bytes) in fresh.chain(noted.as_slice().iter().copied()) {
+            let (offset, bytes) = (offset as usize, bytes as usize);
             *lost_marks |= log.mark_dirty(marker, offset, bytes);
             entry::entries_of(log.window, offset, bytes, &mut redo);
-        };
-        for block in fresh.as_slice().iter().filter(|block| block.reused) {
-            add(block.offset as usize, block.bytes as usize);
         }
-        for (offset, bytes) in noted.as_slice() {
-            add(*offset as usize, *bytes as usize);
-        }
-        for (offset, bytes, _) in entry::ranges(undo.as_slice()) {
-            add(offset, bytes);
-        }
-        redo.extend_with(puts.len(), |i| puts.as_slice()[i]);
+        let first = redo.len();
+        redo.extend_from(undo.as_slice());
+        entry::renew(log.window, &mut redo.as_mut_slice()[first..], |offset, bytes| {
+            *lost_marks |= log.mark_dirty(marker, offset, bytes);
+        });
+        redo.extend_from(puts.as_slice());
         log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
     }
 
@@ -512,12 +549,14 @@ impl Part {
             frees: self.frees.len(),
         };
         self.outer_fresh = mark.fresh;
+        self.extendable = 0;
         mark
     }
 
     /// Ends it, however it went. `None`: the object came into the transaction in it.
     pub(super) fn end_nested(&mut self, mark: Option<&Mark>) {
         self.outer_fresh = mark.map_or(0, |mark| mark.outer_fresh);
+        self.extendable = 0;
     }
 
     /// Puts back everything recorded since `mark` (`None`: since the start), newest first, and forgets what the commit was to
@@ -532,7 +571,7 @@ impl Part {
         }
         self.puts.truncate(0);
         if let Some(mark) = mark {
-            self.puts.extend_with(mark.puts.len(), |i| mark.puts[i]);
+            self.puts.extend_from(&mark.puts);
         }
         self.fresh.truncate(mark.map_or(0, |mark| mark.fresh));
         self.frees.truncate(mark.map_or(0, |mark| mark.frees));

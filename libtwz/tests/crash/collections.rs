@@ -86,7 +86,7 @@ pub(crate) fn maps_survive(how: &mut How<'_>) {
             if step % 3 != which {
                 continue;
             }
-            if step % 12 == 10 + which {
+            if step % 12 >= 9 {
                 map.remove(&key(step - 6));
             } else {
                 map.insert(key(step), step);
@@ -124,7 +124,7 @@ pub(crate) fn maps_survive(how: &mut How<'_>) {
 }
 
 fn maps_step(o: &Object<Maps>, step: u64, key: impl Fn(u64) -> u64) {
-    let remove = step % 12 == 10 + step % 3;
+    let remove = step % 12 >= 9;
     let victim = if remove { key(step - 6) } else { key(step) };
     match (step % 3, remove) {
         (0, false) => o.hash.insert(victim, step),
@@ -135,6 +135,41 @@ fn maps_step(o: &Object<Maps>, step: u64, key: impl Fn(u64) -> u64) {
         (_, true) => o.rb.remove(&victim),
     }
     .unwrap();
+}
+
+/// A node's block may be of a list of free ones, which its first word links up to the commit: nodes are stored to before it.
+pub(crate) fn nodes_are_used_again(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let o = ObjectBuilder::new().build(RbTree::<u64, u64>::new()).unwrap();
+    let id = o.id();
+    for key in 0..6 {
+        o.insert(key, key).unwrap();
+    }
+    for key in [1, 4, 2] {
+        o.remove(&key).unwrap();
+    }
+    libtwz::tx::checkpoint(o.window()).unwrap();
+    scenario(
+        "nodes",
+        &[o.window()],
+        &world,
+        &mut |step| {
+            o.insert(10 + step, step).unwrap();
+            step < 3
+        },
+        &|k| {
+            let o = text(Object::<RbTree<u64, u64>>::open(id))?;
+            text(o.check())?;
+            let model =
+                [0, 3, 5].map(|key| (key, key)).into_iter().chain((0..k).map(|step| (10 + step, step)));
+            let found = text(o.iter().collect::<Result<Vec<_>>>())?;
+            expect("the tree", &found, &model.collect())?;
+            expect("entries", o.len(), found.len() as u64)?;
+            let census = text(o.census())?;
+            expect("bytes in use", census.bytes - census.free_bytes, found.len() * 48)
+        },
+        how,
+    );
 }
 
 /// The log still tells of what was in the blocks of one map when another gets them for its buckets.

@@ -47,8 +47,8 @@ macro_rules! scenarios {
 
 scenarios! {
     transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew,
-        lines_take_each_others_place, a_block_comes_where_a_failed_one_was, the_log_goes_on_in_other_objects;
-    collections: nothing_leaks_and_lists_stay_whole, maps_survive, blocks_are_used_again, a_map_gets_the_blocks_of_another, strings_and_rings_stay_whole;
+        lines_take_each_others_place, many_lines_lose_their_places, a_transaction_takes_many_of_its_own_places, a_block_comes_where_a_failed_one_was, the_log_goes_on_in_other_objects;
+    collections: nothing_leaks_and_lists_stay_whole, maps_survive, nodes_are_used_again, blocks_are_used_again, a_map_gets_the_blocks_of_another, strings_and_rings_stay_whole;
     owned: owned_maps_survive;
     moves: sequences_move_at_once, maps_move_at_once, entries_change_at_once, leaves_go_and_come;
     overflow: a_vector_outgrows_its_object, a_text_outgrows_its_object, a_ring_outgrows_its_object, a_list_outgrows_its_object,
@@ -102,6 +102,12 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
         "a claim counts in this boot only",
     ),
     (
+        "rb_tree/mod.rs",
+        ".set_without_log(",
+        "store before fence",
+        "of a free block only the first word counts: it is stored before these, unless it is null as it is to be",
+    ),
+    (
         "names/resolver.rs",
         "window.write(offset as usize + 8, name.as_bytes())",
         "store before fence",
@@ -121,7 +127,7 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "log/dirty.rs",
-        "self.flush_marked(marker, before)",
+        "self.put_off(marker, before)",
         "flush behind fence",
         "one thread: the transaction that marks the line fences once more before a checkpoint can begin, which has fences of its own",
     ),

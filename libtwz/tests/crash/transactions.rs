@@ -299,6 +299,73 @@ pub(crate) fn lines_take_each_others_place(how: &mut How<'_>) {
     );
 }
 
+/// Cells on lines of which each two have one place.
+#[derive(Invariant)]
+#[repr(C)]
+struct Pairs {
+    cells: [PCell<u64>; PAIRS * 16],
+}
+
+/// Lines between two that have one place, and pairs of these.
+const PAIRS: usize = 64 * 1024 / 64;
+
+/// So many of them that they are flushed while a transaction runs, before the next checkpoint: `each` are the cells that a step puts to. No
+/// line is stored to again, which would have it flushed once more.
+fn lose_places<I: Iterator<Item = usize>>(
+    name: &str,
+    steps: u64,
+    each: impl Fn(u64) -> I,
+    is_followed: impl Fn(u64) -> bool,
+    how: &mut How<'_>,
+) {
+    let (_one, world) = begin();
+    let o = ObjectBuilder::new().build(Pairs { cells: [const { PCell::new(0) }; PAIRS * 16] }).unwrap();
+    let id = o.id();
+    scenario(
+        name,
+        &[o.window()],
+        &world,
+        &mut |step| {
+            o.tx(|tx| each(step).try_for_each(|line| tx.put(&o.cells[line * 8], step + 1))).unwrap();
+            if is_followed(step) {
+                checkpoint(o.window()).unwrap();
+            }
+            step + 1 < steps
+        },
+        &|k| {
+            let o = text(Object::<Pairs>::open(id))?;
+            (0..steps).flat_map(|step| each(step).map(move |line| (step, line))).try_for_each(
+                |(step, line)| {
+                    expect(
+                        &format!("line {line}"),
+                        o.cells[line * 8].get(),
+                        if step < k { step + 1 } else { 0 },
+                    )
+                },
+            )
+        },
+        how,
+    );
+}
+
+/// By turns sixteen new lines, and those that take their places.
+pub(crate) fn many_lines_lose_their_places(how: &mut How<'_>) {
+    let each = |step: u64| {
+        let first = usize::try_from(step / 2).unwrap() * 16 + usize::from(step % 2 == 1) * PAIRS;
+        first..first + 16
+    };
+    lose_places("many lines that lose their places", 5, each, |step| step % 4 == 3, how);
+}
+
+/// They are flushed before the transaction stores to them that marked them.
+pub(crate) fn a_transaction_takes_many_of_its_own_places(how: &mut How<'_>) {
+    let each = |step: u64| {
+        let first = usize::try_from(step).unwrap() * 32;
+        (first..first + 32).chain(first + PAIRS..first + PAIRS + 32)
+    };
+    lose_places("a transaction that takes its own lines' places", 1, each, |_| true, how);
+}
+
 /// What a nested transaction put into a block that it gave back by failing is in the log, and another block comes to stand there.
 pub(crate) fn a_block_comes_where_a_failed_one_was(how: &mut How<'_>) {
     #[derive(Invariant)]

@@ -412,6 +412,12 @@ fn window_of(address: usize) -> Window {
     Window::around(address).unwrap()
 }
 
+/// What decides where objects' contents begin, and what maps draw: the same in each run, or what `TWZ_CRASH_SEED` says. Where blocks lie decides which of them
+/// leave gaps, which others come from, and so which mutants there are.
+fn seed() -> u64 {
+    std::env::var("TWZ_CRASH_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
 /// One scenario at a time: they share the process's objects.
 pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
     static ONE: Mutex<()> = Mutex::new(());
@@ -431,7 +437,7 @@ pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
             });
         }));
     });
-    simulate::repeat_random(); // a mutant that is killed once is killed always
+    simulate::repeat_random(seed()); // a mutant that is killed once is killed always
     let world = Rc::new(World {
         sim: Sim::new(ROOT + 64),
         objects: RefCell::default(),

@@ -103,9 +103,7 @@ impl MemoryStore {
     }
 
     fn add(&self, spec: &CreateSpec) -> Result<(ObjectId, u64)> {
-        let mut bytes = [0; 16];
-        random(&mut bytes);
-        let id = ObjectId::from_u128(u128::from_le_bytes(bytes));
+        let id = new_id();
         let mut objects = self.objects();
         let place = match objects.free.pop() {
             Some(place) => place,
@@ -260,6 +258,16 @@ fn write_all(file: &OwnedFd, from: &[u8], at: u64) -> Result<()> {
     // SAFETY: the buffer is ours for its length.
     let put = unsafe { libc::pwrite(file.as_raw_fd(), from.as_ptr().cast(), from.len(), at.cast_signed()) };
     if put.cast_unsigned() == from.len() { Ok(()) } else { Err(last_error("write the memory file")) }
+}
+
+fn new_id() -> ObjectId {
+    #[cfg(feature = "crash-sim")]
+    if let Some(id) = crate::simulate::repeated_id() {
+        return id;
+    }
+    let mut bytes = [0; 16];
+    random(&mut bytes);
+    ObjectId::from_u128(u128::from_le_bytes(bytes))
 }
 
 /// Fills `bytes` from the kernel's generator.

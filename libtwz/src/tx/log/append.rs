@@ -14,6 +14,9 @@ use core::sync::atomic::Ordering;
 /// Words for which a batch's first line has room, after the two of the head.
 const LINE_WORDS: usize = LINE / 8 - 2;
 
+/// So many lines may stand in the processor's store buffer, which has 56 to 114 words.
+const NEW_LINES: usize = 16;
+
 impl Log {
     /// Appends entries as batches, the last of them of kind `last` and the others of kind `others`; durable after a fence.
     /// `limit`: first offset that data does not use.
@@ -108,9 +111,9 @@ impl Log {
         }
         let (head, check) = self.head_and_check(to, kind, words);
         let (first, rest) = words.split_at(words.len().min(LINE_WORDS));
-        let mut lines = (to.at + LINE..).step_by(LINE);
         if bytes <= persist::by_cache() {
             store_line(to.window, to.at, [check, head], first);
+            let mut lines = (to.at + LINE..).step_by(LINE);
             let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
             for (words, at) in whole.iter().zip(&mut lines) {
                 store_line(to.window, at, [], words);
@@ -120,8 +123,15 @@ impl Log {
             }
         } else {
             store_line_around(to.window, to.at, [check, head], first);
-            for (at, words) in lines.zip(rest.chunks(LINE / 8)) {
+            let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
+            let (old, new) = whole.split_at(whole.len().saturating_sub(NEW_LINES));
+            persist::store_old_lines(to.window, to.at + LINE, old);
+            let mut lines = (to.at + LINE * (1 + old.len())..).step_by(LINE);
+            for (words, at) in new.iter().zip(&mut lines) {
                 store_line_around(to.window, at, [], words);
+            }
+            if let (false, Some(at)) = (last.is_empty(), lines.next()) {
+                store_line_around(to.window, at, [], last);
             }
         }
         to.at += bytes;

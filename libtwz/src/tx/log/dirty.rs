@@ -2,11 +2,22 @@
 //!
 //! A place holds the number of a line, and above it a few bits of the transaction that marked it last: so a transaction notices that it took
 //! the place of a line of its own.
+//!
+//! ```text
+//! +0     u32[992]  places
+//! +3968  u32       how many of these are used:
+//! +3972  u32[31]   lines that lost their places, flushed when there are so many
+//! ```
+//! For a fence that waits for one such line takes as long as one that waits for all of them, and longer than one that waits for none.
 
-use super::{DIRTY, DIRTY_PLACES, END_OF_LINES, Log, Position, START};
+use super::{DIRTY, DIRTY_WORDS, END_OF_LINES, Log, Position, START};
 use crate::persist::{self, LINE};
 use core::sync::atomic::{AtomicU32, Ordering};
 
+/// Lines that may have lost their places and are not flushed.
+const LATER: usize = 31;
+/// Places of the set.
+const PLACES: usize = DIRTY_WORDS - 1 - LATER;
 /// Bits of a place that are the line's number.
 const LINE_BITS: u32 = END_OF_LINES.ilog2();
 const LINE_MASK: u32 = (1 << LINE_BITS) - 1;
@@ -25,8 +36,8 @@ impl Marker {
 
 impl Log {
     /// Notes that lines of a range are changed in place, or will be, and are not durable. A line that loses its place to
-    /// another is flushed, which counts with the next fence of this thread. True if one did that `marker` had marked: what is stored to it later
-    /// needs [`Log::flush_unmarked`]. Now and then true without.
+    /// another is flushed later on, in a transaction's middle, whose fence counts for it. True if one did that `marker` had marked: what is stored to
+    /// it after that needs [`Log::flush_unmarked`]. Now and then true without.
     #[inline(always)]
     pub(crate) fn mark_dirty(&self, marker: Marker, offset: usize, bytes: usize) -> bool {
         let first = offset / LINE;
@@ -47,24 +58,65 @@ impl Log {
         let line = line as u32;
         let before = place.load(Ordering::Relaxed);
         place.store(line | marker.0, Ordering::Relaxed);
-        (before ^ line) & LINE_MASK != 0 && self.flush_marked(marker, before)
+        (before ^ line) & LINE_MASK != 0 && self.put_off(marker, before)
     }
 
-    /// Flushes a line that the set of dirty ones named; numbers that damage made are outside the data, or do no harm. Says whether `marker` had
-    /// marked it.
+    /// Has a line that lost its place flushed later on, with others. Says whether `marker` had marked it.
     #[inline(never)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn flush_marked(&self, marker: Marker, marked: u32) -> bool {
-        let line = (marked & LINE_MASK) as usize;
-        if line >= START / LINE {
-            self.window.flush_line(line * LINE);
+    fn put_off(&self, marker: Marker, marked: u32) -> bool {
+        if marked != 0 {
+            let count = self.later().min(LATER - 1);
+            self.word(PLACES + 1 + count).store(marked, Ordering::Relaxed);
+            self.set_later(count + 1);
+            if count + 1 == LATER {
+                self.flush_later();
+            }
         }
         marked & !LINE_MASK == marker.0
     }
 
+    /// Flushes the lines that lost their places.
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn flush_later(&self) {
+        for i in 0..self.later() {
+            self.flush_marked(self.word(PLACES + 1 + i).load(Ordering::Relaxed));
+        }
+        self.set_later(0);
+    }
+
+    /// How many lines lost their places and are not flushed; damage may have made it anything.
+    #[inline]
+    fn later(&self) -> usize {
+        self.word(PLACES).load(Ordering::Relaxed) as usize % (LATER + 1)
+    }
+
+    #[inline]
+    fn set_later(&self, count: usize) {
+        #[allow(clippy::cast_possible_truncation, reason = "at most 31")]
+        self.word(PLACES).store(count as u32, Ordering::Relaxed);
+    }
+
+    /// Flushes a line that a place names; numbers that damage made are outside the data, or do no harm.
+    #[inline]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn flush_marked(&self, marked: u32) {
+        let line = (marked & LINE_MASK) as usize;
+        if line >= START / LINE {
+            self.window.flush_line(line * LINE);
+        }
+    }
+
+    #[inline(always)]
+    fn word(&self, i: usize) -> &'static AtomicU32 {
+        self.window.half(self.at + DIRTY + i * 4)
+    }
+
     #[inline(always)]
     fn place_of(&self, line: usize) -> &'static AtomicU32 {
-        self.window.half(self.at + DIRTY + line % DIRTY_PLACES * 4)
+        const { assert!(DIRTY_WORDS.is_power_of_two() && PLACES >= DIRTY_WORDS / 2) };
+        let i = line % DIRTY_WORDS;
+        self.word(if i < PLACES { i } else { i - DIRTY_WORDS / 2 })
     }
 
     /// Flushes those lines of a range that have lost their place to others of the same transaction; true if there were any.
@@ -91,11 +143,12 @@ impl Log {
     #[cold]
     #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn checkpoint(&self) -> Position {
-        for place in 0..DIRTY_PLACES {
-            let place = self.place_of(place);
+        self.flush_later();
+        for place in 0..PLACES {
+            let place = self.word(place);
             let marked = place.load(Ordering::Relaxed);
             if marked != 0 {
-                self.flush_marked(Marker::of(0), marked);
+                self.flush_marked(marked);
                 place.store(0, Ordering::Relaxed);
             }
         }

@@ -13,7 +13,7 @@
 //!   +72  tail           chunk << 32 | offset: where the next batch goes, in this boot
 //!   +80  sequence       number of the next batch in the epoch, in this boot
 //!   +88  room           u32: the mark of room.rs; u32: the boot that it is of
-//!   +128 dirty        u32[1024]: lines changed since the last checkpoint, a direct-mapped set (dirty.rs); never flushed
+//!   +128 dirty        u32[1024]: lines changed since the last checkpoint (dirty.rs); never flushed
 //!   +4224 chunk 0
 //! chunk k > 0: CHUNK_BYTES << (k-1) bytes, at most CHUNK_MAX, right below chunk k-1 (chunk 1 ends at DATA_END)
 //!
@@ -62,12 +62,12 @@ const KEEP_CHUNKS: u32 = 4;
 const PIECE: u32 = 1 << 31;
 /// Size of the largest chunks.
 const CHUNK_MAX: usize = 16 << 20;
-/// Places in the set of dirty lines.
-const DIRTY_PLACES: usize = 1024;
-/// Where that set stands.
+/// Words that tell of dirty lines.
+const DIRTY_WORDS: usize = 1024;
+/// Where they stand.
 const DIRTY: usize = 128;
 /// Bytes of the header.
-pub(crate) const HEADER_BYTES: usize = DIRTY + DIRTY_PLACES * 4;
+pub(crate) const HEADER_BYTES: usize = DIRTY + DIRTY_WORDS * 4;
 /// Most words of one batch: fits any chunk but the first, and any piece of the usual size.
 const BATCH_WORDS: usize = 2048;
 /// Words that fit the smallest piece: an entry of the largest size.
@@ -456,7 +456,7 @@ impl Log {
 
     /// Forgets what a boot before this one left in the lines that are never flushed.
     pub(crate) fn start_boot(&self) {
-        for place in (0..DIRTY_PLACES * 4).step_by(8) {
+        for place in (0..DIRTY_WORDS * 4).step_by(8) {
             self.window.store(self.at + DIRTY + place, 0);
         }
         if self.window.half(self.at + ROOM + 4).load(Ordering::Relaxed) != Platform::boot_generation() {

@@ -91,9 +91,7 @@ impl Part {
     /// Stores the puts, after the commit is durable.
     #[inline]
     pub(in crate::tx) fn apply_puts(&self) {
-        for range in entry::ranges(self.puts.as_slice()) {
-            entry::store_range(self.log.window, range);
-        }
+        entry::store_all(self.log.window, self.puts.as_slice());
         if self.lost_marks {
             self.flush_unmarked();
         }
@@ -117,6 +115,7 @@ impl Part {
         if self.puts.is_empty() {
             return false;
         }
+        self.extendable = 0;
         let Self { log, puts, undo, .. } = self;
         for (offset, bytes, _) in entry::ranges(puts.as_slice()) {
             entry::entries_of(log.window, offset, bytes, undo);
@@ -127,9 +126,7 @@ impl Part {
     /// Stores puts that [`Part::record_puts`] recorded, after their records are durable.
     #[inline]
     pub(in crate::tx) fn store_recorded_puts(&mut self) {
-        for range in entry::ranges(self.puts.as_slice()) {
-            entry::store_range(self.log.window, range);
-        }
+        entry::store_all(self.log.window, self.puts.as_slice());
         self.puts.truncate(0);
     }
 }
