@@ -331,8 +331,23 @@ impl World {
     }
 }
 
+impl Drop for World {
+    /// Gives the memory of its objects back: all scenarios together have several times what a machine has.
+    fn drop(&mut self) {
+        for id in self.objects.borrow().iter() {
+            let _ = memory().0.trim(*id, 0..GIB as u64); // of one that is gone there is nothing left
+        }
+    }
+}
+
 /// Objects in memory; those of a scenario are there as its simulator says.
 struct Simulated(MemoryStore);
+
+/// Where the objects of all scenarios are.
+fn memory() -> &'static Arc<Simulated> {
+    static MEMORY: OnceLock<Arc<Simulated>> = OnceLock::new();
+    MEMORY.get_or_init(|| Arc::new(Simulated(MemoryStore::with_durability(Durability::Power).unwrap())))
+}
 
 /// The world of this thread, if it has one that is not at work itself.
 fn with_world<R>(body: impl FnOnce(&World) -> R) -> Option<R> {
@@ -424,8 +439,7 @@ pub(crate) fn begin() -> (MutexGuard<'static, ()>, Rc<World>) {
     static STARTED: OnceLock<()> = OnceLock::new();
     let guard = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     STARTED.get_or_init(|| {
-        let memory = MemoryStore::with_durability(Durability::Power).unwrap();
-        use_store(Arc::new(Simulated(memory))).unwrap();
+        use_store(Arc::<Simulated>::clone(memory())).unwrap();
         assert!(simulate::record_with(|event, site| {
             WORLD.with(|world| {
                 // Not while the world itself is at work.
