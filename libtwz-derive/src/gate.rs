@@ -1,6 +1,6 @@
 //! `#[gate]`: a function that other security contexts call through a gate.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::parse::Parser;
 use syn::spanned::Spanned;
@@ -14,6 +14,8 @@ struct Options {
 
 pub(crate) fn expand(attribute: TokenStream, function: &ItemFn) -> syn::Result<TokenStream> {
     let Options { number, runtime } = options(attribute)?;
+    // Local names below are the macro's own: a parameter of the same name is another, and so no caller can put its words in the kernel's place.
+    let own = Span::mixed_site();
     let signature = &function.sig;
     check(function)?;
     let (name, visibility) = (&signature.ident, &function.vis);
@@ -29,14 +31,15 @@ pub(crate) fn expand(attribute: TokenStream, function: &ItemFn) -> syn::Result<T
         }
         let name = match &*input.pat {
             Pat::Ident(pattern) if pattern.subpat.is_none() => pattern.ident.clone(),
-            _ => format_ident!("argument{}", index),
+            _ => format_ident!("argument{}", index, span = own),
         };
         arguments.push((name, &input.ty));
     }
     let names: Vec<_> = arguments.iter().map(|(name, _)| name).collect();
     let types: Vec<_> = arguments.iter().map(|(_, ty)| *ty).collect();
     let sizes = types.iter().map(|ty| quote_spanned! {ty.span()=> ::core::mem::size_of::<#ty>() });
-    let caller = takes_caller.then(|| quote! { #runtime::Caller::new(low, high), });
+    let taken: Vec<_> = (0..names.len()).map(|index| format_ident!("taken{}", index, span = own)).collect();
+    let caller = takes_caller.then(|| quote_spanned! {own=> #runtime::Caller::new(low, high), });
     // A `Result` is a reply by itself; any other type is a value.
     let unit: Type = syn::parse_quote!(());
     let returned = match &signature.output {
@@ -46,19 +49,19 @@ pub(crate) fn expand(attribute: TokenStream, function: &ItemFn) -> syn::Result<T
     let (reply, into, out_of, result_bytes) = match result_parts(returned) {
         Some((value, error)) => (
             quote! { #returned },
-            quote! { result },
-            quote! { reply },
+            quote_spanned! {own=> result },
+            quote_spanned! {own=> reply },
             quote! { 1 + max(::core::mem::size_of::<#value>(), ::core::mem::size_of::<#error>()) },
         ),
         None => (
             quote! { #runtime::Plain<#returned> },
-            quote! { #runtime::Plain(result) },
-            quote! { reply.0 },
+            quote_spanned! {own=> #runtime::Plain(result) },
+            quote_spanned! {own=> reply.0 },
             quote! { ::core::mem::size_of::<#returned>() },
         ),
     };
     let about = format!("The gate [`{name}`](fn@{name}) from both sides.");
-    Ok(quote! {
+    Ok(quote_spanned! {own=>
         #function
 
         #[doc = #about]
@@ -93,11 +96,11 @@ pub(crate) fn expand(attribute: TokenStream, function: &ItemFn) -> syn::Result<T
             #[allow(unused_mut, unused_variables, reason = "not every gate has arguments or asks who calls")]
             fn run(words: [u64; 3], (low, high): (u64, u64), number: u64) -> ::core::option::Option<#reply> {
                 let mut arguments = #runtime::Packed::<{ #runtime::ARGUMENT_BYTES }>::from_words(&words);
-                #(let #names = arguments.take::<#types>()?;)*
+                #(let #taken = arguments.take::<#types>()?;)*
                 if number != u64::from(Self::NUMBER) || !arguments.is_used_up() {
                     return ::core::option::Option::None;
                 }
-                let result = #name(#caller #(#names),*);
+                let result = #name(#caller #(#taken),*);
                 ::core::option::Option::Some(#into)
             }
         }
@@ -117,8 +120,7 @@ fn options(attribute: TokenStream) -> syn::Result<Options> {
         Ok(())
     });
     parser.parse2(attribute)?;
-    let number =
-        number.ok_or_else(|| syn::Error::new(proc_macro2::Span::call_site(), "which gate? `number = N`"))?;
+    let number = number.ok_or_else(|| syn::Error::new(Span::call_site(), "which gate? `number = N`"))?;
     if number.base10_parse::<u32>()? >= 256 {
         return Err(syn::Error::new_spanned(number, "a context has 256 gates"));
     }

@@ -55,9 +55,29 @@ impl Stdin {
             if self.read_line(&mut line) == 0 {
                 return None;
             }
-            let length = line.trim_end_matches('\n').trim_end_matches('\r').len();
+            let length = without_end(&line).len();
             line.truncate(length);
             Some(line)
         })
+    }
+}
+
+/// A line without its end, a newline with or without one carriage return before it: as std's `lines`, all else is the line's.
+fn without_end(line: &str) -> &str {
+    line.strip_suffix('\n').map_or(line, |line| line.strip_suffix('\r').unwrap_or(line))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::without_end;
+
+    #[test]
+    fn only_the_end_is_taken_from_a_line() {
+        for text in ["a\n", "a\r\n", "a", "a\r", "a\r\r\n", "\n"] {
+            assert_eq!(
+                Some(without_end(text)),
+                std::io::BufRead::lines(text.as_bytes()).next().map(Result::unwrap).as_deref()
+            );
+        }
     }
 }

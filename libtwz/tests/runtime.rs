@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use core::hint::black_box;
 use libtwz::prelude::*;
 use libtwz::thread::{self, thread_local};
 use libtwz::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -118,6 +119,64 @@ fn whoever_joins_is_told_of_a_panic() {
             vec![failing.join().is_ok(), fine.join().is_ok()]
         });
         assert_eq!(scoped, [false, true]);
+    }
+}
+
+#[test]
+fn what_scoped_threads_borrow_stays_when_the_scope_s_own_thread_panics() {
+    if !cfg!(any(panic = "unwind", feature = "guest")) {
+        return; // The panic ends the process.
+    }
+    const WORD: u64 = 0x5a5a;
+    static IS_SAME: AtomicU64 = AtomicU64::new(2);
+    let owner = thread::spawn(|| {
+        let borrowed = black_box([WORD; 512]);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let begun = Instant::now();
+                let mut same = true;
+                while begun.elapsed() < Duration::from_millis(200) {
+                    same &= black_box(&borrowed).iter().all(|word| *word == WORD);
+                    thread::sleep(Duration::from_millis(1));
+                }
+                IS_SAME.store(u64::from(same), Ordering::Release);
+            });
+            panic!("this panic is expected");
+        })
+    });
+    assert!(owner.join().is_err());
+    for _ in 0..4 {
+        // Not on the stack that is borrowed from.
+        thread::spawn(|| {
+            black_box([7_u64; 4096]);
+        })
+        .join()
+        .unwrap();
+    }
+    while IS_SAME.load(Ordering::Acquire) == 2 {
+        thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(IS_SAME.load(Ordering::Acquire), 1, "a scoped thread saw what it borrows change");
+}
+
+#[test]
+fn who_joins_a_scope_s_own_thread_waits_for_those_that_it_lent_to() {
+    static HAS_ENDED: AtomicU64 = AtomicU64::new(0);
+    if cfg!(any(panic = "unwind", feature = "guest")) {
+        let outer = black_box([3_u64; 64]);
+        thread::scope(|scope| {
+            let owner = scope.spawn(|| {
+                thread::scope(|inner| {
+                    inner.spawn(|| {
+                        thread::sleep(Duration::from_millis(100));
+                        HAS_ENDED.store(black_box(&outer).iter().sum(), Ordering::Release);
+                    });
+                    panic!("this panic is expected");
+                })
+            });
+            assert!(owner.join().is_err());
+            assert_eq!(HAS_ENDED.load(Ordering::Acquire), 192);
+        });
     }
 }
 

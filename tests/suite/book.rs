@@ -282,6 +282,19 @@ fn the_tutorial_can_be_followed_without_kvm() {
 }
 
 #[test]
+fn a_program_of_one_s_own_gets_a_name_that_cargo_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, is_made) in
+        [("notes", true), ("my-notes_2", true), ("my.notes", false), ("2nd", false), ("a b", false)]
+    {
+        let path = folder.path().join(name);
+        let script = project().join("scripts/new-program");
+        let output = Command::new(script).arg(&path).output().expect("a shell");
+        assert_eq!((output.status.success(), path.exists()), (is_made, is_made), "{name}: {output:?}");
+    }
+}
+
+#[test]
 fn every_program_is_on_the_page_of_programs() {
     let page = read(&project().join("docs/programs.md"));
     let list = read(&project().join("images/default.toml"));

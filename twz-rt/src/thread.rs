@@ -6,7 +6,8 @@
 //! STACK_TOP - 4096                  ThreadState, written by the kernel; then the ThreadBlock
 //! ```
 //! # Contract
-//! - **I1**: a stack object is in the free list only when its last thread has ended (its phase says so), so nobody uses it twice.
+//! - **I1**: a stack object is in the free list only when its last thread has ended (its phase says so) and nobody borrows from it any more
+//!   ([`lend_stack`]), so nobody uses it twice.
 //! - The kernel writes [`ThreadState::phase`] last and wakes those that sleep on it; [`JoinHandle::join`] is that sleep.
 //! - A handle that is dropped lets the thread run; its stack is used again after a later spawn finds it ended.
 
@@ -38,9 +39,49 @@ struct Stack {
 struct Stacks {
     abandoned: Vec<Stack>,
     free: Vec<Stack>,
+    /// Slots of stacks that other threads may borrow from, and how many do.
+    lent: Vec<(u64, Arc<AtomicU32>)>,
 }
 
-static STACKS: Lock<Stacks> = Lock::new(Stacks { abandoned: Vec::new(), free: Vec::new() });
+impl Stacks {
+    /// A number of threads, not 0, that borrow from a stack.
+    fn borrowers_of(&self, stack: Stack) -> Option<&Arc<AtomicU32>> {
+        let mut lent = self.lent.iter().filter(|(slot, _)| *slot == stack.slot);
+        lent.find(|(_, borrowers)| borrowers.load(Ordering::Acquire) != 0).map(|(_, borrowers)| borrowers)
+    }
+
+    /// Whether the thread of an abandoned stack has ended, and nobody borrows from it.
+    fn is_free(&self, stack: Stack) -> bool {
+        stack.has_ended() && self.borrowers_of(stack).is_none()
+    }
+
+    /// Forgets what was lent of a stack that is free.
+    fn take_back(&mut self, stack: Stack) {
+        self.lent.retain(|(slot, _)| *slot != stack.slot);
+    }
+}
+
+static STACKS: Lock<Stacks> = Lock::new(Stacks { abandoned: Vec::new(), free: Vec::new(), lent: Vec::new() });
+
+/// What [`lend_stack`] returns; dropped when nobody borrows any more.
+#[derive(Debug)]
+pub struct Lent(Arc<AtomicU32>);
+
+/// Lets other threads borrow from the stack of the calling one, even if that one panics or faults: then the stack is used again, and a join of
+/// the thread returns, when `borrowers`, their number, is 0. Whoever makes it 0 wakes one sleeper. It does not rise from 0 once the thread has ended.
+#[must_use]
+pub fn lend_stack(borrowers: Arc<AtomicU32>) -> Lent {
+    let here = 0_u8;
+    let slot = (&raw const here).addr() as u64 / SLOT_SIZE;
+    STACKS.lock().lent.push((slot, Arc::clone(&borrowers)));
+    Lent(borrowers)
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        STACKS.lock().lent.retain(|(_, borrowers)| !Arc::ptr_eq(borrowers, &self.0));
+    }
+}
 
 impl Stack {
     fn take() -> Result<Self, ErrorCode> {
@@ -48,8 +89,10 @@ impl Stack {
         if let Some(stack) = stacks.free.pop() {
             return Ok(stack);
         }
-        if let Some(index) = stacks.abandoned.iter().position(|stack| stack.has_ended()) {
-            return Ok(stacks.abandoned.swap_remove(index));
+        if let Some(index) = stacks.abandoned.iter().position(|stack| stacks.is_free(*stack)) {
+            let stack = stacks.abandoned.swap_remove(index);
+            stacks.take_back(stack);
+            return Ok(stack);
         }
         drop(stacks);
         Self::create()
@@ -97,8 +140,10 @@ impl Stack {
 pub fn release_stacks() -> usize {
     let mut stacks = STACKS.lock();
     let mut gone = core::mem::take(&mut stacks.free);
-    let (ended, running): (Vec<_>, Vec<_>) = stacks.abandoned.drain(..).partition(Stack::has_ended);
+    let abandoned = core::mem::take(&mut stacks.abandoned);
+    let (ended, running): (Vec<_>, Vec<_>) = abandoned.into_iter().partition(|stack| stacks.is_free(*stack));
     stacks.abandoned = running;
+    ended.iter().for_each(|stack| stacks.take_back(*stack));
     drop(stacks);
     gone.extend(ended);
     gone.iter().for_each(|stack| stack.destroy());
@@ -350,15 +395,30 @@ impl<T> JoinHandle<T> {
         self.stack.state_address()
     }
 
-    /// Waits until the thread has ended; returns what its closure returned.
+    /// Waits until the thread has ended, and those that borrow from it ([`lend_stack`]); returns what its closure returned.
     ///
     /// # Errors
     /// [`Ended`] if it ended otherwise.
     pub fn join(mut self) -> Result<T, Ended> {
         // SAFETY: the stack stays mapped and known until it is on the list of free ones.
         let ended = unsafe { wait_for_end(self.stack.state_address() as *const ThreadState) };
+        // Threads that borrow from one that ended badly, as those of a scope, end first.
+        loop {
+            let mut stacks = STACKS.lock();
+            let Some(borrowers) = stacks.borrowers_of(self.stack).cloned() else {
+                stacks.take_back(self.stack);
+                stacks.free.push(self.stack);
+                break;
+            };
+            drop(stacks);
+            let seen = borrowers.load(Ordering::Acquire);
+            if seen != 0
+                && sync::wait(&borrowers, seen, FOREVER).is_err_and(|error| error != ErrorCode::WouldBlock)
+            {
+                syscall::thread_yield();
+            }
+        }
         self.joined = true;
-        STACKS.lock().free.push(self.stack);
         // SAFETY: the thread has ended, so the place is ours.
         let value = unsafe { (*self.packet.0.get()).take() };
         value.ok_or(ended)

@@ -2,7 +2,8 @@
 //!
 //! # Contract
 //! - **I1**: what a scoped thread borrows lives as long as its closure runs: [`scope`] returns only when `unfinished` is 0, and that counts each
-//!   thread whose closure has not returned and which nobody has joined.
+//!   thread whose closure has not returned and which nobody has joined. Where the scope's own thread panics or faults, its stack stays as it is
+//!   and nobody gets to join it before `unfinished` is 0 ([`twz_rt::thread::lend_stack`]).
 
 use super::Guest;
 use crate::lock::Lock;
@@ -250,7 +251,7 @@ impl<T> JoinHandle<T> {
 #[derive(Debug)]
 struct Count {
     /// See I1.
-    unfinished: AtomicU32,
+    unfinished: Arc<AtomicU32>,
     has_failed: AtomicBool,
 }
 
@@ -309,7 +310,9 @@ pub fn scope<'env, F, T>(body: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    let count = Arc::new(Count { unfinished: AtomicU32::new(0), has_failed: AtomicBool::new(false) });
+    let unfinished = Arc::new(AtomicU32::new(0));
+    let lent = twz_rt::thread::lend_stack(Arc::clone(&unfinished));
+    let count = Arc::new(Count { unfinished, has_failed: AtomicBool::new(false) });
     let scope = Scope {
         data: ScopeData { count: Arc::clone(&count), left: Lock::new(Vec::new()) },
         scope: PhantomData,
@@ -329,6 +332,7 @@ where
             Guest::wait(&count.unfinished, unfinished, Some(LOOK_AGAIN));
         }
     }
+    drop(lent);
     assert!(!count.has_failed.load(Ordering::Relaxed), "a scoped thread panicked");
     result
 }
