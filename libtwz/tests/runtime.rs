@@ -181,6 +181,20 @@ fn who_joins_a_scope_s_own_thread_waits_for_those_that_it_lent_to() {
 }
 
 #[test]
+fn a_scope_s_own_thread_can_be_joined_when_all_of_its_threads_panic() {
+    if cfg!(any(panic = "unwind", feature = "guest")) {
+        let owner = thread::spawn(|| {
+            thread::scope(|scope| {
+                scope.spawn(|| panic!("this panic is expected"));
+                scope.spawn(|| thread::sleep(Duration::from_millis(20)));
+                panic!("this panic is expected");
+            })
+        });
+        assert!(owner.join().is_err());
+    }
+}
+
+#[test]
 fn the_machine_says_how_many_threads_run_at_once() {
     let harts = thread::available_parallelism().unwrap().get();
     assert!((1..=4096).contains(&harts), "{harts}");

@@ -19,14 +19,19 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::cell::UnsafeCell;
 use core::fmt;
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use twz_abi::fault::FaultInfo;
 use twz_abi::program::STACK_TOP;
 use twz_abi::syscall::{CreateSpec, create_flags};
-use twz_abi::thread::{PRIORITY_DEFAULT, THREAD_NAME_MAX, ThreadPhase, ThreadSpec, ThreadState};
+use twz_abi::thread::{
+    PRIORITY_DEFAULT, THREAD_INDEX_BITS, THREAD_NAME_MAX, ThreadPhase, ThreadSpec, ThreadState,
+};
 use twz_abi::view::SLOT_SIZE;
 use twz_abi::{ErrorCode, ObjectId, PAGE_BYTES, PAGE_SIZE, Rights};
 use zerocopy::FromZeros;
+
+/// Nanoseconds after which it is looked again whether a stack is still lent.
+const LOOK_AGAIN: u64 = 10_000_000;
 
 /// A stack object that is mapped.
 #[derive(Clone, Copy, Debug)]
@@ -39,47 +44,75 @@ struct Stack {
 struct Stacks {
     abandoned: Vec<Stack>,
     free: Vec<Stack>,
-    /// Slots of stacks that other threads may borrow from, and how many do.
-    lent: Vec<(u64, Arc<AtomicU32>)>,
+    loans: Vec<Loan>,
+}
+
+/// A thread that may borrow from the stack of another.
+struct Loan {
+    /// The stack's.
+    slot: u64,
+    by: Arc<()>,
+    thread: u64,
+    is_over: Arc<AtomicBool>,
+}
+
+impl Loan {
+    /// Whether its thread may still borrow: one that panicked or faulted does not say that it is over.
+    fn lasts(&self) -> bool {
+        let index = self.thread & ((1 << THREAD_INDEX_BITS) - 1);
+        !self.is_over.load(Ordering::Acquire) && syscall::thread_find(index) == Ok(self.thread)
+    }
 }
 
 impl Stacks {
-    /// A number of threads, not 0, that borrow from a stack.
-    fn borrowers_of(&self, stack: Stack) -> Option<&Arc<AtomicU32>> {
-        let mut lent = self.lent.iter().filter(|(slot, _)| *slot == stack.slot);
-        lent.find(|(_, borrowers)| borrowers.load(Ordering::Acquire) != 0).map(|(_, borrowers)| borrowers)
+    fn is_lent(&self, stack: Stack) -> bool {
+        self.loans.iter().any(|loan| loan.slot == stack.slot && loan.lasts())
     }
 
     /// Whether the thread of an abandoned stack has ended, and nobody borrows from it.
     fn is_free(&self, stack: Stack) -> bool {
-        stack.has_ended() && self.borrowers_of(stack).is_none()
+        stack.has_ended() && !self.is_lent(stack)
     }
 
     /// Forgets what was lent of a stack that is free.
     fn take_back(&mut self, stack: Stack) {
-        self.lent.retain(|(slot, _)| *slot != stack.slot);
+        self.loans.retain(|loan| loan.slot != stack.slot);
     }
 }
 
-static STACKS: Lock<Stacks> = Lock::new(Stacks { abandoned: Vec::new(), free: Vec::new(), lent: Vec::new() });
+static STACKS: Lock<Stacks> =
+    Lock::new(Stacks { abandoned: Vec::new(), free: Vec::new(), loans: Vec::new() });
 
-/// What [`lend_stack`] returns; dropped when nobody borrows any more.
+/// The stack of the thread that called [`lend_stack`], which others may borrow from, even if that one panics or faults: the stack is used again, and a
+/// join of the thread returns, when they do not any more. Dropped when nobody borrows.
 #[derive(Debug)]
-pub struct Lent(Arc<AtomicU32>);
+pub struct Lent {
+    slot: u64,
+    this: Arc<()>,
+}
 
-/// Lets other threads borrow from the stack of the calling one, even if that one panics or faults: then the stack is used again, and a join of
-/// the thread returns, when `borrowers`, their number, is 0. Whoever makes it 0 wakes one sleeper. It does not rise from 0 once the thread has ended.
+/// Begins to lend the calling thread's stack.
 #[must_use]
-pub fn lend_stack(borrowers: Arc<AtomicU32>) -> Lent {
+pub fn lend_stack() -> Lent {
     let here = 0_u8;
-    let slot = (&raw const here).addr() as u64 / SLOT_SIZE;
-    STACKS.lock().lent.push((slot, Arc::clone(&borrowers)));
-    Lent(borrowers)
+    Lent { slot: (&raw const here).addr() as u64 / SLOT_SIZE, this: Arc::new(()) }
+}
+
+impl Lent {
+    /// Lends to a thread, until it has ended or sets `is_over`. Called by a thread that borrows itself, or by the one whose stack it is.
+    pub fn to(&self, thread: u64, is_over: Arc<AtomicBool>) {
+        let loan = Loan { slot: self.slot, by: Arc::clone(&self.this), thread, is_over };
+        let loans = &mut STACKS.lock().loans;
+        if loans.len() == loans.capacity() {
+            loans.retain(|loan| !loan.is_over.load(Ordering::Acquire));
+        }
+        loans.push(loan);
+    }
 }
 
 impl Drop for Lent {
     fn drop(&mut self) {
-        STACKS.lock().lent.retain(|(_, borrowers)| !Arc::ptr_eq(borrowers, &self.0));
+        STACKS.lock().loans.retain(|loan| !Arc::ptr_eq(&loan.by, &self.this));
     }
 }
 
@@ -405,18 +438,14 @@ impl<T> JoinHandle<T> {
         // Threads that borrow from one that ended badly, as those of a scope, end first.
         loop {
             let mut stacks = STACKS.lock();
-            let Some(borrowers) = stacks.borrowers_of(self.stack).cloned() else {
+            if !stacks.is_lent(self.stack) {
                 stacks.take_back(self.stack);
                 stacks.free.push(self.stack);
                 break;
-            };
-            drop(stacks);
-            let seen = borrowers.load(Ordering::Acquire);
-            if seen != 0
-                && sync::wait(&borrowers, seen, FOREVER).is_err_and(|error| error != ErrorCode::WouldBlock)
-            {
-                syscall::thread_yield();
             }
+            drop(stacks);
+            // Nobody wakes us: who panics or faults could not.
+            let _ = sync::wait(&AtomicU32::new(0), 0, LOOK_AGAIN);
         }
         self.joined = true;
         // SAFETY: the thread has ended, so the place is ours.

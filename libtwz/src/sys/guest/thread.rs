@@ -3,7 +3,7 @@
 //! # Contract
 //! - **I1**: what a scoped thread borrows lives as long as its closure runs: [`scope`] returns only when `unfinished` is 0, and that counts each
 //!   thread whose closure has not returned and which nobody has joined. Where the scope's own thread panics or faults, its stack stays as it is
-//!   and nobody gets to join it before `unfinished` is 0 ([`twz_rt::thread::lend_stack`]).
+//!   and nobody gets to join it while one of those threads runs ([`lend_stack`]).
 
 use super::Guest;
 use crate::lock::Lock;
@@ -21,6 +21,7 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use core::time::Duration;
 use twz_abi::ErrorCode;
 use twz_rt::syscall;
+use twz_rt::thread::{Lent, lend_stack};
 
 pub use twz_rt::thread::Ended;
 pub use twz_rt::thread_local;
@@ -170,6 +171,7 @@ impl Builder {
         // SAFETY: I1 for what the closure borrows; a handle that is dropped is joined by the scope, so results do not outlive it.
         match unsafe { self.start(run) } {
             Ok(inner) => {
+                data.lent.to(inner.inner.thread(), Arc::clone(&finished));
                 Ok(ScopedJoinHandle { data, finished, thread: inner.thread.clone(), inner: Some(inner) })
             }
             Err(error) => {
@@ -251,7 +253,7 @@ impl<T> JoinHandle<T> {
 #[derive(Debug)]
 struct Count {
     /// See I1.
-    unfinished: Arc<AtomicU32>,
+    unfinished: AtomicU32,
     has_failed: AtomicBool,
 }
 
@@ -268,6 +270,8 @@ type Join<'scope> = Box<dyn FnOnce() + Send + 'scope>;
 
 struct ScopeData {
     count: Arc<Count>,
+    /// The stack of the scope's own thread.
+    lent: Lent,
     /// Joins of threads whose handles were dropped. They borrow for the scope's life, which the type does not say: [`scope`] runs them all.
     left: Lock<Vec<Join<'static>>>,
 }
@@ -310,11 +314,9 @@ pub fn scope<'env, F, T>(body: F) -> T
 where
     F: for<'scope> FnOnce(&'scope Scope<'scope, 'env>) -> T,
 {
-    let unfinished = Arc::new(AtomicU32::new(0));
-    let lent = twz_rt::thread::lend_stack(Arc::clone(&unfinished));
-    let count = Arc::new(Count { unfinished, has_failed: AtomicBool::new(false) });
+    let count = Arc::new(Count { unfinished: AtomicU32::new(0), has_failed: AtomicBool::new(false) });
     let scope = Scope {
-        data: ScopeData { count: Arc::clone(&count), left: Lock::new(Vec::new()) },
+        data: ScopeData { count: Arc::clone(&count), lent: lend_stack(), left: Lock::new(Vec::new()) },
         scope: PhantomData,
         env: PhantomData,
     };
@@ -332,7 +334,6 @@ where
             Guest::wait(&count.unfinished, unfinished, Some(LOOK_AGAIN));
         }
     }
-    drop(lent);
     assert!(!count.has_failed.load(Ordering::Relaxed), "a scoped thread panicked");
     result
 }
