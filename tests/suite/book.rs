@@ -347,7 +347,8 @@ fn follow(folder: &Path, steps: Vec<Step>) {
         }
     }
     let path = format!("{}:{}", binaries.display(), std::env::var("PATH").unwrap());
-    shell.env("PATH", path).env("CARGO_NET_OFFLINE", "true");
+    // What is built goes where the pages say.
+    shell.env("PATH", path).env("CARGO_NET_OFFLINE", "true").env_remove("CARGO_TARGET_DIR");
     let output = tests::start(shell).wait(std::time::Duration::from_secs(900));
     let parts: Vec<Vec<&str>> =
         output.stdout.split("=== ").skip(1).map(|part| part.lines().skip(1).collect()).collect();
