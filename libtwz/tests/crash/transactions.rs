@@ -424,7 +424,8 @@ pub(crate) fn the_log_goes_on_in_other_objects(how: &mut How<'_>) {
     let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
     let log = usize::try_from(o.window().load(meta + 24)).unwrap();
     let change = |o: &Object<Cells>, tx: &Tx, count: usize, value: u64| {
-        o.cells[..count].iter().try_for_each(|cell| tx.record(cell))?;
+        // Backwards: records side by side would be one, and the log half as long.
+        o.cells[..count].iter().rev().try_for_each(|cell| tx.record(cell))?;
         o.cells[..count].iter().try_for_each(|cell| tx.set_recorded(cell, value))
     };
     // All that is new happens in the first ones, and what is there is what mutants are told by.

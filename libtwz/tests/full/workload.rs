@@ -182,7 +182,7 @@ fn step(tx: &Tx, o: &Object<Root>, m: &mut Model, kind: usize, random: &mut Rand
             // More than the log has room for: it grows by a chunk, or goes on elsewhere.
             let times = 1 + random.below(8);
             for _ in 0..times {
-                o.cells.iter().try_for_each(|cell| tx.record(cell))?;
+                o.cells.iter().rev().try_for_each(|cell| tx.record(cell))?; // one by one: side by side they would be one
             }
             m.cells.iter_mut().for_each(|cell| *cell += 1);
             o.cells.iter().try_for_each(|cell| tx.set_recorded(cell, cell.get() + 1))
