@@ -8,10 +8,11 @@ use tests::{Facility, Output, available, binary, start};
 
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// `testbed OPTIONS -- COMMAND`, not started yet.
+/// `testbed OPTIONS -- COMMAND`, not started yet. Its root file system holds all of the project's binaries (218 MB), and may have half of what
+/// memory the packed ones leave.
 fn testbed(options: &[&str], command: &[&str]) -> Command {
     let mut testbed = Command::new(binary("testbed"));
-    testbed.args(["--mem", "768M"]).args(options).arg("--").args(command);
+    testbed.args(["--mem", "1G"]).args(options).arg("--").args(command);
     testbed
 }
 
