@@ -51,8 +51,11 @@ struct Stacks {
 struct Loan {
     /// The stack's.
     slot: u64,
+    /// The [`Lent`] that it is of, by address.
     by: Arc<()>,
+    /// The borrowing thread's number.
     thread: u64,
+    /// Set when what it borrows for is done.
     is_over: Arc<AtomicBool>,
 }
 
@@ -87,7 +90,9 @@ static STACKS: Lock<Stacks> =
 /// join of the thread returns, when they do not any more. Dropped when nobody borrows.
 #[derive(Debug)]
 pub struct Lent {
+    /// The stack's.
     slot: u64,
+    /// Has an address that no other one has.
     this: Arc<()>,
 }
 
