@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -112,8 +113,9 @@ fn write_crate(at: &Path) {
 }
 
 /// The compiler's errors of all cases, as one would see them. As JSON, since several compilers write to the terminal by turns: a note that
-/// belongs to one case's error can stand behind another's.
-fn errors(stdout: &[u8]) -> Vec<String> {
+/// belongs to one case's error can stand behind another's. Each once: an incremental compilation says an error as often as its queries meet it,
+/// and cargo shows it once.
+fn errors(stdout: &[u8]) -> BTreeSet<String> {
     let lines = serde_json::Deserializer::from_slice(stdout).into_iter::<serde_json::Value>();
     let messages = lines.map(|line| line.unwrap()["message"].clone());
     messages
@@ -137,6 +139,8 @@ fn what_must_not_be_stored_is_refused_where_it_stands_and_why() {
             "--target-dir",
             "target",
         ])
+        // As users build, whatever the tests are built with.
+        .env("CARGO_INCREMENTAL", "1")
         .current_dir(&at)
         .output()
         .unwrap();
