@@ -234,22 +234,32 @@ pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
 }
 
 /// [`store_line`] of several in a row, each in half as many stores, for words that were stored long ago: two of them are loaded at once, which waits
-/// for their stores.
-#[inline]
+/// for their stores. `each` sees the lines before they are stored.
+#[inline(always)]
 #[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
-pub(crate) fn store_old_lines(window: Window, offset: usize, lines: &[[u64; 8]]) {
+pub(crate) fn store_old_lines(
+    window: Window,
+    offset: usize,
+    lines: &[[u64; 8]],
+    mut each: impl FnMut(&[u64; 8]),
+) {
     use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
     let start = (offset & SLOT_MASK) & !(LINE - 1);
     let lines = &lines[..lines.len().min((SLOT_MASK + 1 - start) / LINE)];
     if level() == PROGRAM {
+        lines.iter().for_each(each);
         return store_by_cache(window, start, lines.as_flattened());
     }
     let start = window.base() + start;
-    for (i, pair) in lines.as_flattened().as_chunks::<2>().0.iter().enumerate() {
-        // SAFETY: sixteen bytes that are there, however they are aligned.
-        let pair = unsafe { _mm_loadu_si128(pair.as_ptr().cast()) };
-        // SAFETY: Window's invariant, as in `store_line`; all of it is in the slot, and a multiple of 16.
-        unsafe { _mm_stream_si128((start as *mut __m128i).wrapping_add(i), pair) };
+    for (i, line) in lines.iter().enumerate() {
+        each(line);
+        for (j, pair) in line.as_chunks::<2>().0.iter().enumerate() {
+            // SAFETY: sixteen bytes that are there, however they are aligned.
+            let pair = unsafe { _mm_loadu_si128(pair.as_ptr().cast()) };
+            let place = (start + i * LINE) as *mut __m128i;
+            // SAFETY: Window's invariant, as in `store_line`; all of it is in the slot, and a multiple of 16.
+            unsafe { _mm_stream_si128(place.wrapping_add(j), pair) };
+        }
     }
     stored_around(start, lines.len() * LINE);
 }

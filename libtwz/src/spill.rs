@@ -1,6 +1,7 @@
 //! A list whose first few elements need no heap, in one piece.
 //!
 //! - **P1** the elements are the first `len` places of `many` if that has any places, else of `few`.
+//! - **P2** `capacity` is the number of these places, and `len` is at most that.
 
 use alloc::boxed::Box;
 use core::fmt;
@@ -11,6 +12,7 @@ use core::mem::MaybeUninit;
 pub(crate) struct Spill<T, const N: usize> {
     few: [MaybeUninit<T>; N],
     len: usize,
+    capacity: usize,
     many: Box<[MaybeUninit<T>]>,
 }
 
@@ -24,7 +26,7 @@ impl<T: Copy, const N: usize> Spill<T, N> {
     /// An empty list.
     #[inline(always)]
     pub(crate) fn new() -> Self {
-        Self { few: [const { MaybeUninit::uninit() }; N], len: 0, many: Box::default() }
+        Self { few: [const { MaybeUninit::uninit() }; N], len: 0, capacity: N, many: Box::default() }
     }
 
     #[inline(always)]
@@ -35,14 +37,20 @@ impl<T: Copy, const N: usize> Spill<T, N> {
     /// Appends several elements.
     #[inline(always)]
     pub(crate) fn extend<const M: usize>(&mut self, elements: [T; M]) {
-        let len = self.len;
-        match self.places().get_mut(len..).and_then(<[_]>::first_chunk_mut) {
-            Some(places) => {
-                *places = elements.map(MaybeUninit::new);
-                self.len += M;
-            }
-            None => self.extend_grown(M, |i| elements[i]),
+        if self.capacity - self.len < M {
+            self.grow(M);
         }
+        let len = self.len;
+        let places = self.places().as_mut_ptr().wrapping_add(len);
+        // SAFETY: P2: there is room for M elements behind the first `len`. An array is laid out as its elements.
+        unsafe { places.cast::<[T; M]>().write(elements) };
+        self.len += M;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, more: usize) {
+        self.reserve(more);
     }
 
     /// Appends the elements of another list.
@@ -58,24 +66,11 @@ impl<T: Copy, const N: usize> Spill<T, N> {
     /// Appends `count` elements, of which `element` gives the i-th.
     #[inline(always)]
     pub(crate) fn extend_with(&mut self, count: usize, element: impl Fn(usize) -> T) {
-        let len = self.len;
-        match self.places().get_mut(len..).and_then(|places| places.get_mut(..count)) {
-            Some(places) => {
-                for (i, place) in places.iter_mut().enumerate() {
-                    place.write(element(i));
-                }
-                self.len += count;
-            }
-            None => self.extend_grown(count, element),
+        if self.capacity - self.len < count {
+            self.grow(count);
         }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn extend_grown(&mut self, count: usize, element: impl Fn(usize) -> T) {
-        self.reserve(count);
         let len = self.len;
-        for (i, place) in self.places()[len..len + count].iter_mut().enumerate() {
+        for (i, place) in self.places().iter_mut().skip(len).take(count).enumerate() {
             place.write(element(i));
         }
         self.len += count;
@@ -84,13 +79,14 @@ impl<T: Copy, const N: usize> Spill<T, N> {
     /// Makes room for `more` elements.
     pub(crate) fn reserve(&mut self, more: usize) {
         let least = self.len + more;
-        if least <= self.places().len() {
+        if least <= self.capacity {
             return;
         }
         let mut many = Box::new_uninit_slice(least.next_power_of_two().max(N * 16));
         for (place, element) in many.iter_mut().zip(self.as_slice()) {
             place.write(*element);
         }
+        self.capacity = many.len();
         self.many = many;
     }
 

@@ -94,6 +94,16 @@ impl Window {
         unsafe { &*(address as *const AtomicU32) }
     }
 
+    /// `N` atomic half-words in a row from `offset` on, rounded down to 4; from before it where they would not end in the slot.
+    #[inline]
+    #[must_use]
+    pub(crate) fn halves<const N: usize>(self, offset: usize) -> &'static [AtomicU32; N] {
+        const { assert!(N * 4 <= SLOT_MASK) };
+        let offset = (offset & SLOT_MASK & !3).min(SLOT_MASK + 1 - N * 4);
+        // SAFETY: as in `word`.
+        unsafe { &*((self.base + offset) as *const [AtomicU32; N]) }
+    }
+
     /// The atomic byte at `offset`, masked into the slot.
     #[inline]
     #[must_use]

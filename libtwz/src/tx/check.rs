@@ -21,17 +21,17 @@ impl Check {
         *lane = mix(*lane, word);
     }
 
-    /// All words of a batch.
-    #[inline]
-    pub(super) fn add_all(&mut self, words: &[u64]) {
+    /// Words of a batch, of which the first is its `first`-th.
+    #[inline(always)]
+    pub(super) fn add_all(&mut self, first: usize, words: &[u64]) {
         let (eights, rest) = words.as_chunks::<8>();
         for eight in eights {
             for (i, word) in eight.iter().enumerate() {
-                self.add(i, *word);
+                self.add(first + i, *word);
             }
         }
         for (i, word) in rest.iter().enumerate() {
-            self.add(i, *word);
+            self.add(first + i, *word);
         }
     }
 

@@ -186,36 +186,41 @@ pub(super) fn ranges(words: &[u64]) -> impl Iterator<Item = Range<'_>> {
 /// Makes entries say what stands in memory now; calls `each` for the ranges.
 #[inline(always)]
 pub(super) fn renew(window: Window, words: &mut [u64], mut each: impl FnMut(usize, usize)) {
-    let mut at = 0;
-    while let Some(&head) = words.get(at) {
-        let (offset, mut bytes) = split_head(head);
-        let next;
-        if is_word(head)
-            && let Some(word) = words.get_mut(at + 1)
-        {
+    let mut rest = words;
+    loop {
+        let mut done = 0;
+        for [head, word] in rest.as_chunks_mut().0 {
+            if !is_word(*head) {
+                break;
+            }
+            let offset = split_head(*head).0 & !7; // which it is a multiple of: so the compiler knows it
             *word = window.load(offset); // by far the most
-            (bytes, next) = (8, at + 2);
-        } else {
-            next = at + 1 + payload_words(head);
-            renew_long(window, &mut words[at..], head);
+            each(offset, 8);
+            done += 2;
         }
-        if bytes != 0 {
+        rest = &mut rest[done..];
+        let Some(&head) = rest.first() else { return };
+        let (entry, later) = rest.split_at_mut((1 + payload_words(head)).min(rest.len()));
+        renew_long(window, entry, head);
+        if let (offset, bytes @ 1..) = split_head(head) {
             each(offset, bytes);
         }
-        at = next;
+        rest = later;
     }
 }
 
-/// [`renew`] of the first entry, which begins with `head`.
+/// [`renew`] of an entry, which begins with `head`.
 #[inline(never)]
 fn renew_long(window: Window, words: &mut [u64], head: u64) {
     let (offset, bytes) = split_head(head);
     if head & HALF != 0 {
         words[0] = half_entry(offset, window.half(offset).load(Ordering::Relaxed));
     } else if bytes != 0 {
-        let payload = words.iter_mut().skip(1).take(payload_words(head));
-        for (i, word) in payload.enumerate() {
-            *word = word_of_range(window, offset + i * 8, bytes - i * 8);
+        let payload = (offset..).step_by(8).zip(words.iter_mut().skip(1).take(payload_words(head)));
+        if (offset | bytes).is_multiple_of(8) {
+            payload.for_each(|(at, word)| *word = window.load(at));
+        } else {
+            payload.for_each(|(at, word)| *word = word_of_range(window, at, offset + bytes - at));
         }
     }
 }

@@ -3,7 +3,7 @@
 mod puts;
 
 use super::entry;
-use super::log::{Kind, Log, Marker, Position};
+use super::log::{Dirty, Kind, Log, Marker, Position};
 use super::{recover, room};
 use crate::arena::{self, Arena, Shadow};
 use crate::error::{Error, Result};
@@ -36,6 +36,20 @@ pub(super) struct Mark {
     frees: usize,
 }
 
+/// An entry of whole words that may grow.
+#[derive(Clone, Copy, Debug)]
+struct Extendable {
+    /// Where its range ends.
+    end: usize,
+    /// Where it stands.
+    entry: usize,
+}
+
+impl Extendable {
+    /// Of no entry: no range ends at 0.
+    const NONE: Self = Self { end: 0, entry: 0 };
+}
+
 /// An object in a transaction. Locked from [`Part::lock`] to [`Part::unlock`].
 #[derive(Debug)]
 pub(super) struct Part {
@@ -51,15 +65,14 @@ pub(super) struct Part {
     skipped: bool,
     /// Number of the transaction's first batch.
     first_batch: u32,
-    /// Whether a line that was marked as dirty, for a put perhaps, may have lost its place to another of this transaction.
-    lost_marks: bool,
+    /// Where it marks what it changes.
+    dirty: Dirty,
     /// Entries of what recorded ranges held before.
     undo: Words,
     /// Words of `undo` that are in the log.
     settled: usize,
-    /// The last entry of `undo`, if it may grow: of whole words, not in the log, and of the innermost transaction. Where its range ends, and in the
-    /// high half where it stands; 0 if it may not.
-    extendable: u64,
+    /// The last entry of `undo`, if it may grow: of whole words, not in the log, and of the innermost transaction.
+    extendable: Extendable,
     /// Entries of what the commit stores.
     puts: Words,
     /// Ranges that were written without a record. What they and recorded ones hold at the commit goes to the log.
@@ -104,10 +117,10 @@ impl Part {
             is_pool_full: false,
             skipped: false,
             first_batch: 0,
-            lost_marks: false,
+            dirty: Log::unopened(window).dirty(Marker::of(0)),
             undo: Words::new(),
             settled: 0,
-            extendable: 0,
+            extendable: Extendable::NONE,
             puts: Words::new(),
             noted: Ranges::new(),
             fresh: Spill::new(),
@@ -151,7 +164,7 @@ impl Part {
         part.begin(log, arena_at, first.0)?;
         if !log.is_empty(part.at) {
             part.at = log.checkpoint();
-            part.first_batch = part.at.sequence();
+            part.number();
         }
         Ok(part)
     }
@@ -167,9 +180,16 @@ impl Part {
         if log.is_nearly_full(at) {
             self.make_room();
         }
-        self.first_batch = self.at.sequence();
+        self.number();
         log.expect_batch(self.at);
         Ok(())
+    }
+
+    /// The transaction begins here in the log.
+    #[inline(always)]
+    fn number(&mut self) {
+        self.first_batch = self.at.sequence();
+        self.dirty = self.log.dirty(Marker::of(self.first_batch));
     }
 
     /// A log that is used up by transactions grows while it is small; else it starts anew.
@@ -267,7 +287,7 @@ impl Part {
         if bytes == 8 && offset.is_multiple_of(8) {
             self.record_word(offset); // by far the most common
         } else {
-            self.extendable = 0;
+            self.extendable = Extendable::NONE;
             entry::entries_of(self.log.window, offset, bytes, &mut self.undo);
         }
     }
@@ -275,30 +295,27 @@ impl Part {
     #[inline(always)]
     fn record_word(&mut self, offset: usize) {
         let word = self.log.window.load(offset);
-        #[allow(clippy::cast_possible_truncation, reason = "the low half is what is wanted")]
-        let end = self.extendable as u32 as usize;
-        if end == offset && self.extend_record(word) {
+        let Extendable { end, entry } = self.extendable;
+        if end == offset && self.extend_record(entry, word) {
             return;
         }
-        self.extendable = (self.undo.len() as u64) << 32 | (offset + 8) as u64;
+        self.extendable = Extendable { end: offset + 8, entry: self.undo.len() };
         self.undo.extend([entry::entry_head(offset, 8), word]);
     }
 
-    /// Lets the last entry have one more word, if there is room for it.
+    /// Lets an entry have one more word, if there is room for it.
     #[inline]
-    fn extend_record(&mut self, word: u64) -> bool {
-        #[allow(clippy::cast_possible_truncation, reason = "the high half")]
-        let last = (self.extendable >> 32) as usize;
-        let is_grown = self.undo.as_mut_slice().get_mut(last).is_some_and(entry::grow);
+    fn extend_record(&mut self, entry: usize, word: u64) -> bool {
+        let is_grown = self.undo.as_mut_slice().get_mut(entry).is_some_and(entry::grow);
         if is_grown {
-            self.extendable += 8;
+            self.extendable.end += 8;
             self.undo.push(word);
         }
         is_grown
     }
 
     pub(super) fn record_participant(&mut self, id: ObjectId) {
-        self.extendable = 0;
+        self.extendable = Extendable::NONE;
         self.undo.extend(entry::participant_entry(id));
     }
 
@@ -313,7 +330,7 @@ impl Part {
             data_top(log, *arena_at, shadow)
         })?;
         *settled = undo.len();
-        self.extendable = 0;
+        self.extendable = Extendable::NONE;
         Ok(true)
     }
 
@@ -333,7 +350,7 @@ impl Part {
         let (offset, reused) = self.take_block(bytes, align)?;
         if reused {
             // Its first word links the free list until the commit: an abort must find it.
-            self.extendable = 0;
+            self.extendable = Extendable::NONE;
             entry::entries_of(self.log.window, offset, 8, &mut self.undo);
         }
         let (start, len) = range(offset, bytes);
@@ -432,9 +449,9 @@ impl Part {
             }
         }
         if let Some(arena) = self.arena {
-            let Self { log, puts, shadow, first_batch, lost_marks, .. } = self;
+            let Self { puts, shadow, dirty, .. } = self;
             arena.for_changes(shadow, |offset, value| {
-                *lost_marks |= log.mark_dirty(Marker::of(*first_batch), offset, 8);
+                dirty.mark(offset, 8);
                 puts.extend([entry::entry_head(offset, 8), value]);
             });
         }
@@ -490,8 +507,7 @@ impl Part {
     /// Writes the commit batch; the transaction is committed once a fence followed (**X1**).
     #[inline]
     pub(super) fn write_commit(&mut self) -> Result<()> {
-        let marker = Marker::of(self.first_batch);
-        let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, lost_marks, .. } = self;
+        let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, dirty, .. } = self;
         let limit = || data_top(log, *arena_at, shadow);
         let mut redo = Words::new();
         redo.reserve(undo.len() + puts.len());
@@ -499,13 +515,13 @@ impl Part {
             fresh.as_slice().iter().filter(|block| block.reused).map(|block| (block.offset, block.bytes));
         for (offset, bytes) in fresh.chain(noted.as_slice().iter().copied()) {
             let (offset, bytes) = (offset as usize, bytes as usize);
-            *lost_marks |= log.mark_dirty(marker, offset, bytes);
+            dirty.mark(offset, bytes);
             entry::entries_of(log.window, offset, bytes, &mut redo);
         }
         let first = redo.len();
         redo.extend_from(undo.as_slice());
         entry::renew(log.window, &mut redo.as_mut_slice()[first..], |offset, bytes| {
-            *lost_marks |= log.mark_dirty(marker, offset, bytes);
+            dirty.mark(offset, bytes);
         });
         redo.extend_from(puts.as_slice());
         log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
@@ -549,14 +565,14 @@ impl Part {
             frees: self.frees.len(),
         };
         self.outer_fresh = mark.fresh;
-        self.extendable = 0;
+        self.extendable = Extendable::NONE;
         mark
     }
 
     /// Ends it, however it went. `None`: the object came into the transaction in it.
     pub(super) fn end_nested(&mut self, mark: Option<&Mark>) {
         self.outer_fresh = mark.map_or(0, |mark| mark.outer_fresh);
-        self.extendable = 0;
+        self.extendable = Extendable::NONE;
     }
 
     /// Puts back everything recorded since `mark` (`None`: since the start), newest first, and forgets what the commit was to
@@ -567,7 +583,7 @@ impl Part {
         for range in ranges.into_iter().rev() {
             entry::store_range(self.log.window, range);
             // What was undone may have reached memory: the next checkpoint must flush what stands there now.
-            self.lost_marks |= self.log.mark_dirty(Marker::of(self.first_batch), range.0, range.1);
+            self.dirty.mark(range.0, range.1);
         }
         self.puts.truncate(0);
         if let Some(mark) = mark {

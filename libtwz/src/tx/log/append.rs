@@ -55,22 +55,21 @@ impl Log {
     #[inline(always)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
     fn append_line<const N: usize>(&self, to: &mut Position, kind: Kind, words: &[u64; N]) {
-        let (head, check) = self.head_and_check(to, kind, words);
+        let (head, mut check) = self.head_and_check(to, kind, N);
+        check.add_all(0, words);
         if LINE <= persist::by_cache() {
-            store_line(to.window, to.at, [check, head], words);
+            store_line(to.window, to.at, [check.end(), head], words);
         } else {
-            store_line_around(to.window, to.at, [check, head], words);
+            store_line_around(to.window, to.at, [check.end(), head], words);
         }
         to.at += LINE;
         to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything
     }
 
     #[inline(always)]
-    fn head_and_check(&self, to: &Position, kind: Kind, words: &[u64]) -> (u64, u64) {
-        let head = kind as u64 | (words.len() as u64) << 8 | u64::from(to.sequence) << 32;
-        let mut check = Check::new(self.epoch(), head);
-        check.add_all(words);
-        (head, check.end())
+    fn head_and_check(&self, to: &Position, kind: Kind, words: usize) -> (u64, Check) {
+        let head = kind as u64 | (words as u64) << 8 | u64::from(to.sequence) << 32;
+        (head, Check::new(self.epoch(), head))
     }
 
     #[inline(never)]
@@ -109,12 +108,14 @@ impl Log {
         if to.at + bytes > to.end {
             self.next_chunk(to, bytes, limit()?)?;
         }
-        let (head, check) = self.head_and_check(to, kind, words);
+        let (head, mut check) = self.head_and_check(to, kind, words.len());
         let (first, rest) = words.split_at(words.len().min(LINE_WORDS));
+        let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
+        check.add_all(0, first);
         if bytes <= persist::by_cache() {
-            store_line(to.window, to.at, [check, head], first);
+            check.add_all(LINE_WORDS, rest);
+            store_line(to.window, to.at, [check.end(), head], first);
             let mut lines = (to.at + LINE..).step_by(LINE);
-            let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
             for (words, at) in whole.iter().zip(&mut lines) {
                 store_line(to.window, at, [], words);
             }
@@ -122,17 +123,19 @@ impl Log {
                 store_line(to.window, at, [], last);
             }
         } else {
-            store_line_around(to.window, to.at, [check, head], first);
-            let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
+            // The line with the check last, so that the others are on their way to memory while it is made.
             let (old, new) = whole.split_at(whole.len().saturating_sub(NEW_LINES));
-            persist::store_old_lines(to.window, to.at + LINE, old);
+            persist::store_old_lines(to.window, to.at + LINE, old, |words| check.add_all(LINE_WORDS, words));
             let mut lines = (to.at + LINE * (1 + old.len())..).step_by(LINE);
             for (words, at) in new.iter().zip(&mut lines) {
+                check.add_all(LINE_WORDS, words);
                 store_line_around(to.window, at, [], words);
             }
             if let (false, Some(at)) = (last.is_empty(), lines.next()) {
+                check.add_all(LINE_WORDS, last);
                 store_line_around(to.window, at, [], last);
             }
+            store_line_around(to.window, to.at, [check.end(), head], first);
         }
         to.at += bytes;
         to.sequence = to.sequence.wrapping_add(1); // damage may have made it anything

@@ -12,6 +12,7 @@
 
 use super::{DIRTY, DIRTY_WORDS, END_OF_LINES, Log, Position, START};
 use crate::persist::{self, LINE};
+use crate::window::Window;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// Lines that may have lost their places and are not flushed.
@@ -34,73 +35,116 @@ impl Marker {
     }
 }
 
-impl Log {
+/// The set in an object's log.
+#[derive(Clone, Copy, Debug)]
+struct Set {
+    window: Window,
+    words: &'static [AtomicU32; DIRTY_WORDS],
+}
+
+/// The set, for a transaction that marks lines.
+#[derive(Debug)]
+pub(crate) struct Dirty {
+    set: Set,
+    marker: Marker,
+    lost: bool,
+}
+
+impl Dirty {
     /// Notes that lines of a range are changed in place, or will be, and are not durable. A line that loses its place to
-    /// another is flushed later on, in a transaction's middle, whose fence counts for it. True if one did that `marker` had marked: what is stored to
-    /// it after that needs [`Log::flush_unmarked`]. Now and then true without.
+    /// another is flushed later on, in a transaction's middle, whose fence counts for it.
     #[inline(always)]
-    pub(crate) fn mark_dirty(&self, marker: Marker, offset: usize, bytes: usize) -> bool {
+    pub(crate) fn mark(&mut self, offset: usize, bytes: usize) {
         let first = offset / LINE;
-        let mut lost = self.mark_line(marker, first);
+        self.mark_line(first);
         if offset % LINE + bytes <= LINE {
-            return lost; // by far the most common
+            return; // by far the most common
         }
         for line in first + 1..=(offset + bytes - 1) / LINE {
-            lost |= self.mark_line(marker, line);
+            self.mark_line(line);
         }
-        lost
     }
 
     #[inline(always)]
-    fn mark_line(&self, marker: Marker, line: usize) -> bool {
-        let place = self.place_of(line);
+    fn mark_line(&mut self, line: usize) {
+        let place = &self.set.words[place_of(line)];
         #[allow(clippy::cast_possible_truncation, reason = "at most 2^24 lines in an object")]
         let line = line as u32;
         let before = place.load(Ordering::Relaxed);
-        place.store(line | marker.0, Ordering::Relaxed);
-        (before ^ line) & LINE_MASK != 0 && self.put_off(marker, before)
+        place.store(line | self.marker.0, Ordering::Relaxed);
+        if (before ^ line) & LINE_MASK != 0 {
+            self.put_off(before);
+        }
     }
 
-    /// Has a line that lost its place flushed later on, with others. Says whether `marker` had marked it.
+    /// Has a line that lost its place flushed later on, with others. Notes whether this transaction had marked it.
     #[inline(never)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn put_off(&self, marker: Marker, marked: u32) -> bool {
+    fn put_off(&mut self, marked: u32) {
         if marked != 0 {
-            let count = self.later().min(LATER - 1);
-            self.word(PLACES + 1 + count).store(marked, Ordering::Relaxed);
-            self.set_later(count + 1);
+            let count = self.set.later().min(LATER - 1);
+            self.set.words[PLACES + 1 + count].store(marked, Ordering::Relaxed);
+            self.set.set_later(count + 1);
             if count + 1 == LATER {
-                self.flush_later();
+                self.set.flush_later();
             }
         }
-        marked & !LINE_MASK == marker.0
+        self.lost |= marked & !LINE_MASK == self.marker.0;
     }
 
+    /// Whether a line lost its place that this transaction had marked: what is stored to it after that needs [`Dirty::flush_unmarked`]. Now and
+    /// then true without.
+    #[inline(always)]
+    pub(crate) const fn lost(&self) -> bool {
+        self.lost
+    }
+
+    /// Flushes those lines of a range that have lost their place to others of the same transaction; true if there were any.
+    #[inline]
+    pub(crate) fn flush_unmarked(&self, offset: usize, bytes: usize) -> bool {
+        let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
+        let mut any = self.set.flush_unmarked_line(first);
+        for line in first + 1..=last {
+            any |= self.set.flush_unmarked_line(line);
+        }
+        any
+    }
+}
+
+/// Which word of the set is a line's place.
+#[inline(always)]
+const fn place_of(line: usize) -> usize {
+    const { assert!(DIRTY_WORDS.is_power_of_two() && PLACES >= DIRTY_WORDS / 2) };
+    let i = line % DIRTY_WORDS;
+    if i < PLACES { i } else { i - DIRTY_WORDS / 2 }
+}
+
+impl Set {
     /// Flushes the lines that lost their places.
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn flush_later(&self) {
-        for i in 0..self.later() {
-            self.flush_marked(self.word(PLACES + 1 + i).load(Ordering::Relaxed));
+    fn flush_later(self) {
+        for marked in self.words[PLACES + 1..].iter().take(self.later()) {
+            self.flush_marked(marked.load(Ordering::Relaxed));
         }
         self.set_later(0);
     }
 
     /// How many lines lost their places and are not flushed; damage may have made it anything.
     #[inline]
-    fn later(&self) -> usize {
-        self.word(PLACES).load(Ordering::Relaxed) as usize % (LATER + 1)
+    fn later(self) -> usize {
+        self.words[PLACES].load(Ordering::Relaxed) as usize % (LATER + 1)
     }
 
     #[inline]
-    fn set_later(&self, count: usize) {
+    fn set_later(self, count: usize) {
         #[allow(clippy::cast_possible_truncation, reason = "at most 31")]
-        self.word(PLACES).store(count as u32, Ordering::Relaxed);
+        self.words[PLACES].store(count as u32, Ordering::Relaxed);
     }
 
     /// Flushes a line that a place names; numbers that damage made are outside the data, or do no harm.
     #[inline]
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn flush_marked(&self, marked: u32) {
+    fn flush_marked(self, marked: u32) {
         let line = (marked & LINE_MASK) as usize;
         if line >= START / LINE {
             self.window.flush_line(line * LINE);
@@ -108,47 +152,37 @@ impl Log {
     }
 
     #[inline(always)]
-    fn word(&self, i: usize) -> &'static AtomicU32 {
-        self.window.half(self.at + DIRTY + i * 4)
-    }
-
-    #[inline(always)]
-    fn place_of(&self, line: usize) -> &'static AtomicU32 {
-        const { assert!(DIRTY_WORDS.is_power_of_two() && PLACES >= DIRTY_WORDS / 2) };
-        let i = line % DIRTY_WORDS;
-        self.word(if i < PLACES { i } else { i - DIRTY_WORDS / 2 })
-    }
-
-    /// Flushes those lines of a range that have lost their place to others of the same transaction; true if there were any.
-    #[inline]
-    pub(crate) fn flush_unmarked(&self, offset: usize, bytes: usize) -> bool {
-        let (first, last) = (offset / LINE, (offset + bytes.max(1) - 1) / LINE);
-        let mut any = self.flush_unmarked_line(first);
-        for line in first + 1..=last {
-            any |= self.flush_unmarked_line(line);
-        }
-        any
-    }
-
-    #[inline(always)]
-    fn flush_unmarked_line(&self, line: usize) -> bool {
-        let unmarked = (self.place_of(line).load(Ordering::Relaxed) & LINE_MASK) as usize != line;
+    fn flush_unmarked_line(self, line: usize) -> bool {
+        let unmarked = (self.words[place_of(line)].load(Ordering::Relaxed) & LINE_MASK) as usize != line;
         if unmarked {
             self.window.flush_line(line * LINE);
         }
         unmarked
+    }
+}
+
+impl Log {
+    #[inline(always)]
+    fn set(&self) -> Set {
+        Set { window: self.window, words: self.window.halves(self.at + DIRTY) }
+    }
+
+    /// The set, for the transaction whose lines have this marker.
+    #[inline(always)]
+    pub(crate) fn dirty(&self, marker: Marker) -> Dirty {
+        Dirty { set: self.set(), marker, lost: false }
     }
 
     /// Makes everything in place durable and the log empty; nothing may be trailing.
     #[cold]
     #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn checkpoint(&self) -> Position {
-        self.flush_later();
-        for place in 0..PLACES {
-            let place = self.word(place);
+        let set = self.set();
+        set.flush_later();
+        for place in &set.words[..PLACES] {
             let marked = place.load(Ordering::Relaxed);
             if marked != 0 {
-                self.flush_marked(marked);
+                set.flush_marked(marked);
                 place.store(0, Ordering::Relaxed);
             }
         }

@@ -37,7 +37,7 @@ mod append;
 mod dirty;
 mod read;
 
-pub(crate) use self::dirty::Marker;
+pub(crate) use self::dirty::{Dirty, Marker};
 
 use crate::error::{Error, Result, damaged_at};
 use crate::object::END;

@@ -1,35 +1,29 @@
 //! What a transaction stores in an object when it commits.
 
-use super::Part;
+use super::{Extendable, Part};
 use crate::error::Result;
 use crate::persist;
 use crate::tx::entry;
-use crate::tx::log::Marker;
 use crate::window::SLOT_MASK;
 
 impl Part {
-    /// The offset of a range that a put will change: it is fetched, since the store comes after a fence; and marked as dirty now, when what loses
-    /// its place for it is written back while other things are done.
+    /// The offset of a range that a put will change: it is fetched, since the store comes after a fence.
     #[inline(always)]
     fn place_of_put(&mut self, address: usize, bytes: usize) -> Result<usize> {
         let offset = self.place(address, bytes)?;
         persist::expect_store(address);
-        self.mark_dirty(offset, bytes);
         Ok(offset)
     }
 
-    #[inline(always)]
-    fn mark_dirty(&mut self, offset: usize, bytes: usize) {
-        if self.log.mark_dirty(Marker::of(self.first_batch), offset, bytes) {
-            self.lost_marks = true;
-        }
-    }
-
     /// Notes what a word shall hold after the commit.
+    ///
+    /// This and the others below mark the lines as dirty now, when what loses its place for them is written back while other things are done; last
+    /// of all, since that is now and then a call, across which nothing is kept then.
     #[inline(always)]
     pub(in crate::tx) fn put_word(&mut self, address: usize, word: u64) -> Result<()> {
         let offset = self.place_of_put(address, 8)?;
         self.puts.extend([entry::entry_head(offset, 8), word]);
+        self.dirty.mark(offset, 8);
         Ok(())
     }
 
@@ -45,6 +39,7 @@ impl Part {
     pub(in crate::tx) fn put_half(&mut self, address: usize, half: u32) -> Result<()> {
         let offset = self.place_of_put(address, 4)?;
         self.puts.push(entry::half_entry(offset, half));
+        self.dirty.mark(offset, 4);
         Ok(())
     }
 
@@ -58,6 +53,7 @@ impl Part {
         let offset = self.place_of_put(address, bytes.len())?;
         self.puts.push(entry::entry_head(offset, bytes.len()));
         self.puts.extend_with(words.len(), |i| u64::from_le_bytes(words[i]));
+        self.dirty.mark(offset, bytes.len());
         Ok(())
     }
 
@@ -67,6 +63,7 @@ impl Part {
             return self.place(address, 0).map(drop); // an entry of no bytes would be a participant's
         }
         let offset = self.place_of_put(address, bytes.len())?;
+        self.dirty.mark(offset, bytes.len());
         // Entries are limited in size: long values go in several.
         for (number, piece) in bytes.chunks(entry::ENTRY_MAX).enumerate() {
             let offset = offset + number * entry::ENTRY_MAX;
@@ -92,7 +89,7 @@ impl Part {
     #[inline]
     pub(in crate::tx) fn apply_puts(&self) {
         entry::store_all(self.log.window, self.puts.as_slice());
-        if self.lost_marks {
+        if self.dirty.lost() {
             self.flush_unmarked();
         }
     }
@@ -102,7 +99,7 @@ impl Part {
     fn flush_unmarked(&self) {
         let mut flushed = false;
         for (offset, bytes, _) in entry::ranges(self.puts.as_slice()) {
-            flushed |= self.log.flush_unmarked(offset, bytes);
+            flushed |= self.dirty.flush_unmarked(offset, bytes);
         }
         if flushed {
             persist::fence(); // the next checkpoint may be another thread's, whose fence would not count for these
@@ -115,7 +112,7 @@ impl Part {
         if self.puts.is_empty() {
             return false;
         }
-        self.extendable = 0;
+        self.extendable = Extendable::NONE;
         let Self { log, puts, undo, .. } = self;
         for (offset, bytes, _) in entry::ranges(puts.as_slice()) {
             entry::entries_of(log.window, offset, bytes, undo);
