@@ -516,6 +516,23 @@ impl<T> Object<T> {
         self.rights
     }
 
+    /// Makes this object live at least as long as `keeper`, which this context may write; so a volatile one stays while that does. It cannot be
+    /// undone.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchObject`], [`Error::NotPermitted`], [`Error::OutOfSpace`].
+    pub fn tie(&self, keeper: ObjectId) -> Result<()> {
+        Platform::tie(self.id, keeper)
+    }
+
+    /// Makes a volatile object stay, durably.
+    ///
+    /// # Errors
+    /// As [`Object::tie`].
+    pub fn keep(&self) -> Result<()> {
+        Platform::keep(self.id)
+    }
+
     /// What the platform knows about it.
     ///
     /// # Errors

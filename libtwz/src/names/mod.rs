@@ -100,6 +100,29 @@ impl Namespace {
         builder: ObjectBuilder<T>,
         root: impl FnOnce() -> T,
     ) -> Result<Object<T>> {
+        let is_to_stay = !builder.is_volatile();
+        self.open_or_name(path, is_to_stay, || builder.volatile().build(root()))
+    }
+
+    /// [`Namespace::open_or_build`] of what takes more than one step to make: `make` makes the object *volatile*
+    /// ([`ObjectBuilder::volatile`]), as others that it leads to, tied to it ([`Object::tie`]); it stays from then on, and they with it.
+    ///
+    /// # Errors
+    /// As [`Namespace::open_or_build`], and what `make` says.
+    pub fn open_or_make<T: Invariant, E: From<Error>>(
+        &self,
+        path: &str,
+        make: impl FnOnce() -> core::result::Result<Object<T>, E>,
+    ) -> core::result::Result<Object<T>, E> {
+        self.open_or_name(path, true, make)
+    }
+
+    fn open_or_name<T: Invariant, E: From<Error>>(
+        &self,
+        path: &str,
+        is_to_stay: bool,
+        make: impl FnOnce() -> core::result::Result<Object<T>, E>,
+    ) -> core::result::Result<Object<T>, E> {
         // What the name leads to if that is gone: the name is as good as free.
         let gone = match self.lookup(path) {
             Err(Error::NoSuchName) => None,
@@ -107,12 +130,11 @@ impl Namespace {
                 let id = found?;
                 match Object::open(id) {
                     Err(Error::NoSuchObject(gone)) if gone == id => Some(id),
-                    opened => return opened,
+                    opened => return Ok(opened?),
                 }
             }
         };
-        let is_to_stay = !builder.is_volatile();
-        let made = builder.volatile().build(root())?;
+        let made = make()?;
         let place = self.place(self.root, path, &mut { LINKS_MAX });
         let named =
             place.and_then(|place| Self::name_new(&place, &Entry::Object(made.id()), gone, is_to_stay));
@@ -121,7 +143,11 @@ impl Namespace {
             Err(error) => {
                 forget(made.id());
                 // Somebody else was faster: theirs counts.
-                if error == Error::NameExists { Object::open(self.lookup(path)?) } else { Err(error) }
+                if error == Error::NameExists {
+                    Ok(Object::open(self.lookup(path)?)?)
+                } else {
+                    Err(error.into())
+                }
             }
         }
     }

@@ -83,8 +83,9 @@ impl Index {
     fn add_object(&self, segments: u64) -> Result<()> {
         let (id, _) = libtwz::view::what_is_at(self.window)?;
         let (rights, key) = crate::store::reached_by(id)?;
-        let made =
-            ObjectBuilder::new().default_rights(rights).key(key).build(MoreRoot { heap: PCell::new(0) })?;
+        let builder = ObjectBuilder::new().default_rights(rights).key(key).volatile();
+        let made = builder.build(MoreRoot { heap: PCell::new(0) })?;
+        made.tie(id)?;
         let bytes = usize::try_from(segments).unwrap_or(usize::MAX).saturating_mul(SEGMENT);
         let heap = made.tx(|tx| {
             let heap = tx.alloc_sparse(made.window(), bytes, 64)?;

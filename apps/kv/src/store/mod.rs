@@ -19,6 +19,7 @@ use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::mem::offset_of;
 use core::sync::atomic::{AtomicU64, Ordering};
+use libtwz::names::Namespace;
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
 use libtwz::sys::{Platform, Seam, Stat};
@@ -158,13 +159,29 @@ pub struct Store {
 }
 
 impl Store {
-    /// Makes a store with one region, and opens it.
+    /// Makes a store with one region, and opens it. All of its objects go when its index object is deleted.
     ///
     /// # Errors
     /// What making objects says.
     pub fn create(options: &Options) -> Result<Self> {
+        let root = Self::make(options)?;
+        root.keep()?;
+        Self::open(root.id())
+    }
+
+    /// Opens the store of this name, and makes it if there is none. Whenever the power fails, both name and store are there, or neither. Of several
+    /// who make it at once one does, and all get that.
+    ///
+    /// # Errors
+    /// As [`Store::create`], [`Store::open`] and [`Namespace::open_or_build`].
+    pub fn open_or_create(names: &Namespace, path: &str, options: &Options) -> Result<Self> {
+        Self::open(names.open_or_make(path, || Self::make(options))?.id())
+    }
+
+    /// Makes a store that is gone with the machine's next start, unless its root is kept.
+    fn make(options: &Options) -> Result<Object<StoreRoot>> {
         let seed = libtwz::random::number();
-        let builder = ObjectBuilder::new().default_rights(options.index_rights).key(options.key);
+        let builder = ObjectBuilder::new().default_rights(options.index_rights).key(options.key).volatile();
         let root = builder.build(StoreRoot::new())?;
         let segments = options.index_segments.clamp(1, 30_000);
         root.tx(|tx| {
@@ -176,7 +193,7 @@ impl Store {
         store.index.flush()?;
         persist::fence();
         store.add_region_of(options.data_rights, options.key)?;
-        Self::open(root.id())
+        Ok(store.root)
     }
 
     fn handle(root: Object<StoreRoot>) -> Result<Self> {

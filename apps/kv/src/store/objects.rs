@@ -215,9 +215,10 @@ impl Store {
         }
         #[allow(clippy::cast_possible_truncation, reason = "rights have 32 bits")]
         let rights = Rights::from_bits_truncate(self.root.rights[place].get() as u32);
-        let builder =
-            ObjectBuilder::<DataRoot>::new().default_rights(rights).key(self.root.keys[place].get());
+        let key = self.root.keys[place].get();
+        let builder = ObjectBuilder::<DataRoot>::new().default_rights(rights).key(key).volatile();
         let made = Data::create(builder, self.root.data_chunks.get())?;
+        made.tie(self.id())?;
         let pointer = self.pointer_to_root(&made)?;
         self.root.data.push(DataEntry { pointer: pointer.0, region: u64::from(region.0) })?;
         self.root.current[place].set_without_log(pointer.0);

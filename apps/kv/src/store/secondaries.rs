@@ -27,7 +27,9 @@ impl Store {
         if !self.open {
             return Err(Error::ReadOnly);
         }
-        let made = ObjectBuilder::new().default_rights(rights).key(key).build(SecondaryRoot::new(by))?;
+        let builder = ObjectBuilder::new().default_rights(rights).key(key).volatile();
+        let made = builder.build(SecondaryRoot::new(by))?;
+        made.tie(self.id())?;
         let pointer = self.pointer_to_root(&made)?;
         self.begin_in_secondary(pointer)?;
         self.root.growing.lock()?;

@@ -106,18 +106,9 @@ fn usage() -> Outcome {
 /// The store of this name; makes one if there is none.
 fn for_writing(named: &Named<'_>) -> core::result::Result<Store, String> {
     let names = Namespace::root().map_err(text)?;
-    match names.lookup(named.name) {
-        Ok(id) => Store::open(id).map_err(text),
-        Err(Error::NoSuchName) => {
-            let rights = named.rights;
-            let options =
-                Options { index_rights: rights, data_rights: rights, key: owner(), ..Options::default() };
-            let store = Store::create(&options).map_err(text)?;
-            names.bind(named.name, store.id()).map_err(text)?;
-            Ok(store)
-        }
-        Err(error) => Err(text(error)),
-    }
+    let (rights, key) = (named.rights, owner());
+    let options = Options { index_rights: rights, data_rights: rights, key, ..Options::default() };
+    Store::open_or_create(&names, named.name, &options).map_err(text)
 }
 
 /// The key of the pool's owner, who can grant more than default rights; none outside of a machine.

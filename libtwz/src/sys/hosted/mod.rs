@@ -477,7 +477,12 @@ unsafe impl Seam for Hosted {
     }
 
     fn console_read(bytes: &mut [u8]) -> usize {
-        std::io::stdin().read(bytes).unwrap_or(0)
+        loop {
+            match std::io::stdin().read(bytes) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {} // not the end of input
+                read => return read.unwrap_or(0),
+            }
+        }
     }
 
     fn exit(code: i32) -> ! {
