@@ -281,6 +281,11 @@ fn the_facade_writes_to_the_object() {
         log::warn!(target: target, "a");
         log::debug!(target: target, "b");
     }
+    // Who is not the logger does not change what comes to it.
+    static OTHER: Facade = Facade::new();
+    OTHER.set_level(1);
+    assert_eq!(log::max_level(), log::LevelFilter::Debug);
+    assert!(OTHER.install_log(log::LevelFilter::Trace).is_err());
     assert!(FACADE.set_filter("mine=loud").unwrap_err().to_string().contains("mine=loud"));
     FACADE.set_level(1);
     log::warn!(target: "mine", "below the level");

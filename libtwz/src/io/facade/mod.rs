@@ -107,9 +107,13 @@ impl Facade {
         let level = filter.most();
         *self.filter.lock() = filter;
         self.level.store(level, Ordering::Relaxed);
-        // Both crates keep what they were told.
+        // Both crates keep what they were told. `log` has one level for all, which is its logger's.
         #[cfg(feature = "log")]
-        log::set_max_level(log::LevelFilter::iter().nth(level as usize).unwrap_or(log::LevelFilter::Trace));
+        if core::ptr::addr_eq(log::logger(), self) {
+            log::set_max_level(
+                log::LevelFilter::iter().nth(level as usize).unwrap_or(log::LevelFilter::Trace),
+            );
+        }
         #[cfg(feature = "tracing")]
         tracing_core::callsite::rebuild_interest_cache();
     }
