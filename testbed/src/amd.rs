@@ -44,7 +44,7 @@ pub(crate) fn plan(
     let nvdimm = Nvdimm::open(&pmem_path, arguments.pmem_size.unwrap_or(512 << 20))?;
     let memory_bytes = arguments.mem.unwrap_or(2 << 30);
     let initrd = directory.join("initramfs.cpio");
-    write_initramfs(arguments, packages, bin_dir, &initrd, &nvdimm, &end_mark)?;
+    write_initramfs(arguments, packages, bin_dir, &initrd, &nvdimm, &end_mark, memory_bytes)?;
 
     let console = directory.join("console.log");
     // The emulator must die with us, however we die; setpriv is part of every Debian and Ubuntu (util-linux).
@@ -106,6 +106,7 @@ fn write_initramfs(
     path: &Path,
     nvdimm: &Nvdimm,
     end_mark: &str,
+    memory_bytes: u64,
 ) -> Result<()> {
     let ports: Vec<_> =
         (1..).zip(PORTS).map(|(number, name)| (name, format!("/dev/vport0p{number}"))).collect();
@@ -116,7 +117,7 @@ fn write_initramfs(
     }
     archive.add_config(&ports, end_mark, arguments.align)?;
     archive.add_payload(arguments, bin_dir)?;
-    archive.finish()
+    archive.finish(memory_bytes)
 }
 
 /// The best of [`CPU_MODELS`] that this QEMU has.

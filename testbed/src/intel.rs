@@ -54,7 +54,7 @@ pub(crate) fn plan(
         );
     }
     let end_mark = crate::machine::new_end_mark()?;
-    write_disc(arguments, packages, bin_dir, directory, &end_mark, pmem_mib)?;
+    write_disc(arguments, packages, bin_dir, directory, &end_mark, (memory_mib, pmem_mib))?;
 
     let terminal = Terminal::new().context("cannot make a terminal for the emulator")?;
     let follow = |name: &str| {
@@ -97,7 +97,7 @@ fn write_disc(
     bin_dir: &Path,
     directory: &Path,
     end_mark: &str,
-    pmem_mib: u64,
+    (memory_mib, pmem_mib): (u64, u64),
 ) -> Result<()> {
     let disc = directory.join("disc");
     fs::create_dir(&disc)?;
@@ -108,7 +108,7 @@ fn write_disc(
     archive.add_ndctl(&packages.ndctl()?)?;
     archive.add_config(&ports, end_mark, arguments.align)?;
     archive.add_payload(arguments, bin_dir)?;
-    archive.finish()?;
+    archive.finish(memory_mib << 20)?;
     let copies = [
         (packages.kernel.as_path(), "vmlinuz"),
         (Path::new("/usr/lib/ISOLINUX/isolinux.bin"), "isolinux.bin"),
