@@ -147,7 +147,7 @@ impl Initramfs {
         Ok(())
     }
 
-    /// Completes the archive, for a machine with so much memory: which says itself only that init is missing if that is too little.
+    /// Completes the archive, for a machine with so much memory, whose kernel leaves out without a word what has no room.
     pub(crate) fn finish(self, memory_bytes: u64) -> Result<()> {
         const WHAT: &str = "cannot write the initramfs";
         let file = trailer(self.archive)?.into_inner().context(WHAT)?;
