@@ -564,3 +564,31 @@ fn a_commit_that_did_not_fit_stays_undone_in_the_next_boot() {
         assert_eq!(o[599].get(), 4);
     }
 }
+
+/// Numbers of words whose entries take from one line of the log to many, up to and over the borders of what is stored in which way.
+const LENGTHS: [usize; 10] = [1, 3, 7, 11, 63, 71, 75, 128, 256, 600];
+
+#[test]
+fn batches_of_all_lengths_are_read_back() {
+    let (_one, _gate) = begin();
+    for length in LENGTHS {
+        let o = ObjectBuilder::new().build([const { PCell::new(1_u64) }; 2 * 600]).unwrap();
+        let mine = || o.iter().step_by(2).take(length);
+        o.tx(|tx| mine().zip(2..).try_for_each(|(cell, value)| tx.put(cell, value))).unwrap();
+        // As if none of these lines had come to memory.
+        mine().for_each(|cell| cell.set_without_log(0));
+        simulate::reboot();
+        let again = Object::<[PCell<u64>; 2 * 600]>::open(o.id()).unwrap();
+        assert!(mine().map(PCell::get).eq((2..).take(length)), "{length} puts");
+        assert_eq!(again.id(), o.id());
+
+        let tx = o.begin().unwrap();
+        mine().for_each(|cell| tx.record(cell).unwrap());
+        tx.settle().unwrap();
+        mine().for_each(|cell| cell.set_without_log(0));
+        std::mem::forget(tx);
+        simulate::reboot();
+        Object::<[PCell<u64>; 2 * 600]>::open(o.id()).unwrap();
+        assert!(mine().map(PCell::get).eq((2..).take(length)), "{length} records");
+    }
+}
