@@ -280,6 +280,12 @@ pub fn change(holder: Window, index: u32, target: Target, rights: Rights) -> Res
         }
     };
     let before = read(holder, index)?;
+    let tell = || {
+        for window in view::windows_of(id) {
+            translate::forget(window, index);
+        }
+        translate::changed_for_all();
+    };
     let result = Tx::run(holder, |tx| {
         let entry = read(holder, index)?;
         let at = place(index).unwrap_or_default(); // `read` refused what has no place
@@ -291,14 +297,10 @@ pub fn change(holder: Window, index: u32, target: Target, rights: Rights) -> Res
         let word = u64::from(flags) | u64::from((rights & Rights::ACCESS).bits()) << 32;
         holder.store_release(at + FLAGS, word);
         holder.store_release(at + GENERATION, entry.generation.wrapping_add(2)); // … to here
+        tell(); // before the commit, after which this thread might end without
         Ok(())
     });
-    // Also after a failure: somebody may have translated what was put back.
-    for window in view::windows_of(id) {
-        translate::forget(window, index);
-    }
-    translate::changed_for_all();
-    result?;
+    result.inspect_err(|_| tell())?; // somebody may have translated what was put back
     // Who points to the new target finds this entry, and nobody does for the old one.
     let mut known = INDEX.lock();
     let old = (id, before.target, before.rights.bits());

@@ -4,16 +4,16 @@
 //! program order, with the place in the crate that did it; the test copies it into `pmem`'s simulator.
 
 #[cfg(feature = "crash-sim")]
-pub use with_recorder::{Event, Site, reboot, record_with, repeat_random, set_by_cache};
+pub use with_recorder::{Event, Site, as_one_that_ends, reboot, record_with, repeat_random, set_by_cache};
 
 #[cfg(feature = "crash-sim")]
-pub(crate) use with_recorder::{repeated, repeated_id, tell};
+pub(crate) use with_recorder::{acts_as, has_ended, repeated, repeated_id, tell};
 
 #[cfg(feature = "crash-sim")]
 mod with_recorder {
     use std::boxed::Box;
     use std::cell::Cell;
-    use std::panic::Location;
+    use std::panic::{AssertUnwindSafe, Location, catch_unwind, resume_unwind};
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
     use twz_abi::ObjectId;
@@ -56,6 +56,33 @@ mod with_recorder {
     std::thread_local! {
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
         static BY_CACHE: Cell<Option<usize>> = const { Cell::new(None) };
+        static ENDS_AFTER: Cell<Option<u32>> = const { Cell::new(None) };
+        static ACTS_AS: Cell<u32> = const { Cell::new(1 << 22) };
+    }
+
+    /// What unwinds where a thread ends.
+    struct Ended;
+
+    /// Runs `body` as a thread that ends after so many events, in the middle of whatever it is at: nothing of it is undone, and what it has locked
+    /// stays so, by nobody who lives. `None` if it came to that.
+    pub fn as_one_that_ends<R>(after: u32, body: impl FnOnce() -> R) -> Option<R> {
+        ENDS_AFTER.set(Some(after));
+        ACTS_AS.set(ACTS_AS.get() % ((1 << 30) - 1) + 1);
+        let result = catch_unwind(AssertUnwindSafe(body));
+        ENDS_AFTER.set(None);
+        result
+            .map(Some)
+            .unwrap_or_else(|reason| if reason.is::<Ended>() { None } else { resume_unwind(reason) })
+    }
+
+    /// The number of who ends: another each time, and none that Linux gives.
+    pub(crate) fn acts_as() -> Option<u32> {
+        ENDS_AFTER.get().map(|_| ACTS_AS.get())
+    }
+
+    /// Whether this thread has ended: what would be dropped is left as it is.
+    pub(crate) fn has_ended() -> bool {
+        ENDS_AFTER.get() == Some(0)
     }
 
     /// Up to how many bytes batches of this thread go through the cache, whatever is best on this processor.
@@ -108,6 +135,14 @@ mod with_recorder {
         if let Some(recorder) = RECORDER.get() {
             recorder(event, Location::caller());
         }
+        match ENDS_AFTER.get() {
+            None | Some(0) => {}
+            Some(1) => {
+                ENDS_AFTER.set(Some(0));
+                resume_unwind(Box::new(Ended));
+            }
+            Some(left) => ENDS_AFTER.set(Some(left - 1)),
+        }
     }
 
     /// Forgets what a power failure would make this process forget, and counts one boot more. Objects stay mapped; the caller has
@@ -127,6 +162,13 @@ pub(crate) fn by_cache() -> Option<usize> {
     return with_recorder::by_cache();
     #[cfg(not(feature = "crash-sim"))]
     None
+}
+
+/// Whether this thread is one that has ended.
+#[cfg(not(feature = "crash-sim"))]
+#[inline(always)]
+pub(crate) const fn has_ended() -> bool {
+    false
 }
 
 /// Bytes at `address` were stored through the cache.

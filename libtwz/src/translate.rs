@@ -351,6 +351,12 @@ fn catch_up() {
     EPOCH.store(epoch, Ordering::Release);
 }
 
+/// Empties every cached translation of every program.
+pub(crate) fn forget_for_all() {
+    forget_all(view::used_slots());
+    changed_for_all();
+}
+
 /// What must follow a change that other programs may have cached: names, FOT entries.
 pub(crate) fn changed_for_all() {
     if Platform::SHARED_TRANSLATIONS {

@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use libtwz::io::EventSet;
-use libtwz::sync::{Barrier, Condvar, Counter, Once, Passage, RawMutex, RawRwLock, Turns, Word};
+use libtwz::sync::{Barrier, Condvar, Counter, Once, Passage, RawMutex, RawRwLock, Taken, Turns, Word};
 use libtwz::sys::Woken;
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +30,8 @@ impl LoomWord {
 }
 
 const GENERATION: u64 = 7 << 32;
+/// A thread that has ended.
+const ENDED: u64 = 9;
 
 impl Word for LoomWord {
     fn load(&self) -> u64 {
@@ -65,8 +67,8 @@ impl Word for LoomWord {
     fn me(&self) -> u64 {
         ME.with(std::cell::Cell::get)
     }
-    fn lives(&self, _thread: u64) -> bool {
-        true
+    fn lives(&self, thread: u64) -> bool {
+        thread != ENDED
     }
 }
 
@@ -239,7 +241,7 @@ fn a_barrier_lets_one_lead() {
 
 /// Whether it is recovered; the first try is in vain.
 fn recover(shared: &(RawMutex<LoomWord>, UnsafeCell<u64>)) -> bool {
-    if !shared.0.take_unrecovered().unwrap() {
+    if shared.0.take_unrecovered() == Taken::Again {
         // SAFETY: loom checks that nobody writes.
         shared.1.with(|tries| assert_eq!(unsafe { *tries }, 2));
         return true;
@@ -267,6 +269,30 @@ fn a_recovery_is_waited_for_and_tried_again() {
         let other = Arc::clone(&shared);
         let thread = spawn(2, move || while !recover(&other) {});
         while !recover(&shared) {}
+        thread.join().unwrap();
+    });
+}
+
+/// Of those who find that the holder has ended, one takes the lock, and the others wait until what it left is recovered.
+#[test]
+fn a_lock_is_taken_once_from_a_thread_that_ended() {
+    model(|| {
+        let shared = Arc::new((RawMutex::on(LoomWord::new(GENERATION | ENDED)), UnsafeCell::new(0_u32)));
+        let recover = |shared: &(RawMutex<LoomWord>, UnsafeCell<u32>)| {
+            let taken = shared.0.take_unrecovered();
+            if taken != Taken::Again {
+                assert_eq!(taken, Taken::FromEnded);
+                // SAFETY: loom checks that nobody else is here.
+                shared.1.with_mut(|times| unsafe { *times += 1 });
+                shared.0.set_recovered();
+                shared.0.unlock();
+            }
+            // SAFETY: loom checks that nobody writes.
+            shared.1.with(|times| assert_eq!(unsafe { *times }, 1));
+        };
+        let other = Arc::clone(&shared);
+        let thread = spawn(2, move || recover(&other));
+        recover(&shared);
         thread.join().unwrap();
     });
 }

@@ -7,6 +7,7 @@
 
 mod delegate;
 
+use core::mem::offset_of;
 use delegate::delegated;
 use libtwz::prelude::*;
 use libtwz::simulate::{self, Event};
@@ -14,11 +15,12 @@ use libtwz::sys::hosted::{MemoryStore, Store, use_store};
 use libtwz::sys::{CreateSpec, Durability, Stat};
 use libtwz::{Window, view};
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+use twz_abi::object::{META_OFFSET, ObjectMeta};
 
 #[derive(Invariant)]
 #[repr(C)]
@@ -29,6 +31,8 @@ struct Cells {
 
 /// Bytes from an object's page 1 on that hold its root, log and allocator.
 const USED: usize = 64 << 10;
+#[allow(clippy::cast_possible_truncation, reason = "below 1 GiB")]
+const META: usize = META_OFFSET as usize;
 
 fn cells() -> Object<Cells> {
     let root = Cells { cells: [const { PCell::new(1) }; 64], halves: [const { PCell::new(1) }; 2] };
@@ -591,4 +595,37 @@ fn batches_of_all_lengths_are_read_back() {
         Object::<[PCell<u64>; 2 * 600]>::open(o.id()).unwrap();
         assert!(mine().map(PCell::get).eq((2..).take(length)), "{length} records");
     }
+}
+
+/// Two power failures in the same long transaction: of the first one's log only the end came to memory, of the second one's only the beginning.
+#[test]
+fn the_end_of_a_torn_log_does_not_complete_another() {
+    const CELLS: usize = 1100;
+    const BATCH: usize = (16 + 2048 * 8_usize).next_multiple_of(64);
+    let (_one, _gate) = begin();
+    let builder = ObjectBuilder::new().uncoloured().log_bytes(64 << 10);
+    let o = builder.build([const { PCell::new(1_u64) }; 2 * CELLS]).unwrap();
+    let mine = || o.iter().step_by(2);
+    // Memory when the log of a transaction is whole, and nothing else of it is done.
+    let logged = |value: u64| {
+        KEPT.set(Some((vec![o.window()], Vec::new())));
+        o.tx(|tx| mine().try_for_each(|cell| tx.put(cell, value))).unwrap();
+        KEPT.take().unwrap().1.swap_remove(0)
+    };
+    let fail_power = |contents: Vec<u64>| {
+        put_contents(&[o.window()], &vec![contents]);
+        simulate::reboot();
+        Object::<[PCell<u64>; 2 * CELLS]>::open(o.id()).unwrap();
+        mine().map(PCell::get).collect::<BTreeSet<_>>()
+    };
+    let log = usize::try_from(o.window().load(META + offset_of!(ObjectMeta, log_offset))).unwrap();
+    let second = (log - 4096 + 4224 + BATCH) / 8;
+    let mut first = logged(2).swap_remove(0);
+    let end = first[second..].to_vec();
+    assert!(end[0] != 0, "a batch begins there");
+    first[second - 100] ^= 1;
+    assert_eq!(fail_power(first), BTreeSet::from([1]), "torn");
+    let mut again = logged(3).swap_remove(0);
+    again[second..].copy_from_slice(&end);
+    assert_eq!(fail_power(again), BTreeSet::from([1]));
 }

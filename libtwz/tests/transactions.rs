@@ -4,6 +4,7 @@
 
 use libtwz::collections::{BTreeMap, HashMap, List, RbTree, Vec as PVec};
 use libtwz::prelude::*;
+use libtwz::sys::{Platform, Seam};
 
 #[derive(Invariant)]
 #[repr(C)]
@@ -42,33 +43,71 @@ fn root() -> Object<Root> {
     ObjectBuilder::new().build(root).unwrap()
 }
 
-/// In the machine nothing unwinds: the thread ends in the middle, and the next boot recovers the object.
+/// In the machine nothing unwinds: the thread ends in the middle, and whoever comes next puts back what it had changed.
 #[test]
-fn a_transaction_whose_thread_has_ended_is_said() {
-    // Where a panic ends the process there is nobody to tell.
+fn a_panic_in_a_transaction_undoes_it() {
+    // Where a panic ends the process there is nobody who comes next.
     if !cfg!(any(panic = "unwind", feature = "guest")) {
         return;
     }
-    let o = root();
-    let failing = std::thread::spawn(move || {
-        o.tx(|tx| {
-            tx.set(&o.a, 10)?;
-            assert_eq!(o.a.get(), 1, "this panic is expected");
-            Ok(())
-        })
-    });
-    assert!(failing.join().is_err());
-    let mine = root();
-    let (alone, as_second) = (o.tx(|tx| tx.set(&o.b, 20)), mine.tx(|tx| tx.set(&o.b, 30)));
-    if cfg!(feature = "guest") {
-        for refused in [alone, as_second] {
-            assert!(
-                matches!(refused, Err(Error::HolderEnded { object, .. }) if object == o.id()),
-                "{refused:?}"
-            );
+    let (o, mine) = (root(), root());
+    for as_second in [false, true] {
+        let failing = std::thread::spawn(move || {
+            o.tx(|tx| {
+                tx.set(&o.a, 10)?;
+                assert_eq!(o.a.get(), 1, "this panic is expected");
+                Ok(())
+            })
+        });
+        assert!(failing.join().is_err());
+        let home = if as_second { mine } else { o };
+        home.tx(|tx| tx.set(&home.a, 1).and_then(|()| tx.set(&o.b, 20))).unwrap();
+        assert_eq!((o.a.get(), o.b.get()), (1, 20));
+    }
+}
+
+/// Runs `body` on a thread, and returns when the platform knows that it has ended.
+fn on_a_thread_that_ends(body: impl FnOnce() + Send + 'static) {
+    let run = move || {
+        body();
+        Platform::thread_id()
+    };
+    let thread = std::thread::spawn(run).join().unwrap();
+    while Platform::thread_lives(thread) {
+        Platform::yield_now();
+    }
+}
+
+/// A thread that ends in a transaction leaves both objects locked and half changed: who opens one, begins in it or joins it finds neither.
+#[test]
+fn a_thread_that_ends_in_a_transaction_is_undone_by_whoever_comes_next() {
+    for how in 0..4 {
+        let (home, other) = (root(), root());
+        home.tx(|tx| tx.set(&home.b, 3).and_then(|()| tx.put(&other.b, 4))).unwrap();
+        on_a_thread_that_ends(move || {
+            let tx = home.begin().unwrap();
+            tx.set(&home.a, 10).unwrap();
+            tx.set(&other.a, 20).unwrap();
+            tx.put(&other.b, 30).unwrap();
+            tx.alloc_in(other.window(), [7_u64; 8]).unwrap();
+            std::mem::forget(tx);
+        });
+        match how {
+            0 => other.tx(|tx| tx.set(&other.many[0], 1)).unwrap(),
+            1 => home.tx(|tx| tx.set(&home.many[0], 1)).unwrap(),
+            2 => {
+                Object::<Root>::open(other.id()).unwrap();
+            }
+            _ => {
+                let third = root();
+                third.tx(|tx| tx.set(&third.a, 1).and_then(|()| tx.set(&other.many[0], 1))).unwrap();
+            }
         }
-    } else {
-        assert_eq!((alone, as_second, o.a.get(), o.b.get()), (Ok(()), Ok(()), 1, 30));
+        Object::<Root>::open(home.id()).unwrap();
+        assert_eq!([home.a.get(), home.b.get(), other.a.get(), other.b.get()], [1, 3, 1, 4], "{how}");
+        assert_eq!(other.census().unwrap().bytes, 0);
+        home.tx(|tx| tx.set(&home.a, 5).and_then(|()| tx.set(&other.a, 6))).unwrap();
+        assert_eq!([home.a.get(), other.a.get()], [5, 6]);
     }
 }
 

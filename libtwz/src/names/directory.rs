@@ -26,7 +26,8 @@ use crate::object::{Object, ObjectBuilder};
 use crate::ptr::{GlobalPtr, InvPtr};
 use crate::sync::Version;
 use crate::sys::{Platform, Seam};
-use crate::tx::Tx;
+use crate::translate;
+use crate::tx::{Tx, read_versioned};
 use crate::{ObjectId, PCell, Rights};
 use alloc::string::String as Text;
 use alloc::vec::Vec;
@@ -101,7 +102,7 @@ impl Directory {
 
     /// Changes `directory` by one transaction, of which readers see all or nothing.
     pub(super) fn change<R>(directory: &Object<Self>, body: impl FnOnce(&Tx) -> Result<R>) -> Result<R> {
-        Tx::run_versioned(directory.window(), &directory.version, |tx| {
+        Tx::run_versioned(directory.window(), &directory.version, translate::names_changed, |tx| {
             directory.finish_removals(tx)?;
             body(tx)
         })
@@ -167,8 +168,9 @@ impl Directory {
 
     /// What `name` leads to; `rights` to ask for where records stand in other objects.
     pub(super) fn get(&self, name: &str, rights: Rights) -> Result<Entry> {
-        self.version
-            .read(|| self.find(name, rights)?.map_or(Ok(None), Record::entry)?.ok_or(Error::NoSuchName))
+        read_versioned(&self.version, || {
+            self.find(name, rights)?.map_or(Ok(None), Record::entry)?.ok_or(Error::NoSuchName)
+        })
     }
 
     fn find(&self, name: &str, rights: Rights) -> Result<Option<&Record>> {
@@ -295,7 +297,7 @@ impl Directory {
 
     /// All names with what they lead to, in order.
     pub(super) fn list(&self, rights: Rights) -> Result<Vec<(Text, Entry)>> {
-        self.version.read(|| self.entries(rights))
+        read_versioned(&self.version, || self.entries(rights))
     }
 
     fn entries(&self, rights: Rights) -> Result<Vec<(Text, Entry)>> {

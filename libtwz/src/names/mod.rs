@@ -21,7 +21,6 @@ use crate::error::{Error, Result};
 use crate::invariant::Invariant;
 use crate::object::{Object, ObjectBuilder};
 use crate::sys::{Platform, Seam};
-use crate::translate;
 use crate::{ObjectId, Rights};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -283,9 +282,7 @@ impl Namespace {
     ) -> Result<R> {
         let name = place.name.ok_or(Error::BadName)?;
         let directory = Object::<Directory>::open(place.directory)?;
-        let result = Directory::change(&directory, |tx| change(tx, &directory, name));
-        translate::names_changed(); // also after a failure, of which nobody knows how far it came
-        result
+        Directory::change(&directory, |tx| change(tx, &directory, name))
     }
 
     /// Gives `object` a name; it may have several.

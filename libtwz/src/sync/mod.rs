@@ -24,6 +24,8 @@ pub use condvar::Condvar;
 pub use mutex::{Mutex, MutexGuard};
 pub use once::Once;
 pub use raw::RawMutex;
+#[doc(hidden)]
+pub use raw::Taken;
 pub(crate) use raw::{left, until};
 pub use rwlock::{RawRwLock, ReadGuard, RwLock, WriteGuard};
 #[doc(hidden)]

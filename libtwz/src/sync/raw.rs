@@ -16,12 +16,14 @@
 //! - W says that somebody may sleep; whoever frees the word then wakes one. Those who only wait for the end of U sleep on the same word:
 //!   who ends it wakes all.
 //! - Who waits looks again after each [`NAP`]: [`RawMutex::unlock_ahead`] may take W away with the lock. All others wake whom they leave.
-//! - A thread that ends while it holds a lock leaves it held until the next boot. Whoever waits is told so ([`Error::HolderEnded`]): what the
-//!   lock guards may be half changed, and is recovered at that boot.
+//! - A thread that ends while it holds a lock leaves it held, and what it guards half changed. Transactions take it from that thread, with U, and
+//!   recover what it guards ([`Taken::FromEnded`]). Of other locks it stays until the next boot, and whoever waits is told so
+//!   ([`Error::HolderEnded`]).
 
 use super::word::{LOW, Word, low};
 use crate::error::{Error, Result, holder_ended};
 use crate::invariant::{Invariant, SEED, mix_text};
+use crate::simulate;
 use crate::sys::{Platform, Seam, Woken};
 use core::sync::atomic::AtomicU64;
 use core::time::Duration;
@@ -47,9 +49,25 @@ const SPINS: u32 = 64;
 /// Longest sleep before looking again: [`RawMutex::unlock_ahead`] may miss somebody.
 const NAP: Duration = Duration::from_millis(10);
 
-/// Whether a lock was taken for the first time in this boot: time to recover what it guards.
+/// Whom a lock was taken from: what is to be done about what it guards.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct First(pub(crate) bool);
+pub enum Taken {
+    /// Whoever had it before freed it in this boot.
+    Again,
+    /// Nobody had it in this boot: a power failure may have cut off a change.
+    First,
+    /// A thread that has ended, before what it guards was recovered in this boot.
+    Unrecovered,
+    /// A thread that has ended, and had it in this boot: a change may be cut off, in memory that is as that thread left it.
+    FromEnded,
+}
+
+impl Taken {
+    const fn first(first: bool) -> Self {
+        if first { Self::First } else { Self::Again }
+    }
+}
 
 impl RawMutex {
     /// A free one.
@@ -76,15 +94,15 @@ impl<W: Word> RawMutex<W> {
         self.try_take().is_some()
     }
 
-    /// Takes the lock if it is free, and says whether it is the first time in this boot.
+    /// Takes the lock if it is free.
     #[inline]
-    pub(crate) fn try_take(&self) -> Option<First> {
+    pub(crate) fn try_take(&self) -> Option<Taken> {
         let word = self.word.load();
         let generation = self.word.generation();
         let first = word & !LOW != generation;
         let waiters = if first { 0 } else { word & WAITERS };
         let mine = generation | waiters | unrecovered(first) | self.word.me();
-        (self.is_free(word) && self.word.replace(word, mine)).then_some(First(first))
+        (self.is_free(word) && self.word.replace(word, mine)).then_some(Taken::first(first))
     }
 
     /// Whether nobody holds it, and somebody did in this boot; what was done under it is visible then.
@@ -111,16 +129,64 @@ impl<W: Word> RawMutex<W> {
     /// [`Error::WouldBlock`] when the caller holds it: waiting would never end. [`Error::HolderEnded`].
     #[inline]
     pub fn lock(&self) -> Result<()> {
-        self.take().map(drop)
+        self.take(None).map(drop)
     }
 
-    /// As [`RawMutex::lock`], and says whether it is the first time in this boot.
     #[inline]
-    pub(crate) fn take(&self) -> Result<First> {
+    fn take(&self, until: Option<Duration>) -> Result<Taken> {
         match self.try_take() {
-            Some(first) => Ok(first),
-            None => self.lock_slowly(None),
+            Some(taken) => Ok(taken),
+            None => self.lock_slowly(until),
         }
+    }
+
+    /// Takes the lock after having waited for something else. It is held in any case.
+    ///
+    /// # Errors
+    /// [`Error::HolderEnded`] when it was taken from a thread that has ended: what is guarded may be half changed.
+    pub(crate) fn lock_again(&self) -> Result<()> {
+        match self.take_from_anyone(None)? {
+            Taken::Again | Taken::First => Ok(()),
+            Taken::Unrecovered | Taken::FromEnded => Err(holder_ended(&self.word)),
+        }
+    }
+
+    /// Takes the lock, waiting until a moment, also from a thread that has ended: for whoever recovers then what is guarded, or guards what is whole
+    /// after each store.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when the caller holds it; [`Error::TimedOut`].
+    #[inline]
+    pub(crate) fn take_from_anyone(&self, until: Option<Duration>) -> Result<Taken> {
+        loop {
+            match self.take(until) {
+                Err(Error::HolderEnded { .. }) => {
+                    if let Some(taken) = self.take_over() {
+                        return Ok(taken);
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Takes the lock from a thread that has ended.
+    #[cold]
+    pub(crate) fn take_over(&self) -> Option<Taken> {
+        let word = self.word.load();
+        if !self.is_left(word) {
+            return None;
+        }
+        // Its number will not come again soon, and nobody else changes the rest of a held word: what is replaced is what it left.
+        let mine = self.word.generation() | word & WAITERS | UNRECOVERED | self.word.me();
+        let taken = if word & UNRECOVERED == 0 { Taken::FromEnded } else { Taken::Unrecovered };
+        self.word.replace(word, mine).then_some(taken)
+    }
+
+    /// Whether a thread has it that has ended. Of the calling thread's own locks and of free ones this asks nobody.
+    fn is_left(&self, word: u64) -> bool {
+        let holder = word & HOLDER;
+        !self.is_free(word) && holder != self.word.me() && !self.word.lives(holder)
     }
 
     /// As [`RawMutex::lock`], for at most `limit`.
@@ -135,13 +201,13 @@ impl<W: Word> RawMutex<W> {
     }
 
     #[cold]
-    fn lock_slowly(&self, until: Option<Duration>) -> Result<First> {
+    fn lock_slowly(&self, until: Option<Duration>) -> Result<Taken> {
         if self.is_mine() {
             return Err(Error::WouldBlock);
         }
         for _ in 0..SPINS {
-            if let Some(first) = self.try_take() {
-                return Ok(first);
+            if let Some(taken) = self.try_take() {
+                return Ok(taken);
             }
             core::hint::spin_loop();
         }
@@ -152,7 +218,7 @@ impl<W: Word> RawMutex<W> {
                 // Whoever slept cannot know whether others do: it takes the word with W.
                 let first = word & !LOW != generation;
                 if self.word.replace(word, generation | WAITERS | unrecovered(first) | self.word.me()) {
-                    return Ok(First(first));
+                    return Ok(Taken::first(first));
                 }
                 continue;
             }
@@ -178,9 +244,9 @@ impl<W: Word> RawMutex<W> {
 
     /// The error if whoever holds it will never free it.
     #[cold]
-    pub(crate) fn holder_ended(&self) -> Option<Error> {
+    fn holder_ended(&self) -> Option<Error> {
         let word = self.word.load();
-        if self.is_free(word) || self.word.lives(word & HOLDER) {
+        if !self.is_left(word) {
             return None;
         }
         // Freeing it may have been the last thing that the holder did.
@@ -202,41 +268,48 @@ impl<W: Word> RawMutex<W> {
     /// Frees the lock; the caller holds it.
     #[inline]
     pub fn unlock(&self) {
+        if simulate::has_ended() {
+            return;
+        }
         if self.word.swap(self.word.generation()) & WAITERS != 0 {
             self.word.wake(1);
         }
     }
 
-    /// Whether what it guards was recovered in this boot; what was done for that is visible then.
+    /// Whether what it guards was recovered in this boot, and no thread has ended since in the middle of a change; what was done for that is
+    /// visible then.
     #[inline]
     pub(crate) fn is_recovered(&self) -> bool {
         let word = self.word.load();
-        word & !LOW == self.word.generation() && word & UNRECOVERED == 0
+        word & !LOW == self.word.generation() && word & UNRECOVERED == 0 && !self.is_left(word)
     }
 
-    /// Takes the lock if what it guards was not recovered in this boot, waiting for whoever is recovering it; false when that is done, or
-    /// when it is the caller who is at it. Does not wait for a holder after that.
-    ///
-    /// # Errors
-    /// [`Error::HolderEnded`].
+    /// Takes the lock if what it guards is not recovered, waiting for whoever is recovering it; [`Taken::Again`] when that is done, or
+    /// when it is the caller who is at it: it is not taken then. Does not wait for a holder after that.
     #[doc(hidden)]
-    pub fn take_unrecovered(&self) -> Result<bool> {
+    pub fn take_unrecovered(&self) -> Taken {
         loop {
             let word = self.word.load();
             let generation = self.word.generation();
             let in_this_boot = word & !LOW == generation;
+            if self.is_left(word) {
+                match self.take_over() {
+                    Some(taken) => return taken,
+                    None => continue,
+                }
+            }
             if in_this_boot && (word & UNRECOVERED == 0 || word & HOLDER == self.word.me()) {
-                return Ok(false);
+                return Taken::Again;
             }
             if self.is_free(word) {
                 if self.word.replace(word, generation | UNRECOVERED | self.word.me()) {
-                    return Ok(true);
+                    return Taken::First;
                 }
                 continue;
             }
             let waiting = word | WAITERS;
             if word == waiting || self.word.replace(word, waiting) {
-                self.nap(waiting, None)?;
+                let _ = self.nap(waiting, None); // one that has ended is seen above
             }
         }
     }

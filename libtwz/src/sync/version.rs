@@ -47,6 +47,11 @@ impl<W: Word> Version<W> {
     /// # Errors
     /// What `read` says when nobody was writing; [`Error::TimedOut`] when a writer never ends.
     pub fn read<R>(&self, read: impl Fn() -> Result<R>) -> Result<R> {
+        self.read_past(read, || ())
+    }
+
+    /// [`Version::read`] that runs `look_after` now and then while a writer seems to be at work: it may have ended in the middle.
+    pub(crate) fn read_past<R>(&self, read: impl Fn() -> Result<R>, look_after: impl Fn()) -> Result<R> {
         let mut until = None;
         loop {
             for _ in 0..SPINS {
@@ -61,6 +66,7 @@ impl<W: Word> Version<W> {
                 }
                 core::hint::spin_loop();
             }
+            look_after();
             // The writer may be waiting for this processor.
             Platform::yield_now();
             let now = Platform::monotonic();

@@ -21,7 +21,7 @@
 //! - One transaction at a time in an object; the second object is only tried, never waited for, so that two
 //!   transactions cannot wait for each other ([`Error::Busy`]).
 //! - A failed transaction can only end; dropping one undoes it. Out of space undoes the whole.
-//! - Recovery runs under the object's lock when it is first locked in a boot ([`crate::Object::open`] does so).
+//! - Recovery runs under the object's lock when it is first locked in a boot ([`crate::Object::open`] does so), or taken from a thread that has ended.
 //! - A word that transactions change must not be changed by plain stores that are to survive: a redone log would put the
 //!   transaction's value back. [`checkpoint`] draws a line between the two. Blocks of [`Tx::alloc`] are free of that rule.
 
@@ -39,6 +39,7 @@ mod recover;
 pub(crate) mod room;
 
 pub(crate) use change::{Puts, bytes_of};
+pub(crate) use framed::read_versioned;
 pub(crate) use link::Link;
 pub(crate) use log::{HEADER_BYTES as LOG_HEADER_BYTES, Log};
 pub(crate) use look::recover_to_read;
@@ -46,6 +47,7 @@ pub(crate) use recover::recover_before_delete;
 
 use crate::error::{Error, Result};
 use crate::persist;
+use crate::simulate;
 use crate::window::Window;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -267,7 +269,7 @@ impl Tx {
 impl Drop for Tx {
     fn drop(&mut self) {
         let inner = self.inner.get_mut();
-        if !inner.locked {
+        if !inner.locked || simulate::has_ended() {
             return;
         }
         if !inner.ended {

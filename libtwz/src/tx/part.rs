@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::object;
 use crate::persist;
 use crate::spill::Spill;
-use crate::sync::RawMutex;
+use crate::sync::{RawMutex, Taken};
 use crate::view;
 use crate::window::{SLOT_MASK, Window};
 use alloc::vec::Vec;
@@ -134,7 +134,7 @@ impl Part {
     /// Locks the object, waiting for it. `opened`: what [`object::log_of`] says, if the caller has asked it.
     ///
     /// # Errors
-    /// [`Error::Busy`] when this thread has it; [`Error::HolderEnded`]; [`Error::NotPermitted`] when it is mapped for reading only; what recovery says. Then it is not
+    /// [`Error::Busy`] when this thread has it; [`Error::NotPermitted`] when it is mapped for reading only; what recovery says. Then it is not
     /// locked.
     #[inline(never)]
     pub(super) fn lock(&mut self, opened: Option<(Log, u64)>) -> Result<()> {
@@ -146,11 +146,11 @@ impl Part {
             Some(opened) => opened,
             None => object::log_of(window)?,
         };
-        let first = lock_of(&log).take().map_err(|error| match error {
+        let taken = lock_of(&log).take_from_anyone(None).map_err(|error| match error {
             Error::WouldBlock => Error::Busy(view::id_at(window.base())),
             other => other,
         })?;
-        self.begin(log, arena_at, first.0)
+        self.begin(log, arena_at, taken)
     }
 
     /// Locks the object if nobody has it, with an empty log: what an other log decides about must stand alone (**X2**).
@@ -158,10 +158,8 @@ impl Part {
         let mut part = Self::unlocked(window);
         let (log, arena_at) = object::log_of(window)?;
         let lock = lock_of(&log);
-        let first = lock
-            .try_take()
-            .ok_or_else(|| lock.holder_ended().unwrap_or_else(|| Error::Busy(view::id_at(window.base()))))?;
-        part.begin(log, arena_at, first.0)?;
+        let taken = lock.try_take().or_else(|| lock.take_over());
+        part.begin(log, arena_at, taken.ok_or_else(|| Error::Busy(view::id_at(window.base())))?)?;
         if !log.is_empty(part.at) {
             part.at = log.checkpoint();
             part.number();
@@ -169,11 +167,11 @@ impl Part {
         Ok(part)
     }
 
-    /// What is to be done when the lock was taken: recover if it is the first time in this boot; make room in the log.
+    /// What is to be done when the lock was taken: recover unless that was done; make room in the log.
     #[inline(always)]
-    fn begin(&mut self, log: Log, arena_at: u64, first_in_boot: bool) -> Result<()> {
-        if first_in_boot {
-            recover::recover_taken(&log)?;
+    fn begin(&mut self, log: Log, arena_at: u64, taken: Taken) -> Result<()> {
+        if taken != Taken::Again {
+            recover::recover_taken(&log, taken)?;
         }
         let at = log.tail().inspect_err(|_| lock_of(&log).unlock())?;
         (self.log, self.arena_at, self.at, self.mark) = (log, arena_at, at, log.room());

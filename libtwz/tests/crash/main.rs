@@ -47,7 +47,8 @@ macro_rules! scenarios {
 
 scenarios! {
     transactions: transactions_are_whole_or_not_at_all, the_log_crosses_its_chunks, several_objects_change_together, recovery_survives, the_log_grows_and_starts_anew,
-        lines_take_each_others_place, many_lines_lose_their_places, a_transaction_takes_many_of_its_own_places, a_block_comes_where_a_failed_one_was, the_log_goes_on_in_other_objects;
+        lines_take_each_others_place, many_lines_lose_their_places, a_transaction_takes_many_of_its_own_places, a_block_comes_where_a_failed_one_was, what_a_thread_left_is_put_in_order,
+        the_log_goes_on_in_other_objects;
     collections: nothing_leaks_and_lists_stay_whole, maps_survive, nodes_are_used_again, blocks_are_used_again, a_map_gets_the_blocks_of_another, strings_and_rings_stay_whole;
     owned: owned_maps_survive;
     moves: sequences_move_at_once, maps_move_at_once, entries_change_at_once, leaves_go_and_come;
@@ -64,6 +65,36 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
         "log.void()",
         "flush behind fence",
         "the next fence covers the epoch, before a batch of it counts",
+    ),
+    (
+        "tx/recover.rs",
+        "log.void(); // X2",
+        "drop",
+        "a change of the coordinator has a fence of its own, and so has a batch that counts",
+    ),
+    (
+        "tx/recover.rs",
+        "other.void();",
+        "",
+        "whoever opens that one asks this one, which has ended: for when this one is deleted (tests/recovery.rs)",
+    ),
+    (
+        "tx/recover.rs",
+        "log.void(); // behind a torn batch",
+        "",
+        "the next fence covers the epoch, before a batch of it counts; nothing was stored here that must be durable first",
+    ),
+    (
+        "tx/recover.rs",
+        ".rev().for_each(|entry| log.restore(entry))",
+        "store before fence",
+        "the record was durable before the change that this takes back",
+    ),
+    (
+        "log/mod.rs",
+        "self.change_coordinator(id)",
+        "",
+        "one thread: two logs that wait for each other find that out",
     ),
     (
         "tx/recover.rs",

@@ -4,7 +4,9 @@ use crate::scenario::{How, expect, scenario, text};
 use crate::world::begin;
 use libtwz::collections::List;
 use libtwz::prelude::*;
+use libtwz::simulate;
 use libtwz::tx::checkpoint;
+use std::cell::RefCell;
 
 #[derive(Invariant)]
 #[repr(C)]
@@ -496,4 +498,53 @@ pub(crate) fn the_log_goes_on_in_other_objects(how: &mut How<'_>) {
         },
         how,
     );
+}
+
+/// Threads end after more and more events of a transaction of two objects, and one of these is needed next, before the power fails.
+pub(crate) fn what_a_thread_left_is_put_in_order(how: &mut How<'_>) {
+    let (_one, world) = begin();
+    let objects = [cells(), cells()];
+    let ids = objects.map(|o| o.id());
+    // Mutants of what comes then are told by where it matters most: around the commit.
+    let is_mutant = matches!(how, How::Mutate(_));
+    let steps = if is_mutant { 20 } else { 64 };
+    // What the transactions have made of both objects, after each step.
+    let values = RefCell::new(vec![0]);
+    scenario(
+        "threads that end",
+        &objects.map(|o| o.window()),
+        &world,
+        &mut |step| {
+            let [home, other] = if step % 2 == 0 { objects } else { [objects[1], objects[0]] };
+            let next = if step % 4 < 2 { other } else { home };
+            let events = u32::try_from(if is_mutant { 20 + step / 4 * 3 } else { step + 1 }).unwrap();
+            let change = |tx: &Tx| {
+                tx.set(&home.cells[8], step + 1)?;
+                tx.put(&home.cells[16], step + 1)?;
+                tx.set(&other.cells[8], step + 1)?;
+                tx.put(&other.cells[16], step + 1)
+            };
+            simulate::as_one_that_ends(events, || home.tx(change).unwrap());
+            next.tx(|tx| tx.put(&objects[0].cells[0], step + 1)).unwrap();
+            Object::<Cells>::open(home.id()).unwrap();
+            values.borrow_mut().push(home.cells[8].get());
+            step + 1 < steps
+        },
+        &|k| {
+            let all = [text(Object::<Cells>::open(ids[0]))?, text(Object::<Cells>::open(ids[1]))?];
+            expect("cell 0", all[0].cells[0].get(), k)?;
+            let found: Vec<u64> = all.iter().flat_map(|o| [8, 16].map(|cell| o.cells[cell].get())).collect();
+            let k = usize::try_from(k).unwrap();
+            let values = values.borrow();
+            let allowed = &values[k..values.len().min(k + 2)];
+            let is_one = allowed.iter().any(|value| found == [*value; 4]);
+            if is_one { Ok(()) } else { Err(format!("{found:?}, and not one of {allowed:?}, after {k}")) }
+        },
+        how,
+    );
+    if matches!(how, How::Explore) {
+        let values = values.into_inner();
+        let kept = values.windows(2).filter(|pair| pair[0] != pair[1]).count();
+        assert!(kept > 3 && kept < values.len() - 3, "some were committed, and some undone: {values:?}");
+    }
 }

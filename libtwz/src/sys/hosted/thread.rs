@@ -33,6 +33,10 @@ thread_local! {
 /// The kernel's number of the calling thread; those are below 2^22.
 #[inline]
 pub(super) fn id() -> u32 {
+    #[cfg(feature = "crash-sim")]
+    if let Some(id) = crate::simulate::acts_as() {
+        return id;
+    }
     let id = ID.get();
     if id != 0 {
         return id;

@@ -27,7 +27,7 @@
 //! - Pieces are used by one transaction, and empty when it ends, as are chunks from [`KEEP_CHUNKS`] on: what it took is given back. So the
 //!   tail stands in the object itself whenever the lock is free.
 //! - **L1** batches are read from chunk 0 until one does not check out or has not the next sequence number; those are all
-//!   that count. A torn batch and what follows it were not fenced, so nothing relied on them.
+//!   that count. A torn batch and what follows it were not fenced, so nothing relied on them; recovery voids them by a new epoch.
 //! - A transaction is `Undo*`, then `Redo* Commit` or `Abort`, or nothing more: then it is *trailing*.
 //! - Whole lines, whatever a batch needs: stored and written back if they are no more than the processor does cheaper so ([`persist::by_cache`]), and
 //!   then fetched while the transaction runs; else around the cache.
@@ -263,16 +263,24 @@ impl Log {
         ObjectId { lo: self.window.load(at), hi: self.window.load(at + 8) }
     }
 
-    /// Says who decides about the transaction to come; durable after a fence. Only while nothing is trailing.
+    /// Says who decides about the transaction to come. Only while nothing is trailing.
     #[inline]
     pub(crate) fn set_coordinator(&self, id: ObjectId) {
-        if self.coordinator() == id {
-            return;
+        if self.coordinator() != id {
+            self.change_coordinator(id);
         }
+    }
+
+    /// Durable before any batch of the transaction: one beside the name of who decided about an older one would wait for that, and two such logs
+    /// for each other.
+    #[cold]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn change_coordinator(&self, id: ObjectId) {
         let at = self.at + COORDINATOR;
         self.window.store(at, id.lo);
         self.window.store(at + 8, id.hi);
         self.window.flush(at, 16);
+        persist::fence();
     }
 
     /// Where the first batch goes.
@@ -454,15 +462,19 @@ impl Log {
         tail.sequence == 0
     }
 
-    /// Forgets what a boot before this one left in the lines that are never flushed.
-    pub(crate) fn start_boot(&self) {
+    /// Forgets what a boot before this one, or a thread that has ended, left in the lines that are never flushed. True if the object was made in this
+    /// boot.
+    pub(crate) fn start_boot(&self) -> bool {
         for place in (0..DIRTY_WORDS * 4).step_by(8) {
             self.window.store(self.at + DIRTY + place, 0);
         }
-        if self.window.half(self.at + ROOM + 4).load(Ordering::Relaxed) != Platform::boot_generation() {
+        let is_new =
+            self.window.half(self.at + ROOM + 4).load(Ordering::Relaxed) == Platform::boot_generation();
+        if !is_new {
             self.set_room(0);
         }
         self.set_tail(self.start());
+        is_new
     }
 
     /// Starts a new epoch, durably: all batches are void. Everything in place is durable before.

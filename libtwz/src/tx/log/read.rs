@@ -97,6 +97,22 @@ impl Log {
         offset >= START && offset + bytes <= SLOT
     }
 
+    /// Flushes a batch itself.
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    pub(crate) fn flush_batch(&self, batch: Batch) {
+        batch.window.flush(batch.first - 16, 16 + batch.words * 8);
+    }
+
+    /// Flushes what stands where an entry says, but for what no transaction may change.
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    pub(crate) fn flush(&self, entry: Entry) {
+        if let Entry::Range { offset, bytes, .. } = entry
+            && Self::may_restore(offset, bytes)
+        {
+            self.window.flush(offset, bytes);
+        }
+    }
+
     /// Stores a range as an entry says, and flushes it. What no transaction may change is left alone.
     #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn restore(&self, entry: Entry) {
