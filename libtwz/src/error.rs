@@ -93,8 +93,8 @@ pub enum Error {
     OutOfFotEntries(ObjectId),
     /// Another transaction holds the object, and waiting could deadlock: end this one and try again.
     Busy(ObjectId),
-    /// The thread that holds a lock has ended without freeing it, as a program does that panics or is killed. The next boot frees the lock, and
-    /// recovers what a transaction left half done.
+    /// The thread that holds a lock has ended without freeing it, as a program does that panics or is killed: what the lock guards may be half changed.
+    /// The next boot frees it, or whoever knows what to do about that ([`crate::sync::Mutex::take_over`]).
     HolderEnded {
         /// The object.
         object: ObjectId,
@@ -158,7 +158,7 @@ impl fmt::Display for Error {
             Self::OutOfFotEntries(id) => write!(f, "object {id} has used all of its FOT entries"),
             Self::HolderEnded { object, offset } => write!(
                 f,
-                "the lock at {offset:#x} of object {object} is held by a thread that has ended: start the machine again, which frees it and recovers the object"
+                "the lock at {offset:#x} of object {object} is held by a thread that has ended: start the machine again, which frees it"
             ),
             Self::Busy(id) => write!(f, "object {id} is in another transaction: end this one and try again"),
             Self::Aborted => f.write_str("the transaction was aborted"),

@@ -4,7 +4,9 @@
 
 use libtwz::io::{Bell, Duplex, EventSet, LogRing, Queue, Stream};
 use libtwz::prelude::*;
+use libtwz::sys::{Platform, Seam};
 use libtwz::thread;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 #[derive(Invariant)]
@@ -291,11 +293,22 @@ fn the_facade_writes_to_the_object() {
     log::warn!(target: "mine", "below the level");
     let texts: Vec<String> = object.iter().map(|record| record.unwrap().text).collect();
     assert_eq!(texts, ["test: a", "mine: a", "mine: b", "mine::disk: a", "mine::disk: b"]);
-    // Whoever ended in the middle of a record has the lock until the next boot: nobody waits for it for ever.
+    // While a thread has the lock that does not go on, nobody waits for it for ever.
     let lock = ends & !7;
     assert_eq!(object.window().load(lock) & 0x3fff_ffff, 0, "the lock, which is free");
     let free = object.window().load(lock);
-    object.window().store(lock, free | 0x3fff_fffe);
+    static HOLDER: AtomicU32 = AtomicU32::new(0);
+    static IS_OVER: AtomicBool = AtomicBool::new(false);
+    let holder = std::thread::spawn(|| {
+        HOLDER.store(Platform::thread_id(), Ordering::SeqCst);
+        while !IS_OVER.load(Ordering::SeqCst) {
+            Platform::yield_now();
+        }
+    });
+    while HOLDER.load(Ordering::SeqCst) == 0 {
+        Platform::yield_now();
+    }
+    object.window().store(lock, free | u64::from(HOLDER.load(Ordering::SeqCst)));
     let start = std::time::Instant::now();
     for _ in 0..50 {
         log::error!("nobody hears");
@@ -307,6 +320,15 @@ fn the_facade_writes_to_the_object() {
     assert_eq!(
         (FACADE.lost(), object.iter().last().unwrap().unwrap().text.as_str()),
         (51, "test: free again")
+    );
+    IS_OVER.store(true, Ordering::SeqCst);
+    holder.join().unwrap();
+    // One that has ended is not waited for.
+    object.window().store(lock, free | 0x3fff_fffe);
+    log::error!(target: "test", "taken over");
+    assert_eq!(
+        (FACADE.lost(), object.iter().last().unwrap().unwrap().text.as_str()),
+        (51, "test: taken over")
     );
 }
 

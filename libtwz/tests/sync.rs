@@ -91,6 +91,33 @@ fn a_lock_whose_holder_has_ended_is_said() {
         assert_eq!(object, o.id());
         assert_eq!(o.window().base() + offset as usize, (&raw const o.mutex).addr());
     }
+    // Whoever knows what to do about what it guards takes it.
+    let held = o.mutex.take_over().unwrap();
+    assert_eq!(o.mutex.take_over().map(drop).unwrap_err(), Error::WouldBlock);
+    drop(held);
+    assert_eq!(o.mutex.take_over().map(drop).unwrap_err(), Error::WouldBlock, "nobody has it");
+    drop(o.mutex.lock().unwrap());
+}
+
+/// The one that waits is told, and has the lock: so it frees its own, and not what somebody else has.
+#[test]
+fn who_ended_while_another_waited_for_a_condition_is_said() {
+    let o = shared();
+    std::thread::scope(|scope| {
+        let held = o.mutex.lock().unwrap();
+        scope.spawn(|| {
+            std::mem::forget(o.mutex.lock().unwrap()); // when the other one waits
+            o.condvar.notify_one();
+        });
+        let woken = o.condvar.wait(&held);
+        assert!(matches!(woken, Err(Error::HolderEnded { .. })), "{woken:?}");
+        scope
+            .spawn(|| assert_eq!(o.mutex.try_lock().map(drop).unwrap_err(), Error::WouldBlock))
+            .join()
+            .unwrap();
+        drop(held);
+        drop(o.mutex.lock().unwrap());
+    });
 }
 
 #[test]

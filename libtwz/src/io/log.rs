@@ -10,7 +10,7 @@ use super::event::Bell;
 use crate::error::{Error, Result, damaged};
 use crate::invariant::Invariant;
 use crate::persist;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{Mutex, MutexGuard, until};
 use crate::sys::{Platform, Seam};
 use crate::window::{SLOT_MASK, Window};
 use crate::{InvPtr, PCell};
@@ -78,7 +78,7 @@ impl<const N: usize> LogRing<N> {
     /// # Errors
     /// What locking says; [`Error::Damaged`].
     pub fn append(&self, level: u32, text: &str) -> Result<()> {
-        self.append_to(self.ends.lock()?, level, text)
+        self.append_to(self.ends.lock_from_anyone(None)?, level, text)
     }
 
     /// [`LogRing::append`], waiting for others who use the log for at most `limit`.
@@ -86,7 +86,7 @@ impl<const N: usize> LogRing<N> {
     /// # Errors
     /// As [`LogRing::append`]; [`Error::TimedOut`].
     pub fn append_for(&self, level: u32, text: &str, limit: Duration) -> Result<()> {
-        self.append_to(self.ends.lock_for(limit)?, level, text)
+        self.append_to(self.ends.lock_from_anyone(until(limit))?, level, text)
     }
 
     fn append_to(&self, ends: MutexGuard<'_, Ends>, level: u32, text: &str) -> Result<()> {
@@ -197,7 +197,7 @@ impl<const N: usize> LogRing<N> {
     /// # Errors
     /// What locking says.
     pub fn clear(&self) -> Result<()> {
-        let ends = self.ends.lock()?;
+        let ends = self.ends.lock_from_anyone(None)?;
         let end = ends.end.get();
         // A multiple of 8 that more can follow, whatever damage made of it.
         let end = if end > u64::MAX / 2 { 0 } else { end.next_multiple_of(8) };
@@ -212,7 +212,7 @@ impl<const N: usize> LogRing<N> {
     /// # Errors
     /// What locking says; [`Error::Damaged`].
     pub fn records(&self) -> Result<Vec<Record>> {
-        let ends = self.ends.lock()?;
+        let ends = self.ends.lock_from_anyone(None)?;
         let (mut at, end) = (ends.start.get(), ends.end.get());
         Self::used(&ends)?;
         let mut records = Vec::new();
@@ -243,7 +243,7 @@ pub struct LogIter<'a, const N: usize> {
 impl<const N: usize> LogIter<'_, N> {
     fn take(&mut self, at: u64) -> Result<Option<Record>> {
         self.at = None;
-        let ends = self.log.ends.lock()?;
+        let ends = self.log.ends.lock_from_anyone(None)?;
         let (start, end) = (ends.start.get(), ends.end.get());
         LogRing::<N>::used(&ends)?;
         // Past the end: the log was damaged and cleared, and counts anew.

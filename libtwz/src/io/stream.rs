@@ -100,7 +100,7 @@ impl<const N: usize> Stream<N> {
     }
 
     fn write_within(&self, from: &[u8], patience: Patience) -> Result<usize> {
-        let state = self.state.lock()?;
+        let state = self.state.lock_from_anyone(None)?;
         while Self::waiting(&state)? >= N && state.closed.get() == 0 && !from.is_empty() {
             wait_at(&self.not_full, &state, patience)?;
         }
@@ -155,7 +155,7 @@ impl<const N: usize> Stream<N> {
     }
 
     fn read_within(&self, into: &mut [u8], patience: Patience) -> Result<usize> {
-        let state = self.state.lock()?;
+        let state = self.state.lock_from_anyone(None)?;
         while Self::waiting(&state)? == 0 && state.closed.get() == 0 && !into.is_empty() {
             wait_at(&self.not_empty, &state, patience)?;
         }
@@ -194,7 +194,7 @@ impl<const N: usize> Stream<N> {
     /// # Errors
     /// What locking says.
     pub fn close(&self) -> Result<()> {
-        let state = self.state.lock()?;
+        let state = self.state.lock_from_anyone(None)?;
         state.closed.set_without_log(1);
         persist::persist(state.closed.as_ptr().addr(), 8);
         self.not_full.notify_all();
@@ -212,15 +212,18 @@ impl<const N: usize> Stream<N> {
 }
 
 fn wait_at(at: &Condvar, held: &MutexGuard<'_, State>, patience: Patience) -> Result<()> {
-    match patience {
-        Patience::None => Err(Error::WouldBlock),
+    let woken = match patience {
+        Patience::None => return Err(Error::WouldBlock),
         Patience::Until(until) => match left(until)? {
             None => at.wait(held),
-            // The last one may have come with the end of the time: the caller looks again, and then nothing is left.
-            Some(left) => at
-                .wait_for(held, left)
-                .or_else(|error| if error == Error::TimedOut { Ok(()) } else { Err(error) }),
+            Some(left) => at.wait_for(held, left),
         },
+    };
+    match woken {
+        // The last byte may have come with the end of the time: the caller looks again, and then nothing is left of it. Who had the lock and has ended
+        // left the counters whole.
+        Err(Error::TimedOut | Error::HolderEnded { .. }) => Ok(()),
+        other => other,
     }
 }
 

@@ -63,10 +63,14 @@ impl<W: Word> Passage<'_, W> {
                 self.0.unlock();
             }
         }
-        self.lock.lock()?;
+        // Also from a thread that has ended: the counters are whole after each store.
+        self.lock.take_from_anyone(None)?;
         let held = Held(self.lock);
         while must_wait()? {
-            here.wait_on(self.lock, None)?;
+            match here.wait_on(self.lock, None) {
+                Err(Error::HolderEnded { .. }) => {}
+                other => other?,
+            }
         }
         let passed = pass()?;
         there.notify_one();
@@ -199,7 +203,7 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// # Errors
     /// As [`Mutex::lock`]; [`Error::Damaged`].
     pub fn waiting(&self) -> Result<alloc::vec::Vec<T>> {
-        let state = self.state.lock()?;
+        let state = self.state.lock_from_anyone(None)?;
         let first = state.received.get();
         (0..state.waiting(N)?).map(|i| Ok(self.place(first.wrapping_add(i))?.get())).collect()
     }
@@ -209,7 +213,7 @@ impl<T: Invariant + Copy, const N: usize> Channel<T, N> {
     /// # Errors
     /// As [`Mutex::lock`].
     pub fn close(&self) -> Result<()> {
-        let state = self.state.lock()?;
+        let state = self.state.lock_from_anyone(None)?;
         store(&state.closed, 1);
         self.not_empty.notify_all();
         self.not_full.notify_all();

@@ -32,7 +32,7 @@ impl Condvar {
     /// Frees the lock, waits for a wake-up and takes it again. Wakes up for no reason, too: look at the condition in a loop.
     ///
     /// # Errors
-    /// As [`super::Mutex::lock`].
+    /// [`Error::HolderEnded`] when a thread ended that had the lock meanwhile: what it guards may be half changed. It is held then, too.
     pub fn wait<T: Invariant>(&self, guard: &MutexGuard<'_, T>) -> Result<()> {
         self.wait_on(guard.raw(), None)
     }
@@ -40,7 +40,7 @@ impl Condvar {
     /// As [`Condvar::wait`], for at most `limit`.
     ///
     /// # Errors
-    /// [`Error::TimedOut`]; the lock is held then, too.
+    /// [`Error::TimedOut`], and as [`Condvar::wait`]; the lock is held then, too.
     pub fn wait_for<T: Invariant>(&self, guard: &MutexGuard<'_, T>, limit: Duration) -> Result<()> {
         self.wait_on(guard.raw(), Some(limit))
     }
@@ -56,12 +56,12 @@ impl<W: Word> Condvar<W> {
     /// [`Condvar::wait`] with a lock that the caller holds.
     ///
     /// # Errors
-    /// [`Error::TimedOut`], with the lock held; what taking it says.
+    /// [`Error::TimedOut`], [`Error::HolderEnded`], both with the lock held.
     pub fn wait_on<L: Word>(&self, lock: &RawMutex<L>, limit: Option<Duration>) -> Result<()> {
         let seen = self.word.load(); // with the lock held: what wakes us comes after
         lock.unlock();
         let woken = self.word.wait(low(seen), limit);
-        lock.lock()?;
+        lock.lock_again()?;
         if woken == Woken::TimedOut && self.word.load() == seen { Err(Error::TimedOut) } else { Ok(()) }
     }
 

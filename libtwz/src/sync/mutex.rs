@@ -40,7 +40,7 @@ impl<T: Invariant> Mutex<T> {
     /// Takes the lock, sleeping while another thread has it.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] when the caller holds it.
+    /// [`Error::WouldBlock`] when the caller holds it; [`Error::HolderEnded`], and then [`Mutex::take_over`] is for those who can tell what is half changed.
     pub fn lock(&self) -> Result<MutexGuard<'_, T>> {
         self.raw.lock()?;
         Ok(MutexGuard::of(self))
@@ -57,10 +57,24 @@ impl<T: Invariant> Mutex<T> {
     /// Takes the lock, waiting for at most `limit`.
     ///
     /// # Errors
-    /// [`Error::TimedOut`]; [`Error::WouldBlock`] when the caller holds it.
+    /// [`Error::TimedOut`]; as [`Mutex::lock`].
     pub fn lock_for(&self, limit: Duration) -> Result<MutexGuard<'_, T>> {
         self.raw.lock_for(limit)?;
         Ok(MutexGuard::of(self))
+    }
+
+    /// Takes the lock from a thread that has ended. What it guards is as that thread left it: perhaps half changed, which the caller puts in order (as of
+    /// POSIX's robust mutexes, `pthread_mutex_consistent`).
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when no thread has it that has ended.
+    pub fn take_over(&self) -> Result<MutexGuard<'_, T>> {
+        self.raw.take_over().map(|_| MutexGuard::of(self)).ok_or(Error::WouldBlock)
+    }
+
+    /// Takes the lock, waiting until a moment, also from a thread that has ended: for what is whole after each store.
+    pub(crate) fn lock_from_anyone(&self, until: Option<Duration>) -> Result<MutexGuard<'_, T>> {
+        self.raw.take_from_anyone(until).map(|_| MutexGuard::of(self))
     }
 }
 

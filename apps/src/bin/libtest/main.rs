@@ -60,6 +60,8 @@ fn main() -> core::result::Result<u8, Error> {
         #[cfg(feature = "guest")]
         Some("second") => others::second(),
         #[cfg(feature = "guest")]
+        Some("ends") => others::ends(),
+        #[cfg(feature = "guest")]
         Some("full") => {
             full::run(arguments.get(1).and_then(|rounds| rounds.parse().ok()).unwrap_or(12)).map(|()| 0)
         }

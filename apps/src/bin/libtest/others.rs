@@ -1,7 +1,7 @@
 //! Two programs on the same objects: what one changes, the other must not see stale.
 //!
 //! The other program is this one, started again in a view of its own, with tables of its own. Both map the board; the first changes an FOT
-//! entry and a name there, the second follows them.
+//! entry and a name there, the second follows them. A third one ends in the middle of a transaction.
 
 use libtwz::names::{Namespace, point_by_name};
 use libtwz::prelude::*;
@@ -11,6 +11,8 @@ use twz_rt::process::{Command, Here};
 
 /// Changes of each kind.
 const ROUNDS: u64 = 40;
+/// What a program stores that ends before it commits.
+const ENDS: u64 = 99;
 const RW: Rights = Rights::READ.union(Rights::WRITE);
 
 #[derive(Invariant)]
@@ -47,10 +49,11 @@ pub(crate) fn first(program: ObjectId) -> Result<()> {
 
     // SAFETY: this program was loaded.
     let ours = unsafe { twz_rt::Args::current() };
-    let command = Command::new(program, "libtest").args(&["second"]);
-    let child = command
-        .spawn(&ours, &Here)
-        .map_err(|error| Error::Platform { operation: "start the second program", code: error as i32 })?;
+    let start = |word: &'static str| {
+        let started = Command::new(program, "libtest").args(&[word]).spawn(&ours, &Here);
+        started.map_err(|error| Error::Platform { operation: "start another program", code: error as i32 })
+    };
+    let child = start("second")?;
     for round in 0..ROUNDS {
         let target = &targets[usize::try_from(round % 2).unwrap_or(0)];
         fot::change(board.window(), board.by_id.raw().index(), fot::Target::Id(target.id()), RW)?;
@@ -65,8 +68,30 @@ pub(crate) fn first(program: ObjectId) -> Result<()> {
     let ended = child.wait();
     assert_eq!(ended.status, 7, "{ended:?}");
     assert_eq!(board.lock.lock()?.get(), ROUNDS * 2, "both took the lock");
+
+    let [first, last] = targets;
+    names.rebind("/libtest-ends", first.id())?;
+    let ended = start("ends")?.wait();
+    assert_eq!(ended.status, 101, "{ended:?}");
+    assert_eq!([first.get(), last.get()], [ENDS; 2], "what it left");
+    last.tx(|tx| tx.set(&last, last.get() + 1))?;
+    assert_eq!([first.get(), last.get()], [0, 2], "what it left was put back before");
+    names.unbind("/libtest-ends")?;
     println!("libtest: {ROUNDS} changes seen by another program");
     Ok(())
+}
+
+/// The third program's part: it ends by a panic.
+pub(crate) fn ends() -> Result<u8> {
+    let [first, last] = ["/libtest-ends", "/libtest-target"].map(|name| {
+        Namespace::root().and_then(|names| names.lookup(name)).and_then(Object::<PCell<u64>>::open)
+    });
+    let (first, last) = (first?, last?);
+    first.tx(|tx| {
+        tx.set(&first, ENDS)?;
+        tx.set(&last, ENDS)?;
+        panic!("this panic is expected")
+    })
 }
 
 /// The second program's part: status 7 when all went well.

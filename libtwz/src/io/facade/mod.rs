@@ -23,7 +23,7 @@ pub use self::filter::BadFilter;
 
 /// Bytes of the ring that the facade writes to.
 pub const FACADE_RING: usize = 256 << 10;
-/// Longest wait for others who use the log: a program that ended in the middle of a record has the lock until the next boot.
+/// Longest wait for others who use the log.
 const PATIENCE: Duration = Duration::from_millis(200);
 
 /// What libraries log goes into a persistent log object; put it into a static.
@@ -139,8 +139,7 @@ impl Facade {
         let Some(object) = *self.object.lock() else { return };
         let patience = if self.is_stuck.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
         let result = object.append_for(level, text, patience);
-        let is_stuck = matches!(result, Err(Error::TimedOut | Error::HolderEnded { .. }));
-        self.is_stuck.store(is_stuck, Ordering::Relaxed);
+        self.is_stuck.store(result == Err(Error::TimedOut), Ordering::Relaxed);
         if result.is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
