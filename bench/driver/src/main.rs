@@ -13,6 +13,7 @@ mod resume;
 use anyhow::Result;
 use bench::compare;
 use bench::host::{Host, Settings};
+use bench::pace::Summary;
 use bench::report;
 use bench::row::{self, Row};
 use clap::{Parser, Subcommand};
@@ -107,11 +108,14 @@ type Measure<'a> = &'a dyn Fn() -> Result<Vec<Row>>;
 fn run(arguments: &Run) -> Result<ExitCode> {
     let Run { rounds, divide, percent, ref commit, .. } = *arguments;
     // First: the last part keeps this process on one CPU.
-    let host = Host::look(Settings { rounds, divide, percent, commit: commit.clone() });
+    let mut host = Host::look(Settings { rounds, divide, percent, commit: commit.clone() });
     let mut rows = Vec::new();
     let mut failed = arguments.failed.clone();
     for path in &arguments.rows {
         take(&mut rows, &mut failed, &path.display().to_string(), row::read(path));
+        if let (Some(what), Some(pace)) = (path.file_stem(), Summary::beside(path)?) {
+            host.pace.insert(what.display().to_string(), pace);
+        }
     }
     // Table 1's other half was measured with libtwz.
     let translations = rows.iter().filter(|row| row.group == "libtwz" && is_translation(&row.name));
