@@ -113,8 +113,10 @@ fn run(arguments: &Run) -> Result<ExitCode> {
     let mut failed = arguments.failed.clone();
     for path in &arguments.rows {
         take(&mut rows, &mut failed, &path.display().to_string(), row::read(path));
-        if let (Some(what), Some(pace)) = (path.file_stem(), Summary::beside(path)?) {
-            host.pace.insert(what.display().to_string(), pace);
+        let what = path.file_stem().unwrap_or_default().display().to_string();
+        match Summary::beside(path) {
+            Ok(pace) => host.pace.extend(pace.map(|pace| (what, pace))),
+            Err(error) => failed.push(format!("{error:#}")),
         }
     }
     // Table 1's other half was measured with libtwz.
@@ -172,6 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let good = folder.path().join("good.json");
         row::write(&good, &[Row::new("g", "n", Where::Hosted, "ns", &[1.0])]).unwrap();
+        Summary { rounds: 7, ..Summary::default() }.write(&good).unwrap();
         let out = folder.path().join("out");
         let run = |rows: &[&std::path::Path], failed: &[&str]| {
             let mut words = vec!["bench".into(), "run".into(), "--out".into(), out.display().to_string()];
@@ -183,6 +186,7 @@ mod tests {
         };
         let (status, text) = run(&[&good], &[]);
         assert!(status == ExitCode::SUCCESS && !text.contains("failed"), "{text}");
+        assert!(text.contains("Pace while measuring good: control loop"), "{text}");
         // What cannot be measured here is there with its aim.
         for row in [
             "| start to first ring-3 instruction | host | – | – | – | – | ≤ 50 ms | skipped |",
