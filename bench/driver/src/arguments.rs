@@ -17,7 +17,7 @@ pub struct Arguments {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub divide: u64,
     /// Seconds that rounds may cost more in a full run, at most, to be measured while nothing else uses the core.
-    #[arg(long, default_value_t = 120.0)]
+    #[arg(long, default_value_t = 90.0)]
     pub patience: f64,
     /// Where pools and files go, the peers' as well; a tmpfs stands in for persistent memory.
     #[arg(long, default_value = "/dev/shm")]

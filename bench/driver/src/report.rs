@@ -126,12 +126,12 @@ fn seldom(rows: &[Row]) -> String {
 
 /// The rows whose medians are of disturbed rounds, and how many rounds there were in vain.
 fn disturbed(rows: &[Row]) -> String {
-    let count = |row: &Row| (row.disturbed.unwrap_or(0), row.repeats.unwrap_or(0), row.again.unwrap_or(0));
     let list = rows.iter().filter(|row| row.is_disturbed()).map(|row| {
-        let (disturbed, repeats, again) = count(row);
+        let [disturbed, repeats, again] =
+            [row.disturbed, row.repeats, row.again].map(|count| count.unwrap_or(0));
+        let (group, name, place) = (&row.group, &row.name, row.place.word());
         format!(
-            "- {} / {}: {disturbed} of {repeats}, after {again} that were measured again\n",
-            row.group, row.name
+            "- {group} / {name} ({place}): {disturbed} of {repeats}, after {again} that were measured again\n"
         )
     });
     let list: String = list.collect();
@@ -260,7 +260,7 @@ mod tests {
         let noisy = Row::new("g", "n", Where::Host, "ns", &[1.0; 7]);
         let noisy = [noisy.steadied(Outcome { again: 14, disturbed: 5 })];
         let text_of_noisy = markdown(&Host::default(), &noisy, &[], &[], &[]);
-        let said = "**More than half of the rounds were disturbed:**\n\n- g / n: 5 of 7, after 14 that were measured again\n";
+        let said = "**More than half of the rounds were disturbed:**\n\n- g / n (host): 5 of 7, after 14 that were measured again\n";
         assert!(text_of_noisy.contains(said), "{text_of_noisy}");
         assert!(!text.contains("disturbed"), "{text}");
         let lone = [Row::new("g", "n", Where::Host, "ns", &[1.0]).without("LMDB", "not here")];
