@@ -4,6 +4,7 @@ use crate::ours::Pair;
 use bench::inside::Samples;
 use bench::peer::Peer;
 use bench::row::Row;
+use bench::steady::Outcome;
 
 /// The group of Figure 6.
 pub(crate) const FIGURE_6: &str = "figure 6";
@@ -23,11 +24,24 @@ pub(crate) struct Both {
     pub(crate) cpu: [Vec<f64>; 2],
     /// By the clock that both sides have.
     wall: [Samples; 2],
+    /// What became of the rounds.
+    pub(crate) outcome: Outcome,
 }
 
+/// What a round measured here, and inside.
+pub(crate) type Side = (Pair, [Option<f64>; 2]);
+
 impl Both {
-    /// Adds a round, here and inside.
-    pub(crate) fn put(&mut self, pair: Pair, inside: [Option<f64>; 2]) {
+    /// What sides took that were measured in the same rounds.
+    pub(crate) fn of<const N: usize>((rounds, outcome): (Vec<[Side; N]>, Outcome)) -> [Self; N] {
+        std::array::from_fn(|side| {
+            let mut both = Self { outcome, ..Self::default() };
+            rounds.iter().for_each(|round| both.put(round[side]));
+            both
+        })
+    }
+
+    fn put(&mut self, (pair, inside): Side) {
         for ((here, inside), number) in [pair.0, pair.1].into_iter().zip(inside).zip(0..) {
             self.cpu[number].push(here.cpu);
             self.wall[number].hosted.push(here.wall);
@@ -38,14 +52,19 @@ impl Both {
     /// Rows of the inside. What is inserted in new pages takes their first touches, and that is what it tells beside inserts in present ones,
     /// which the aim is for.
     pub(crate) fn inside(&self, guest: &Peer, present: &Self, group: &str, what: &str) -> Vec<Row> {
-        let mut rows = present.wall[0].rows(guest, group, &format!("{PRESENT}, {what}"), true);
-        rows.extend(self.wall[0].rows(guest, group, &format!("insert, {what}"), false));
+        let mut rows = present.rows(0, guest, group, &format!("{PRESENT}, {what}"), true);
+        rows.extend(self.rows(0, guest, group, &format!("insert, {what}"), false));
         rows.extend(self.lookups_inside(guest, group, what));
         rows
     }
 
     /// Of the look-ups alone.
     pub(crate) fn lookups_inside(&self, guest: &Peer, group: &str, what: &str) -> Vec<Row> {
-        self.wall[1].rows(guest, group, &format!("lookup, {what}"), true)
+        self.rows(1, guest, group, &format!("lookup, {what}"), true)
+    }
+
+    fn rows(&self, number: usize, guest: &Peer, group: &str, name: &str, mapped: bool) -> Vec<Row> {
+        let rows = self.wall[number].rows(guest, group, name, mapped);
+        rows.into_iter().map(|row| row.steadied(self.outcome)).collect()
     }
 }

@@ -16,6 +16,7 @@ mod ycsb;
 
 use anyhow::Result;
 use bench::arguments::Arguments;
+use bench::pace::Pinned;
 use bench::row::Row;
 use clap::Parser;
 use libtwz::sys::Durability;
@@ -49,6 +50,11 @@ fn main() -> Result<()> {
     let folder = tempfile::tempdir()?;
     let wanted = |part: &str| only.is_empty() || only.iter().any(|only| only == part);
     let scaled = |count: u64| arguments.scaled(count, 1000);
+    let pinned = Pinned::here()?;
+    let shares =
+        [("figure6", stores::FIGURE_6_SHARES), ("kv", stores::OTHERS_SHARES), ("rbt", trees::SHARES)];
+    let mut steady =
+        arguments.steady(shares.iter().filter(|(part, _)| wanted(part)).map(|part| part.1).sum());
     let mut guest = inside.start(data);
     let mut rows = Vec::new();
     let mut add = |measured: Vec<Row>, full: u64, things: &str| {
@@ -58,30 +64,30 @@ fn main() -> Result<()> {
         }));
     };
     if wanted("figure6") {
-        add(stores::figure_6(&mut guest, data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
+        add(stores::figure_6(&mut guest, &mut steady, data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
     }
     if wanted("kv") {
-        add(stores::beside_others(folder.path(), data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
+        add(stores::beside_others(&mut steady, folder.path(), data, scaled(PAIRS), rounds)?, PAIRS, "pairs");
     }
     if wanted("ycsb") {
-        add(
-            ycsb::all(
-                peers::lmdb_threads(folder.path(), data),
-                scaled(YCSB_KEYS),
-                scaled(YCSB_OPERATIONS),
-                rounds,
-            )?,
-            YCSB_KEYS,
-            "keys",
-        );
+        // Threads want all CPUs, of which the control loop sees one; and no row has an aim.
+        let mixes = pinned.lifted(|| {
+            let lmdb = peers::lmdb_threads(folder.path(), data);
+            ycsb::all(lmdb, scaled(YCSB_KEYS), scaled(YCSB_OPERATIONS), rounds)
+        })?;
+        add(mixes?, YCSB_KEYS, "keys");
     }
     if wanted("rbt") {
-        add(trees::all(&mut guest, data, scaled(PAIRS), rounds)?, PAIRS, "nodes");
-        add(trees::on_pmdk(folder.path(), data, scaled(PMDK_NODES), rounds)?, PMDK_NODES, "nodes");
+        add(trees::all(&mut guest, &mut steady, data, scaled(PAIRS), rounds)?, PAIRS, "nodes");
+        add(
+            trees::on_pmdk(&mut steady, folder.path(), data, scaled(PMDK_NODES), rounds)?,
+            PMDK_NODES,
+            "nodes",
+        );
     }
     if wanted("pointers") {
         add(trees::counted(data, scaled(PAIRS))?, PAIRS, "nodes");
         rows.extend(trees::lines_of_code());
     }
-    arguments.report(&rows)
+    arguments.report(&rows, &steady.summary())
 }

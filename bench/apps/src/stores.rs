@@ -12,6 +12,7 @@ use crate::timed::{Each, timed};
 use anyhow::{Context, Result};
 use bench::peer::Peer;
 use bench::row::{Row, Where};
+use bench::steady::{Outcome, Pairs, Steady, most};
 use kv::Store;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -101,40 +102,56 @@ fn unixkv_round(folder: &Path, count: u64, files: u64, pages: Pages) -> Result<P
     Ok((insert, lookup))
 }
 
+/// Rows of [`figure_6`], and of [`beside_others`], that are measured in rounds of their own.
+pub(crate) const FIGURE_6_SHARES: usize = 2 * OBJECTS.len();
+pub(crate) const OTHERS_SHARES: usize = OTHERS.len() + 4;
+
 /// Figure 6; `guest` does the same inside.
-pub(crate) fn figure_6(guest: &mut Peer, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+pub(crate) fn figure_6(
+    guest: &mut Peer,
+    steady: &mut Steady,
+    data: &Path,
+    count: u64,
+    rounds: usize,
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (objects, what) in OBJECTS {
-        let [mut kv, mut unixkv, mut present, mut unix_present]: [Both; 4] = Default::default();
-        for round in 0..=rounds {
-            // The first round warms all sides.
-            let put = |both: &mut Both, pair: Pair, inside: [Option<f64>; 2]| {
-                if round > 0 {
-                    both.put(pair, inside);
-                }
-            };
-            let inside = guest.measure_all(format_args!("kv {objects} new"), count)?;
-            put(&mut kv, kv_round(count, objects, Pages::New)?, inside);
-            put(&mut unixkv, unixkv_round(data, count, objects, Pages::New)?, [None; 2]);
-            let inside = guest.measure_all(format_args!("kv {objects} present"), count)?;
-            put(&mut present, kv_round(count, objects, Pages::Present)?, inside);
-            put(&mut unix_present, unixkv_round(data, count, objects, Pages::Present)?, [None; 2]);
-        }
+        let mut both = |pages: Pages, word: &str| {
+            let measured = steady.rounds(rounds, |round| {
+                let inside = guest.measure_all(format_args!("kv {objects} {word}"), count)?;
+                round.between();
+                let kv = kv_round(count, objects, pages)?;
+                round.between();
+                anyhow::Ok([(kv, inside), (unixkv_round(data, count, objects, pages)?, [None; 2])])
+            })?;
+            anyhow::Ok(Both::of(measured))
+        };
+        let ([kv, unixkv], [present, unix_present]) =
+            (both(Pages::New, "new")?, both(Pages::Present, "present")?);
         let row = |operation: &str, side, samples: &[f64]| {
             Row::new(FIGURE_6, &format!("{operation}, {what}: {side}"), Where::Hosted, "ns", samples)
         };
         rows.push(
-            row(PRESENT, "kv", &present.cpu[0]).beside("unixkv", &unix_present.cpu[0]).ratio_at_most(1.0),
+            row(PRESENT, "kv", &present.cpu[0])
+                .beside("unixkv", &unix_present.cpu[0])
+                .ratio_at_most(1.0)
+                .steadied(present.outcome),
         );
         for (number, operation) in ["insert", "lookup"].into_iter().enumerate() {
             let (ours, theirs) = (&kv.cpu[number], &unixkv.cpu[number]);
-            rows.push(row(operation, "kv", ours).beside("unixkv", theirs).ratio_at_most(1.0));
-            rows.push(row(operation, "unixkv", theirs));
+            let row = |side, samples: &[f64]| row(operation, side, samples).steadied(kv.outcome);
+            rows.push(row("kv", ours).beside("unixkv", theirs).ratio_at_most(1.0));
+            rows.push(row("unixkv", theirs));
         }
         rows.extend(kv.inside(guest, &present, FIGURE_6, &format!("{what}: kv")));
     }
     Ok(rows)
 }
+
+/// What kv's look-ups are put beside.
+const OTHERS: [&str; 5] =
+    ["raw chained hash", "std HashMap, in memory", "std BTreeMap, in memory", "LMDB", HASHMAP];
+const HASHMAP: &str = "PMDK hashmap_tx";
 
 /// Two passes of a look-up loop: the first finds in the caches what the other stores left there, the second what a loop that runs finds.
 #[derive(Default)]
@@ -144,25 +161,62 @@ struct Passes {
 }
 
 impl Passes {
-    fn measure(&mut self, mut pass: impl FnMut() -> Result<f64>) -> Result<()> {
-        self.first.push(pass()?);
-        self.second.push(pass()?);
-        Ok(())
-    }
-
-    fn measure_peer(&mut self, peer: &mut Peer, what: &str, count: u64) -> Result<()> {
-        peer.measure(what, count, &mut self.first)?;
-        peer.measure(what, count, &mut self.second)
+    fn put(&mut self, [first, second]: [Option<f64>; 2]) {
+        self.first.extend(first);
+        self.second.extend(second);
     }
 }
 
+/// kv's look-ups and another store's, in the same rounds.
+#[derive(Default)]
+struct Lookups {
+    kv: Passes,
+    other: Passes,
+    outcome: Outcome,
+}
+
+/// One pass of a store's look-ups; None if the store is missing.
+type Pass<'a> = &'a mut dyn FnMut() -> Result<Option<f64>>;
+
+/// In each of the rounds, kv beside one store after the other.
+fn lookups(
+    steady: &mut Steady,
+    rounds: usize,
+    kv: Pass<'_>,
+    mut others: [Pass<'_>; OTHERS.len()],
+) -> Result<[Lookups; OTHERS.len()]> {
+    let mut all: [Lookups; OTHERS.len()] = Default::default();
+    let mut shares = OTHERS.map(|_| steady.share(rounds));
+    for _ in 0..rounds {
+        for ((other, share), lookups) in others.iter_mut().zip(&mut shares).zip(&mut all) {
+            let (ours, theirs) = steady.round(share, |round| {
+                let ours = [kv()?, kv()?];
+                round.between();
+                anyhow::Ok((ours, [other()?, other()?]))
+            })?;
+            lookups.kv.put(ours);
+            lookups.other.put(theirs);
+        }
+    }
+    for (lookups, share) in all.iter_mut().zip(shares) {
+        lookups.outcome = steady.end(share);
+    }
+    Ok(all)
+}
+
 /// kv beside stores that a user would pick instead.
-pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+pub(crate) fn beside_others(
+    steady: &mut Steady,
+    folder: &Path,
+    data: &Path,
+    count: u64,
+    rounds: usize,
+) -> Result<Vec<Row>> {
     let (mut pmdk, mut lmdb) = (peers::pmdk(folder, data), peers::lmdb(folder, data));
     let (store, _) = kv_store(1)?;
     let few = (count / 20).max(1);
-    // PMDK's pool is present, too (`prefault.at_create`): what is compared are inserts, not who takes whose first touch of a page.
-    let pairs = count + few * rounds as u64;
+    // PMDK's pool is present, too (`prefault.at_create`): what is compared are inserts, not who takes whose first touch of a page. Beside each of two.
+    let pairs = count + few * 2 * u64::try_from(most(rounds))?;
     store.populate(pairs * PAIR_BYTES, pairs * PAIR_BYTES)?;
     let mut raw = Chained::new(count);
     let (mut std_hash, mut std_tree) = (HashMap::new(), BTreeMap::new());
@@ -176,64 +230,75 @@ pub(crate) fn beside_others(folder: &Path, data: &Path, count: u64, rounds: usiz
     let mut ignored = Vec::new();
     pmdk.measure("hash_insert", count, &mut ignored)?;
     lmdb.measure("fill", count, &mut ignored)?;
-    let [mut kv_in_turn, mut kv_many] = [const { Vec::new() }; 2];
-    let [mut chained_in_turn, mut chained_many] = [const { Vec::new() }; 2];
-    let [mut kv, mut chained, mut lmdb_get, mut pmdk_get]: [Passes; 4] = Default::default();
-    let mut std_get: [Passes; 2] = Default::default();
-    let mut inserts: [Vec<f64>; 3] = Default::default();
+    let [beside_raw, beside_hash, beside_tree, beside_lmdb, beside_pmdk] = lookups(
+        steady,
+        rounds,
+        &mut || Ok(Some(kv_lookup(&store, count)?.cpu)),
+        [
+            &mut || Ok(Some(plain_lookup(count, |key| raw.get(key))?.cpu)),
+            &mut || Ok(Some(plain_lookup(count, |key| std_hash.get(&key).copied())?.cpu)),
+            &mut || Ok(Some(plain_lookup(count, |key| std_tree.get(&key).copied())?.cpu)),
+            &mut || Ok(lmdb.measure_all::<1>("get", count)?[0]),
+            &mut || Ok(pmdk.measure_all::<1>("hash_get", count)?[0]),
+        ],
+    )?;
+    let in_turn = Pairs::of(steady.rounds(rounds, |round| {
+        let ours = kv_lookup_in_turn(&store, count)?.cpu;
+        round.between();
+        anyhow::Ok((ours, Some(in_turn(count, |key| Ok(raw.get(key).map(u64::from)))?.cpu)))
+    })?);
+    let many = Pairs::of(steady.rounds(rounds, |round| {
+        let ours = kv_lookup_many(&store, count)?.cpu;
+        round.between();
+        anyhow::Ok((ours, Some(chained_lookup_many(&raw, count)?.cpu)))
+    })?);
+    // Last, since the stores grow by them.
     let mut next = count;
-    for _ in 0..rounds {
-        kv.measure(|| Ok(kv_lookup(&store, count)?.cpu))?;
-        chained.measure(|| Ok(plain_lookup(count, |key| raw.get(key))?.cpu))?;
-        std_get[0].measure(|| Ok(plain_lookup(count, |key| std_hash.get(&key).copied())?.cpu))?;
-        std_get[1].measure(|| Ok(plain_lookup(count, |key| std_tree.get(&key).copied())?.cpu))?;
-        lmdb_get.measure_peer(&mut lmdb, "get", count)?;
-        pmdk_get.measure_peer(&mut pmdk, "hash_get", count)?;
-        kv_in_turn.push(kv_lookup_in_turn(&store, count)?.cpu);
-        chained_in_turn.push(in_turn(count, |key| Ok(raw.get(key).map(u64::from)))?.cpu);
-        kv_many.push(kv_lookup_many(&store, count)?.cpu);
-        chained_many.push(chained_lookup_many(&raw, count)?.cpu);
-        let insert = timed(few, || -> kv::Result<()> {
-            for number in next..next + few {
-                let key = key(number);
-                store.put(&key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
-            }
-            Ok(())
+    let mut inserts = |peer: &mut Peer, what: &str| {
+        let measured = steady.rounds(rounds, |round| {
+            let ours = timed(few, || -> kv::Result<()> {
+                for number in next..next + few {
+                    let key = key(number);
+                    store.put(&key.to_le_bytes(), &key.wrapping_add(1).to_le_bytes())?;
+                }
+                Ok(())
+            })?;
+            next += few;
+            round.between();
+            anyhow::Ok((ours.cpu, peer.measure_all::<1>(what, few)?[0]))
         })?;
-        inserts[0].push(insert.cpu);
-        next += few;
-        pmdk.measure("hash_insert", few, &mut inserts[1])?;
-        lmdb.measure("insert", few, &mut inserts[2])?;
-    }
+        anyhow::Ok(Pairs::of(measured))
+    };
+    let (insert_pmdk, insert_lmdb) = (inserts(&mut pmdk, "hash_insert")?, inserts(&mut lmdb, "insert")?);
     let row = |name: &str, ours: &[f64]| Row::new("kv", name, Where::Hosted, "ns", ours);
-    let hashmap = "PMDK hashmap_tx";
+    let second = |name: &str, of: &Lookups| row(name, &of.kv.second).steadied(of.outcome);
+    let first = |what: &str, of: &Lookups| {
+        let name = format!("lookup, the first pass after other stores ran, against {what}");
+        row(&name, &of.kv.first).steadied(of.outcome)
+    };
+    let pair = |name: &str, of: &Pairs| row(name, &of.ours).steadied(of.outcome);
+    let [chained, std_hash, std_tree, ..] = OTHERS;
     Ok(vec![
-        row("lookup, against a raw chained hash", &kv.second)
-            .beside("raw chained hash", &chained.second)
+        second("lookup, against a raw chained hash", &beside_raw)
+            .beside(chained, &beside_raw.other.second)
             .ratio_at_most(1.3),
-        lmdb.put_beside(row("lookup, against LMDB", &kv.second), "LMDB", &lmdb_get.second).ratio_at_most(0.2),
-        pmdk.put_beside(row("lookup, against PMDK", &kv.second), hashmap, &pmdk_get.second)
+        lmdb.put_beside(second("lookup, against LMDB", &beside_lmdb), "LMDB", &beside_lmdb.other.second)
+            .ratio_at_most(0.2),
+        pmdk.put_beside(second("lookup, against PMDK", &beside_pmdk), HASHMAP, &beside_pmdk.other.second)
             .ratio_at_most(0.3),
-        row("lookup, against std's hash map", &kv.second)
-            .beside("std HashMap, in memory", &std_get[0].second),
-        row("lookup, against std's ordered map", &kv.second)
-            .beside("std BTreeMap, in memory", &std_get[1].second),
-        row("lookup, the first pass after other stores ran, against a raw chained hash", &kv.first)
-            .beside("raw chained hash", &chained.first),
-        pmdk.put_beside(
-            row("lookup, the first pass after other stores ran, against PMDK", &kv.first),
-            hashmap,
-            &pmdk_get.first,
-        ),
-        row("lookup, each waiting for the one before, against a raw chained hash", &kv_in_turn)
-            .beside("raw chained hash", &chained_in_turn),
+        second("lookup, against std's hash map", &beside_hash).beside(std_hash, &beside_hash.other.second),
+        second("lookup, against std's ordered map", &beside_tree).beside(std_tree, &beside_tree.other.second),
+        first("a raw chained hash", &beside_raw).beside(chained, &beside_raw.other.first),
+        pmdk.put_beside(first("PMDK", &beside_pmdk), HASHMAP, &beside_pmdk.other.first),
+        pair("lookup, each waiting for the one before, against a raw chained hash", &in_turn)
+            .beside(chained, &in_turn.theirs),
         // Without aims: those are for one look-up after the other, and the other peers have nothing that looks many up.
-        row("lookup, many keys at once, against a raw chained hash that fetches likewise", &kv_many)
-            .beside("raw chained hash, 16 keys at once", &chained_many),
-        row("lookup, many keys at once, against one look-up after the other", &kv_many)
-            .beside("raw chained hash", &chained.second),
-        pmdk.put_beside(row("durable insert, against PMDK", &inserts[0]), hashmap, &inserts[1])
+        pair("lookup, many keys at once, against a raw chained hash that fetches likewise", &many)
+            .beside("raw chained hash, 16 keys at once", &many.theirs),
+        pair("lookup, many keys at once, against one look-up after the other", &many)
+            .beside(chained, &beside_raw.other.second),
+        pmdk.put_beside(pair("durable insert, against PMDK", &insert_pmdk), HASHMAP, &insert_pmdk.theirs)
             .ratio_at_most(0.1),
-        lmdb.put_beside(row("durable insert, against LMDB", &inserts[0]), "LMDB", &inserts[2]),
+        lmdb.put_beside(pair("durable insert, against LMDB", &insert_lmdb), "LMDB", &insert_lmdb.theirs),
     ])
 }

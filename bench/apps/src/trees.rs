@@ -1,12 +1,13 @@
 //! §5.4 of the paper: one red-black tree with three kinds of pointers, and a tree on PMDK's 16-byte ones.
 
 use crate::both::{Both, PRESENT, TREE_OBJECTS, TREES as GROUP};
-use crate::ours::{Pages, Pair, key, tree_lookup, tree_round, twz_round};
+use crate::ours::{Pages, key, tree_lookup, tree_round, twz_round};
 use crate::peers;
 use crate::timed::timed;
 use anyhow::Result;
 use bench::peer::Peer;
 use bench::row::{Row, Where};
+use bench::steady::{Pairs, Steady};
 use libtwz::collections::RbTree;
 use libtwz::prelude::ObjectBuilder;
 use rbt::{Conversions, Counted, Pointers, Ram, Tree, Twz, Unix};
@@ -32,39 +33,50 @@ fn lines(source: &str) -> f64 {
     f64::from(u32::try_from(before_tests.filter(code).count()).unwrap_or(u32::MAX))
 }
 
+/// Rows of [`all`], and of [`on_pmdk`], that are measured in rounds of their own.
+pub(crate) const SHARES: usize = 3 * TREE_OBJECTS.len() + 2;
+
 /// All rows of the trees; `guest` does the same inside.
-pub(crate) fn all(guest: &mut Peer, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+pub(crate) fn all(
+    guest: &mut Peer,
+    steady: &mut Steady,
+    data: &Path,
+    count: u64,
+    rounds: usize,
+) -> Result<Vec<Row>> {
     let mut rows = Vec::new();
     let nodes = usize::try_from(count)?;
     for (several, what) in TREE_OBJECTS {
-        let [mut twz, mut unix, mut ram, mut present]: [Both; 4] = Default::default();
-        for round in 0..=rounds {
-            // The first round warms all sides.
-            let put = |both: &mut Both, pair: Pair, inside: [Option<f64>; 2]| {
-                if round > 0 {
-                    both.put(pair, inside);
-                }
-            };
+        let [twz, unix] = Both::of(steady.rounds(rounds, |round| {
             let inside = guest.measure_all(format_args!("twzrbt {several} new"), count)?;
-            put(&mut twz, twz_round(count, several, Pages::New)?, inside);
+            round.between();
+            let twz = twz_round(count, several, Pages::New)?;
             let folder = tempfile::tempdir_in(data)?;
             let bytes = (nodes * 48 / several + (1 << 20)).next_multiple_of(4096);
             let files = Unix::open(folder.path(), several, bytes)?;
-            put(&mut unix, tree_round(files, count)?, [None; 2]);
+            round.between();
+            anyhow::Ok([(twz, inside), (tree_round(files, count)?, [None; 2])])
+        })?);
+        let [ram] = Both::of(steady.rounds(rounds, |round| {
             let inside = guest.measure_all(format_args!("ramrbt {several} new"), count)?;
-            put(&mut ram, tree_round(Ram::default(), count)?, inside);
+            round.between();
+            anyhow::Ok([(tree_round(Ram::default(), count)?, inside)])
+        })?);
+        let [present] = Both::of(steady.rounds(rounds, |round| {
             let inside = guest.measure_all(format_args!("twzrbt {several} present"), count)?;
-            put(&mut present, twz_round(count, several, Pages::Present)?, inside);
-        }
+            round.between();
+            anyhow::Ok([(twz_round(count, several, Pages::Present)?, inside)])
+        })?);
         let row = |operation: &str, kind: &str, samples: &[f64]| {
             Row::new(GROUP, &format!("{operation}, {what}: {kind}"), Where::Hosted, "ns", samples)
         };
-        rows.push(row(PRESENT, "twzrbt", &present.cpu[0]));
+        rows.push(row(PRESENT, "twzrbt", &present.cpu[0]).steadied(present.outcome));
         for (number, (operation, limit)) in [("insert", 1.05), ("lookup", 1.10)].into_iter().enumerate() {
-            let [twz, unix, ram] = [&twz, &unix, &ram].map(|kind| &kind.cpu[number]);
-            rows.push(row(operation, "twzrbt", twz).beside("unixrbt", unix).ratio_at_most(limit));
-            rows.push(row(operation, "unixrbt", unix));
-            rows.push(row(operation, "ramrbt", ram));
+            let row =
+                |kind: &str, both: &Both| row(operation, kind, &both.cpu[number]).steadied(both.outcome);
+            rows.push(row("twzrbt", &twz).beside("unixrbt", &unix.cpu[number]).ratio_at_most(limit));
+            rows.push(row("unixrbt", &unix));
+            rows.push(row("ramrbt", &ram));
         }
         rows.extend(twz.inside(guest, &present, GROUP, &format!("{what}: twzrbt")));
         rows.extend(ram.lookups_inside(guest, GROUP, &format!("{what}: ramrbt")));
@@ -154,7 +166,13 @@ pub(crate) fn lines_of_code() -> Vec<Row> {
 }
 
 /// Beside PMDK's tree: look-ups, and durable inserts of libtwz's tree.
-pub(crate) fn on_pmdk(folder: &Path, data: &Path, count: u64, rounds: usize) -> Result<Vec<Row>> {
+pub(crate) fn on_pmdk(
+    steady: &mut Steady,
+    folder: &Path,
+    data: &Path,
+    count: u64,
+    rounds: usize,
+) -> Result<Vec<Row>> {
     let mut pmdk = peers::pmdk(folder, data);
     let tree = Tree::new(Twz::create(1, usize::try_from(count)?)?);
     (0..count).try_for_each(|number| tree.insert(key(number).into(), number).map(drop))?;
@@ -165,27 +183,37 @@ pub(crate) fn on_pmdk(folder: &Path, data: &Path, count: u64, rounds: usize) -> 
     let durable = ObjectBuilder::new().build(RbTree::<u64, [u64; 2]>::new())?;
     let few = (count / 20).max(1);
     (0..count).try_for_each(|number| durable.insert(key(number).into(), [number; 2]).map(drop))?;
-    let mut samples: [Vec<f64>; 5] = Default::default();
+    let (lookups, outcome) = steady.rounds(rounds, |round| {
+        let twz = tree_lookup(&tree, count)?.cpu;
+        round.between();
+        let raw = tree_lookup(&raw, count)?.cpu;
+        round.between();
+        let [theirs] = pmdk.measure_all("tree_get", count)?;
+        anyhow::Ok((twz, raw, theirs))
+    })?;
     let mut next = count;
-    for _ in 0..rounds {
-        samples[0].push(tree_lookup(&tree, count)?.cpu);
-        samples[4].push(tree_lookup(&raw, count)?.cpu);
-        pmdk.measure("tree_get", count, &mut samples[1])?;
+    let inserts = Pairs::of(steady.rounds(rounds, |round| {
         let insert = timed(few, || {
             (next..next + few)
                 .try_for_each(|number| durable.insert(key(number).into(), [number; 2]).map(drop))
         })?;
-        samples[2].push(insert.cpu);
-        pmdk.measure("tree_insert", few, &mut samples[3])?;
         next += few;
-    }
+        round.between();
+        let [theirs] = pmdk.measure_all("tree_insert", few)?;
+        anyhow::Ok((insert.cpu, theirs))
+    })?);
     let row = |name, ours: &[f64], theirs: &[f64]| {
         pmdk.put_beside(Row::new(GROUP, name, Where::Hosted, "ns", ours), "PMDK rbtree_map (PMEMoid)", theirs)
     };
+    let twz: Vec<f64> = lookups.iter().map(|round| round.0).collect();
+    let raw: Vec<f64> = lookups.iter().map(|round| round.1).collect();
+    let theirs: Vec<f64> = lookups.iter().filter_map(|round| round.2).collect();
     Ok(vec![
-        row("lookup, against PMEMoid", &samples[0], &samples[1]).ratio_at_most(0.5),
-        row("lookup by raw pointers, against PMEMoid", &samples[4], &samples[1]),
-        row("durable insert of libtwz's tree, against PMEMoid", &samples[2], &samples[3]).ratio_at_most(0.5),
+        row("lookup, against PMEMoid", &twz, &theirs).ratio_at_most(0.5).steadied(outcome),
+        row("lookup by raw pointers, against PMEMoid", &raw, &theirs).steadied(outcome),
+        row("durable insert of libtwz's tree, against PMEMoid", &inserts.ours, &inserts.theirs)
+            .ratio_at_most(0.5)
+            .steadied(inserts.outcome),
     ])
 }
 

@@ -1,8 +1,11 @@
 //! What the programs that measure a part have in common on their command lines, and what they do with the rows.
 
+use crate::pace::Summary;
 use crate::row::{self, REPEATS, Row};
+use crate::steady::Steady;
 use anyhow::Result;
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// How much is measured, where, and where the rows go.
 #[derive(Clone, Debug, clap::Args)]
@@ -13,6 +16,9 @@ pub struct Arguments {
     /// Divides the number of keys, objects and operations, for a quick look.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..))]
     pub divide: u64,
+    /// Seconds that rounds may cost more in a full run, at most, to be measured while nothing else uses the core.
+    #[arg(long, default_value_t = 90.0)]
+    pub patience: f64,
     /// Where pools and files go, the peers' as well; a tmpfs stands in for persistent memory.
     #[arg(long, default_value = "/dev/shm")]
     pub data: PathBuf,
@@ -28,13 +34,25 @@ impl Arguments {
         (count / self.divide.max(1)).max(least)
     }
 
-    /// Prints the rows, and writes them where they are to go.
+    /// What keeps so many rows' rounds steady.
+    #[must_use]
+    pub fn steady(&self, rows: usize) -> Steady {
+        #[allow(clippy::cast_precision_loss, reason = "a small number")]
+        let seconds = self.patience / self.divide.max(1) as f64;
+        Steady::new(Duration::try_from_secs_f64(seconds).unwrap_or_default(), rows)
+    }
+
+    /// Prints the rows and the pace, and writes both where the rows are to go.
     ///
     /// # Errors
-    /// When the file cannot be written.
-    pub fn report(&self, rows: &[Row]) -> Result<()> {
+    /// When a file cannot be written.
+    pub fn report(&self, rows: &[Row], pace: &Summary) -> Result<()> {
         rows.iter().for_each(|row| println!("{row}"));
-        self.json.iter().try_for_each(|path| row::write(path, rows))
+        println!("{pace}");
+        self.json.iter().try_for_each(|path| {
+            row::write(path, rows)?;
+            pace.write(path)
+        })
     }
 }
 
@@ -59,9 +77,14 @@ mod tests {
         let json = folder.path().join("rows.json");
         let arguments = parse(&["--divide", "10", "--json", json.to_str().unwrap()]).unwrap();
         assert_eq!((arguments.rounds, arguments.scaled(500, 10), arguments.scaled(50, 10)), (7, 50, 10));
-        arguments.report(&[Row::new("g", "n", Where::Hosted, "ns", &[1.0])]).unwrap();
-        assert_eq!(row::read(&json).unwrap().len(), 1);
+        let pace = Summary { rounds: 7, ..Summary::default() };
+        arguments.report(&[Row::new("g", "n", Where::Hosted, "ns", &[1.0])], &pace).unwrap();
+        assert_eq!(
+            (row::read(&json).unwrap().len(), Summary::beside(&json).unwrap()),
+            (1, Some(pace.clone()))
+        );
+        assert_eq!(Summary::beside(&folder.path().join("other.json")).unwrap(), None);
         assert!(parse(&["--divide", "0"]).is_err());
-        parse(&[]).unwrap().report(&[]).unwrap();
+        parse(&[]).unwrap().report(&[], &pace).unwrap();
     }
 }

@@ -9,6 +9,7 @@ use crate::guest::Guest;
 use crate::linux;
 use crate::peers::{self, Mappings};
 use anyhow::{Context, Result};
+use bench::pace::Pinned;
 use bench::row::{Row, Where};
 use serde::Deserialize;
 use std::collections::BTreeMap;
@@ -61,7 +62,8 @@ fn lines(output: &str) -> Result<Vec<Line>> {
 
 /// Switches and calls beside those of Linux, and what each takes in counts.
 pub(crate) fn switches(guest: &Guest, rounds: usize, percent: u32) -> Result<Vec<Row>> {
-    peers::pin_to_one_cpu()?;
+    // For good: these are the last rows.
+    Pinned::here()?;
     let count = (40 * percent).max(100).to_string();
     let mut ours: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let mut theirs: Vec<Vec<f64>> = vec![Vec::new(); PEERS.len()];

@@ -1,5 +1,6 @@
 //! What the numbers depend on: the machine and its kernel.
 
+use crate::pace::Summary;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -42,6 +43,8 @@ pub struct Host {
     pub mitigations: BTreeMap<String, String>,
     /// Load average when `bench` began: how much others disturbed, and what was measured before.
     pub load: String,
+    /// The pace of the CPU while a program measured, by what it measured.
+    pub pace: BTreeMap<String, Summary>,
 }
 
 fn read(path: &str) -> String {
@@ -80,6 +83,7 @@ impl Host {
                 .map(|name| (name.clone(), read(&format!("{vulnerabilities}/{name}"))))
                 .collect(),
             load: read("/proc/loadavg"),
+            pace: BTreeMap::new(),
         }
     }
 
@@ -129,6 +133,9 @@ impl Host {
             let _ = write!(text, "**a quick run**: numbers of operations and objects divided by {divide}, ");
         }
         let _ = write!(text, "{percent} % of the guest's usual operations.\n\n");
+        for (what, pace) in &self.pace {
+            let _ = write!(text, "Pace while measuring {what}: {pace}.\n\n");
+        }
         text.push_str("Mitigations: ");
         let vulnerable: Vec<_> = self
             .mitigations
@@ -171,7 +178,20 @@ mod tests {
 
     #[test]
     fn this_host_is_described() {
-        let host = Host::look(Settings { rounds: 7, divide: 10, percent: 5, commit: "abc".into() });
+        let mut host = Host::look(Settings { rounds: 7, divide: 10, percent: 5, commit: "abc".into() });
+        let pace = Summary {
+            best_ns: 9240.0,
+            median_ns: 13860.0,
+            rounds: 30,
+            disturbed: 20,
+            again: 18,
+            waited_s: 4.2,
+        };
+        host.pace.insert("libtwz".into(), pace);
+        assert!(host.markdown().contains(
+            "Pace while measuring libtwz: control loop 9240 ns at best, median 1.50 of that; 20 of 30 rounds disturbed, 18 of them measured \
+             again; 4 s waited.\n"
+        ));
         assert!(host.cpus > 0 && host.kernel.starts_with("Linux"));
         let text = host.markdown();
         assert!(text.contains(&host.cpu) && text.contains("Commit abc; 7 rounds; **a quick run**"), "{text}");

@@ -13,6 +13,7 @@ mod resume;
 use anyhow::Result;
 use bench::compare;
 use bench::host::{Host, Settings};
+use bench::pace::Summary;
 use bench::report;
 use bench::row::{self, Row};
 use clap::{Parser, Subcommand};
@@ -107,11 +108,16 @@ type Measure<'a> = &'a dyn Fn() -> Result<Vec<Row>>;
 fn run(arguments: &Run) -> Result<ExitCode> {
     let Run { rounds, divide, percent, ref commit, .. } = *arguments;
     // First: the last part keeps this process on one CPU.
-    let host = Host::look(Settings { rounds, divide, percent, commit: commit.clone() });
+    let mut host = Host::look(Settings { rounds, divide, percent, commit: commit.clone() });
     let mut rows = Vec::new();
     let mut failed = arguments.failed.clone();
     for path in &arguments.rows {
         take(&mut rows, &mut failed, &path.display().to_string(), row::read(path));
+        let what = path.file_stem().unwrap_or_default().display().to_string();
+        match Summary::beside(path) {
+            Ok(pace) => host.pace.extend(pace.map(|pace| (what, pace))),
+            Err(error) => failed.push(format!("{error:#}")),
+        }
     }
     // Table 1's other half was measured with libtwz.
     let translations = rows.iter().filter(|row| row.group == "libtwz" && is_translation(&row.name));
@@ -168,6 +174,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let good = folder.path().join("good.json");
         row::write(&good, &[Row::new("g", "n", Where::Hosted, "ns", &[1.0])]).unwrap();
+        Summary { rounds: 7, ..Summary::default() }.write(&good).unwrap();
         let out = folder.path().join("out");
         let run = |rows: &[&std::path::Path], failed: &[&str]| {
             let mut words = vec!["bench".into(), "run".into(), "--out".into(), out.display().to_string()];
@@ -179,6 +186,7 @@ mod tests {
         };
         let (status, text) = run(&[&good], &[]);
         assert!(status == ExitCode::SUCCESS && !text.contains("failed"), "{text}");
+        assert!(text.contains("Pace while measuring good: control loop"), "{text}");
         // What cannot be measured here is there with its aim.
         for row in [
             "| start to first ring-3 instruction | host | – | – | – | – | ≤ 50 ms | skipped |",

@@ -8,8 +8,10 @@ use crate::row::Row;
 use anyhow::{Context, Result, bail};
 use std::fmt::Display;
 use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+use std::{fs, thread};
 use tempfile::TempDir;
 
 /// Headers that peers share.
@@ -172,6 +174,7 @@ impl Running {
         let asked = writeln!(self.input, "{what} {count}").context("cannot ask the peer");
         let mut line = String::new();
         self.output.read_line(&mut line).context("cannot hear the peer")?;
+        self.settle();
         if line.is_empty() {
             asked?; // one that has ended may have said why before: then that is what counts
         }
@@ -179,6 +182,29 @@ impl Running {
         let numbers = numbers.and_then(|numbers| numbers.try_into().ok());
         numbers.with_context(|| format!("the peer answered {line:?} to {what}"))
     }
+}
+
+impl Running {
+    /// Waits until it does nothing any more, for a tenth of a second at most: a machine goes on for most of a millisecond after its program has
+    /// answered, on the CPU that we want next.
+    fn settle(&self) {
+        let tasks = PathBuf::from(format!("/proc/{}/task", self.child.id()));
+        let deadline = Instant::now() + Duration::from_millis(100);
+        while is_running(&tasks) && Instant::now() < deadline {
+            thread::sleep(Duration::from_micros(100));
+        }
+    }
+}
+
+/// Whether a thread of these runs, or could.
+fn is_running(tasks: &Path) -> bool {
+    let tasks = fs::read_dir(tasks).into_iter().flatten().flatten();
+    let runs = |task: fs::DirEntry| {
+        // The state follows the name, which is in parentheses and may hold any.
+        let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('R'))
+    };
+    tasks.into_iter().any(runs)
 }
 
 impl Drop for Running {
@@ -213,6 +239,21 @@ mod tests {
         let row = peer.put_beside(Row::new("g", "n", Where::Hosted, "ns", &[5.0]), "C", &samples);
         assert_eq!((row.ratio, row.skipped), (Some(2.0), None));
         assert!(peer.measure_all::<2>("get", 10).is_err(), "it answers one number");
+    }
+
+    #[test]
+    fn one_that_goes_on_after_its_answer_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let source = "#include \"peer.h\"\nint main(void) { char what[9]; uint64_t n;\n\
+            while (scanf(\"%8s %\" SCNu64, what, &n) == 2) { answer(0, n); double begun = now(); while (now() - begun < n * 1e6); } return 0; }\n";
+        let mut peer = of(source, folder.path());
+        let mut after = |milliseconds| {
+            let begun = Instant::now();
+            peer.measure("go", milliseconds, &mut Vec::new()).unwrap();
+            begun.elapsed()
+        };
+        assert!(after(30) >= Duration::from_millis(30));
+        assert!(after(10_000) < Duration::from_secs(5), "but not for long");
     }
 
     #[test]

@@ -10,21 +10,6 @@ const PAGE: usize = 4096;
 /// Files of a sample of [`mappings`].
 const FILES: usize = 32;
 
-/// Keeps this process, and those that it starts, on the CPU that it is on now.
-///
-/// # Errors
-/// The host's.
-pub(crate) fn pin_to_one_cpu() -> io::Result<()> {
-    // SAFETY: plain data, for which zero means no CPU.
-    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
-    // SAFETY: takes no arguments.
-    let cpu = usize::try_from(unsafe { libc::sched_getcpu() }).unwrap_or(0);
-    // SAFETY: the set is ours, and the number is one of the host's CPUs.
-    unsafe { libc::CPU_SET(cpu, &mut set) };
-    // SAFETY: reads the set.
-    check(unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) }).map(drop)
-}
-
 fn check(result: i32) -> io::Result<i32> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -80,6 +80,7 @@ pub fn markdown(
         text.push_str(REDUCED);
     }
     text.push_str(&seldom(rows));
+    text.push_str(&disturbed(rows));
     text.push_str(&failures(failed));
     for group in groups(rows) {
         text.push_str(&table(group, rows));
@@ -121,6 +122,24 @@ fn seldom(rows: &[Row]) -> String {
     let list: String =
         few.map(|row| format!("- {} / {}: {}\n", row.group, row.name, row.repeats.unwrap_or(0))).collect();
     if list.is_empty() { list } else { format!("\n**Fewer than {REPEATS} repeats:**\n\n{list}") }
+}
+
+/// The rows whose medians are of disturbed rounds, and how many rounds there were in vain.
+fn disturbed(rows: &[Row]) -> String {
+    let list = rows.iter().filter(|row| row.is_disturbed()).map(|row| {
+        let [disturbed, repeats, again] =
+            [row.disturbed, row.repeats, row.again].map(|count| count.unwrap_or(0));
+        let (group, name, place) = (&row.group, &row.name, row.place.word());
+        format!(
+            "- {group} / {name} ({place}): {disturbed} of {repeats}, after {again} that were measured again\n"
+        )
+    });
+    let list: String = list.collect();
+    if list.is_empty() {
+        list
+    } else {
+        format!("\n**More than half of the rounds were disturbed:**\n\n{list}")
+    }
 }
 
 /// The parts that failed, at the beginning and at the end of the report: nobody should take what is there for everything.
@@ -210,6 +229,7 @@ pub fn missed(rows: &[Row]) -> String {
 mod tests {
     use super::*;
     use crate::row::Where;
+    use crate::steady::Outcome;
 
     #[test]
     fn a_report_has_all_its_parts() {
@@ -237,6 +257,12 @@ mod tests {
             aims.contains("### kernel\n") && aims.contains("### counts\n") && !aims.contains("\n## "),
             "{aims}"
         );
+        let noisy = Row::new("g", "n", Where::Host, "ns", &[1.0; 7]);
+        let noisy = [noisy.steadied(Outcome { again: 14, disturbed: 5 })];
+        let text_of_noisy = markdown(&Host::default(), &noisy, &[], &[], &[]);
+        let said = "**More than half of the rounds were disturbed:**\n\n- g / n (host): 5 of 7, after 14 that were measured again\n";
+        assert!(text_of_noisy.contains(said), "{text_of_noisy}");
+        assert!(!text.contains("disturbed"), "{text}");
         let lone = [Row::new("g", "n", Where::Host, "ns", &[1.0]).without("LMDB", "not here")];
         let text_of_lone = markdown(&Host::default(), &lone, &[], &[], &[]);
         assert!(text_of_lone.ends_with("- g / n: LMDB skipped: not here\n"), "{text_of_lone}");

@@ -2,6 +2,7 @@
 
 use crate::plot::short;
 use crate::sample::Samples;
+use crate::steady::Outcome;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::fmt;
@@ -68,6 +69,12 @@ pub struct Row {
     /// Of how many repeats each side has the median, of the one that has fewer; absent where something was counted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repeats: Option<usize>,
+    /// How many rounds were dropped and measured again, for all sides, because the host was slower than it can be; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub again: Option<usize>,
+    /// How many of the repeats count although the host was slower; absent for none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disturbed: Option<usize>,
     /// Why the peer is missing, or the whole figure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<String>,
@@ -149,6 +156,8 @@ impl Row {
             ours_spread: samples.spread(),
             peer_spread: None,
             repeats,
+            again: None,
+            disturbed: None,
             skipped: None,
             size: None,
         }
@@ -170,6 +179,20 @@ impl Row {
         self.peer_spread = samples.spread();
         self.ratio = (samples.median() > 0.0 && self.is_measured()).then(|| self.ours / samples.median());
         self
+    }
+
+    /// Says which of its rounds were disturbed.
+    #[must_use]
+    pub fn steadied(mut self, outcome: Outcome) -> Self {
+        let some = |count: usize| Some(count).filter(|count| *count > 0);
+        (self.again, self.disturbed) = (some(outcome.again), some(outcome.disturbed));
+        self
+    }
+
+    /// Whether its median is one of disturbed rounds: more than half of them are.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        self.disturbed.zip(self.repeats).is_some_and(|(disturbed, repeats)| 2 * disturbed > repeats)
     }
 
     /// Says why there is no peer to put beside.
@@ -307,6 +330,19 @@ mod tests {
     }
 
     #[test]
+    fn disturbed_rounds_are_told() {
+        let row = |again, disturbed| {
+            let row = Row::new("g", "n", Where::Hosted, "ns", &[1.0; 7]);
+            row.steadied(Outcome { again, disturbed })
+        };
+        let text = serde_json::to_string(&row(0, 0)).unwrap();
+        assert!(!text.contains("again") && !text.contains("disturbed"), "absent for none: {text}");
+        let told = row(14, 4);
+        assert_eq!((told.again, told.disturbed, told.is_disturbed()), (Some(14), Some(4), true));
+        assert!(!row(14, 3).is_disturbed() && !row(0, 0).is_disturbed());
+    }
+
+    #[test]
     fn what_was_not_measured_keeps_its_aim() {
         let row = Row::new("g", "n", Where::Guest, "ns", &[]).beside("p", &[]);
         let row = row.ratio_at_most(0.5).skip("no KVM");
@@ -333,9 +369,10 @@ mod tests {
     fn the_book_says_what_each_field_means() {
         let row =
             Row::new("g", "n", Where::Hosted, "ns", &[1.0; 7]).beside("p", &[4.0; 7]).ratio_at_most(1.0);
+        let row = row.steadied(Outcome { again: 1, disturbed: 1 });
         let row = serde_json::to_value(row.sized(1, 2, "pairs").skip("why")).unwrap();
         let fields: Vec<&String> = row.as_object().unwrap().keys().collect();
-        assert_eq!(fields.len(), 15, "{fields:?}");
+        assert_eq!(fields.len(), 17, "{fields:?}");
         let book = include_str!("../../../docs/results.md");
         for field in fields {
             assert!(

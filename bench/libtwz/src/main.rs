@@ -17,8 +17,10 @@ mod stopwatch;
 use anyhow::Result;
 use bench::arguments::Arguments;
 use bench::inside;
+use bench::pace::{Pinned, Summary};
 use bench::peer::Peer;
 use bench::row::{Row, Where};
+use bench::steady::{Pairs, Steady};
 use clap::Parser;
 use ours::Ours;
 use plans::{Aim, LMDB, PLANS, Plan, STD};
@@ -47,11 +49,13 @@ struct Program {
 
 fn main() -> Result<()> {
     let program = Program::parse();
-    program.arguments.report(&run(&program)?)
+    let (rows, pace) = run(&program)?;
+    program.arguments.report(&rows, &pace)
 }
 
-fn run(program: &Program) -> Result<Vec<Row>> {
+fn run(program: &Program) -> Result<(Vec<Row>, Summary)> {
     let Program { arguments, only, inside } = program;
+    Pinned::here()?;
     let directory = tempfile::tempdir()?;
     let mut peers = Peers {
         pmdk: pmdk(directory.path(), &arguments.data),
@@ -64,11 +68,13 @@ fn run(program: &Program) -> Result<Vec<Row>> {
     libtwz::sys::hosted::use_store(std::sync::Arc::new(store))?;
     let mut ours = [Ours::new()?, Ours::new()?];
     let mut rows = Vec::new();
-    for plan in PLANS.iter().filter(|plan| plan.name.contains(only)) {
-        rows.extend(measure(plan, &mut ours, &mut peers, arguments)?);
+    let plans: Vec<&Plan> = PLANS.iter().filter(|plan| plan.name.contains(only)).collect();
+    let mut steady = arguments.steady(2 * plans.len());
+    for plan in plans {
+        rows.extend(measure(plan, &mut ours, &mut peers, &mut steady, arguments)?);
     }
     rows.extend(facts::rows()?.into_iter().filter(|row| row.name.contains(only)));
-    Ok(rows)
+    Ok((rows, steady.summary()))
 }
 
 /// The programs beside us.
@@ -78,6 +84,20 @@ struct Peers {
     std: Std,
     /// Ourselves, on Twizzler.
     inside: Peer,
+}
+
+impl Peers {
+    /// Nanoseconds of what stands beside us; None if nothing does.
+    fn measure(&mut self, plan: &Plan, count: u64) -> Result<Option<f64>> {
+        let (peer, what, parameter) = match plan.peer {
+            None => return Ok(None),
+            Some((STD, what, _)) => return self.std.measure(what, count).map(Some),
+            Some((LMDB, what, parameter)) => (&mut self.lmdb, what, parameter),
+            Some((_, what, parameter)) => (&mut self.pmdk, what, parameter),
+        };
+        let [them] = peer.measure_all(format_args!("{what} {parameter}"), count)?;
+        Ok(them)
+    }
 }
 
 fn pmdk(folder: &Path, data: &Path) -> Peer {
@@ -96,33 +116,27 @@ fn measure(
     plan: &Plan,
     [ours, beside_guest]: &mut [Ours; 2],
     peers: &mut Peers,
+    steady: &mut Steady,
     arguments: &Arguments,
 ) -> Result<Vec<Row>> {
     let slice = arguments.scaled(plan.count, SLICES) / SLICES;
     let count = slice * SLICES;
-    let (mut us, mut them, mut both) = (Vec::new(), Vec::new(), inside::Samples::default());
-    for round in 0..=arguments.rounds {
-        if round == 1 {
-            // The first round warmed all sides.
-            us.clear();
-            them.clear();
-            both = inside::Samples::default();
-        }
-        us.push(ours.measure(plan.ours.0, plan.ours.1, count)?.cpu);
-        match plan.peer {
-            None => {}
-            Some((STD, what, _)) => them.push(peers.std.measure(what, count)?),
-            Some((name, what, parameter)) => {
-                let peer = if name == LMDB { &mut peers.lmdb } else { &mut peers.pmdk };
-                peer.measure(format_args!("{what} {parameter}"), count, &mut them)?;
-            }
-        }
-        for _ in 0..if peers.inside.missing().is_none() { SLICES } else { 0 } {
-            both.hosted.push(beside_guest.measure(plan.ours.0, plan.ours.1, slice)?.wall);
-            let question = format_args!("libtwz {} {}", plan.ours.0, plan.ours.1);
-            peers.inside.measure(question, slice, &mut both.guest)?;
-        }
-    }
+    let Pairs { ours: us, theirs: them, outcome } = Pairs::of(steady.rounds(arguments.rounds, |round| {
+        let us = ours.measure(plan.ours.0, plan.ours.1, count)?.cpu;
+        round.between();
+        anyhow::Ok((us, peers.measure(plan, count)?))
+    })?);
+
+    let is_there = peers.inside.missing().is_none();
+    let slices = if is_there { arguments.rounds * usize::try_from(SLICES)? } else { 0 };
+    let question = format!("libtwz {} {}", plan.ours.0, plan.ours.1);
+    let slices = Pairs::of(steady.rounds(slices, |round| {
+        let hosted = beside_guest.measure(plan.ours.0, plan.ours.1, slice)?.wall;
+        round.between();
+        let [guest] = peers.inside.measure_all(&question, slice)?;
+        anyhow::Ok((hosted, guest))
+    })?);
+    let both = inside::Samples { hosted: slices.ours, guest: slices.theirs };
     let row = Row::new(GROUP, plan.name, Where::Hosted, "ns", &us);
     let row = match plan.peer {
         None => row,
@@ -135,7 +149,9 @@ fn measure(
         Aim::Ratio(limit) => row.ratio_at_most(limit),
         Aim::Nanoseconds(limit) => row.at_most(limit),
     };
-    let rows = std::iter::once(row).chain(both.rows(&peers.inside, GROUP, plan.name, true));
+    let inside = both.rows(&peers.inside, GROUP, plan.name, true);
+    let inside = inside.into_iter().map(|row| row.steadied(slices.outcome));
+    let rows = std::iter::once(row.steadied(outcome)).chain(inside);
     // Maps that are inserted into grow from round to round; the others are as large whatever the count.
     let grows = plan.ours.0.ends_with("_insert");
     Ok(rows.map(|row| if grows { row.sized(count, plan.count, "inserts a round") } else { row }).collect())
