@@ -34,17 +34,35 @@ impl<T: Copy, const N: usize> Spill<T, N> {
         self.extend([element]);
     }
 
+    /// Makes room for a few more elements, which is hardly ever needed.
+    #[inline(always)]
+    pub(crate) fn make_room(&mut self, more: usize) {
+        if self.len + more > self.capacity {
+            self.grow(more);
+        }
+    }
+
     /// Appends several elements.
     #[inline(always)]
     pub(crate) fn extend<const M: usize>(&mut self, elements: [T; M]) {
-        if self.capacity - self.len < M {
-            self.grow(M);
-        }
+        self.make_room(M);
+        self.try_extend(elements);
+    }
+
+    /// [`Spill::extend`] where there is room; false where not.
+    #[inline(always)]
+    pub(crate) fn try_extend<const M: usize>(&mut self, elements: [T; M]) -> bool {
         let len = self.len;
-        let places = self.places().as_mut_ptr().wrapping_add(len);
-        // SAFETY: P2: there is room for M elements behind the first `len`. An array is laid out as its elements.
-        unsafe { places.cast::<[T; M]>().write(elements) };
-        self.len += M;
+        let is_room = len + M <= self.capacity;
+        if is_room {
+            // Which of the two is known when it is needed, and not foretold: so there is no branch for it.
+            let (few, many) = (self.few.as_mut_ptr(), self.many.as_mut_ptr());
+            let places = core::hint::select_unpredictable(self.many.is_empty(), few, many).wrapping_add(len);
+            // SAFETY: P1 and P2: there is room for M elements behind the first `len`. An array is laid out as its elements.
+            unsafe { places.cast::<[T; M]>().write(elements) };
+            self.len = len + M;
+        }
+        is_room
     }
 
     #[cold]
@@ -66,9 +84,7 @@ impl<T: Copy, const N: usize> Spill<T, N> {
     /// Appends `count` elements, of which `element` gives the i-th.
     #[inline(always)]
     pub(crate) fn extend_with(&mut self, count: usize, element: impl Fn(usize) -> T) {
-        if self.capacity - self.len < count {
-            self.grow(count);
-        }
+        self.make_room(count);
         let len = self.len;
         for (i, place) in self.places().iter_mut().skip(len).take(count).enumerate() {
             place.write(element(i));

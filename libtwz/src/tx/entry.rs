@@ -31,14 +31,10 @@ pub(super) const fn is_word(head: u64) -> bool {
     head & NOT_OFFSET == 8 << 32
 }
 
-/// Lets an entry of whole words have one more, by its first; false if it is as long as it may be.
+/// Lets an entry of whole words have one more, by its first.
 #[inline(always)]
-pub(super) const fn grow(head: &mut u64) -> bool {
-    let is_room = (*head >> 32) + 8 <= ENTRY_MAX as u64;
-    if is_room {
-        *head += 8 << 32;
-    }
-    is_room
+pub(super) const fn grow(head: &mut u64) {
+    *head += 8 << 32;
 }
 
 /// Whether a range is a half-word, which has an entry of its own form.

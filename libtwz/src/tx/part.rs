@@ -1,6 +1,7 @@
 //! One object's part in a transaction: its lock, its log, and what of it was changed.
 
 mod puts;
+mod records;
 
 use super::entry;
 use super::log::{Dirty, Kind, Log, Marker, Position};
@@ -12,8 +13,9 @@ use crate::persist;
 use crate::spill::Spill;
 use crate::sync::RawMutex;
 use crate::view;
-use crate::window::{SLOT_MASK, Window};
+use crate::window::{SLOT_MASK, Stretch, Window};
 use alloc::vec::Vec;
+use records::Extendable;
 use twz_abi::{ObjectId, Rights};
 
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
@@ -34,20 +36,6 @@ pub(super) struct Mark {
     outer_fresh: usize,
     shadow: Shadow,
     frees: usize,
-}
-
-/// An entry of whole words that may grow.
-#[derive(Clone, Copy, Debug)]
-struct Extendable {
-    /// Where its range ends.
-    end: usize,
-    /// Where it stands.
-    entry: usize,
-}
-
-impl Extendable {
-    /// Of no entry: no range ends at 0.
-    const NONE: Self = Self { end: 0, entry: 0 };
 }
 
 /// An object in a transaction. Locked from [`Part::lock`] to [`Part::unlock`].
@@ -73,6 +61,8 @@ pub(super) struct Part {
     settled: usize,
     /// The last entry of `undo`, if it may grow: of whole words, not in the log, and of the innermost transaction.
     extendable: Extendable,
+    /// The words from [`FIRST`] on that need nothing but their records: before the mark, and none while a block is fresh or the transaction has failed.
+    plain: Stretch,
     /// Entries of what the commit stores.
     puts: Words,
     /// Ranges that were written without a record. What they and recorded ones hold at the commit goes to the log.
@@ -121,6 +111,7 @@ impl Part {
             undo: Words::new(),
             settled: 0,
             extendable: Extendable::NONE,
+            plain: Stretch::NONE,
             puts: Words::new(),
             noted: Ranges::new(),
             fresh: Spill::new(),
@@ -268,57 +259,6 @@ impl Part {
         Ok(())
     }
 
-    /// Notes what a range holds.
-    #[inline]
-    pub(super) fn record(&mut self, address: usize, bytes: usize) -> Result<()> {
-        let offset = self.place(address, bytes)?;
-        let is_fresh = |block: &Fresh| {
-            let start = block.offset as usize;
-            offset >= start && offset + bytes <= start + block.bytes as usize
-        };
-        if self.fresh.is_empty() || !self.fresh.as_slice().iter().skip(self.outer_fresh).any(is_fresh) {
-            self.record_old(offset, bytes);
-        }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn record_old(&mut self, offset: usize, bytes: usize) {
-        if bytes == 8 && offset.is_multiple_of(8) {
-            self.record_word(offset); // by far the most common
-        } else {
-            self.extendable = Extendable::NONE;
-            entry::entries_of(self.log.window, offset, bytes, &mut self.undo);
-        }
-    }
-
-    #[inline(always)]
-    fn record_word(&mut self, offset: usize) {
-        let word = self.log.window.load(offset);
-        let Extendable { end, entry } = self.extendable;
-        if end == offset && self.extend_record(entry, word) {
-            return;
-        }
-        self.extendable = Extendable { end: offset + 8, entry: self.undo.len() };
-        self.undo.extend([entry::entry_head(offset, 8), word]);
-    }
-
-    /// Lets an entry have one more word, if there is room for it.
-    #[inline]
-    fn extend_record(&mut self, entry: usize, word: u64) -> bool {
-        let is_grown = self.undo.as_mut_slice().get_mut(entry).is_some_and(entry::grow);
-        if is_grown {
-            self.extendable.end += 8;
-            self.undo.push(word);
-        }
-        is_grown
-    }
-
-    pub(super) fn record_participant(&mut self, id: ObjectId) {
-        self.extendable = Extendable::NONE;
-        self.undo.extend(entry::participant_entry(id));
-    }
-
     /// Writes records to the log; true when a fence must follow.
     #[inline]
     pub(super) fn settle(&mut self) -> Result<bool> {
@@ -354,7 +294,7 @@ impl Part {
             entry::entries_of(self.log.window, offset, 8, &mut self.undo);
         }
         let (start, len) = range(offset, bytes);
-        self.fresh.push(Fresh { offset: start, bytes: len, reused });
+        self.push_fresh(Fresh { offset: start, bytes: len, reused });
         Ok(self.log.window.base() + offset)
     }
 
@@ -377,7 +317,7 @@ impl Part {
             return self.note(address, bytes); // to be redone after what the log holds of it
         }
         let (offset, bytes) = range(self.place(address, bytes)?, bytes);
-        self.fresh.push(Fresh { offset, bytes, reused: false });
+        self.push_fresh(Fresh { offset, bytes, reused: false });
         Ok(())
     }
 
@@ -545,6 +485,7 @@ impl Part {
         if was_long {
             self.log.give_back();
             self.mark = self.log.room();
+            self.forget_plain();
         }
     }
 
@@ -597,6 +538,7 @@ impl Part {
         self.shadow = mark.map_or_else(Shadow::default, |mark| mark.shadow.clone());
         if core::mem::take(&mut self.skipped) {
             self.mark = 0; // what comes to stand there now is no sparse block
+            self.forget_plain();
             self.log.set_room(0);
         }
     }
