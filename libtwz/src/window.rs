@@ -126,6 +126,15 @@ impl Window {
         unsafe { &*(address as *const [AtomicU64; 8]) }
     }
 
+    /// The eight words from `offset` on, rounded down to 8; from before it where they would not end in the slot.
+    #[inline(always)]
+    pub(crate) fn eight(self, offset: usize) -> [u64; 8] {
+        let offset = (offset & SLOT_MASK & !7).min(SLOT_MASK + 1 - 64);
+        // SAFETY: as in `word`.
+        let words = unsafe { &*((self.base + offset) as *const [AtomicU64; 8]) };
+        words.each_ref().map(|word| word.load(Ordering::Relaxed))
+    }
+
     /// The atomic half-word at `offset`, rounded down to 4 and masked into the slot.
     #[inline]
     #[must_use]

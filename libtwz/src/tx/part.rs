@@ -4,7 +4,7 @@ mod puts;
 mod records;
 
 use super::entry;
-use super::log::{Dirty, Kind, Log, Marker, Position};
+use super::log::{Dirty, Kind, Log, Marker, Position, Tag};
 use super::{recover, room};
 use crate::arena::{self, Arena, Shadow};
 use crate::error::{Error, Result};
@@ -59,6 +59,8 @@ pub(super) struct Part {
     undo: Words,
     /// Words of `undo` that are in the log.
     settled: usize,
+    /// Where in `undo` the last batch of records begins, if that was one batch; else where it ends.
+    last_records: usize,
     /// The last entry of `undo`, if it may grow: of whole words, not in the log, and of the innermost transaction.
     extendable: Extendable,
     /// The words from [`FIRST`] on that need nothing but their records: before the mark, and none while a block is fresh or the transaction has failed.
@@ -110,6 +112,7 @@ impl Part {
             dirty: Log::unopened(window).dirty(Marker::of(0)),
             undo: Words::new(),
             settled: 0,
+            last_records: 0,
             extendable: Extendable::NONE,
             plain: Stretch::NONE,
             puts: Words::new(),
@@ -265,10 +268,13 @@ impl Part {
         if self.settled == self.undo.len() {
             return Ok(false);
         }
-        let Self { log, at, undo, settled, arena_at, shadow, .. } = self;
+        let Self { log, at, undo, settled, last_records, arena_at, shadow, .. } = self;
+        let first = at.sequence();
         log.append(at, Kind::Undo, Kind::Undo, &undo.as_slice()[*settled..], || {
             data_top(log, *arena_at, shadow)
         })?;
+        let is_one_batch = at.sequence().wrapping_sub(first) == 1;
+        *last_records = if is_one_batch { *settled } else { undo.len() };
         *settled = undo.len();
         self.extendable = Extendable::NONE;
         Ok(true)
@@ -447,24 +453,46 @@ impl Part {
     /// Writes the commit batch; the transaction is committed once a fence followed (**X1**).
     #[inline]
     pub(super) fn write_commit(&mut self) -> Result<()> {
-        let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, dirty, .. } = self;
-        let limit = || data_top(log, *arena_at, shadow);
         let mut redo = Words::new();
-        redo.reserve(undo.len() + puts.len());
+        redo.reserve(self.undo.len() + self.puts.len());
+        let tag = self.redo_after_records(&mut redo).unwrap_or_else(|| {
+            redo.truncate(0);
+            self.redo_entries(0, &mut redo);
+            Kind::Commit.into()
+        });
+        let Self { log, at, arena_at, shadow, .. } = self;
+        log.append(at, Kind::Redo, tag, redo.as_slice(), || data_top(log, *arena_at, shadow))
+    }
+
+    /// What the commit batch has in it if it begins with the contents of the last batch of records; `None` if it would not come right after that.
+    fn redo_after_records(&mut self, redo: &mut Words) -> Option<Tag> {
+        let Self { log, undo, last_records, dirty, .. } = self;
+        let records = undo.as_slice().get(*last_records..)?;
+        if records.is_empty() {
+            return None;
+        }
+        let count = records.len();
+        let mut marked = *dirty; // a copy that nothing else knows of stays in registers
+        entry::contents_of(log.window, records, redo, |offset, bytes| marked.mark(offset, bytes));
+        *dirty = marked;
+        self.redo_entries(count, redo);
+        self.log.commit_after(&self.at, count, redo.len())
+    }
+
+    /// Entries of what was changed in place, but for what the last records are of, and of the puts.
+    fn redo_entries(&mut self, last_records: usize, redo: &mut Words) {
+        let Self { log, undo, puts, noted, fresh, dirty, .. } = self;
+        let records = undo.as_slice().split_at(undo.len() - last_records).0;
+        let records = entry::ranges(records).map(|(offset, bytes, _)| (offset, bytes));
         let fresh =
             fresh.as_slice().iter().filter(|block| block.reused).map(|block| (block.offset, block.bytes));
-        for (offset, bytes) in fresh.chain(noted.as_slice().iter().copied()) {
-            let (offset, bytes) = (offset as usize, bytes as usize);
+        let written = fresh.chain(noted.as_slice().iter().copied());
+        let written = written.map(|(offset, bytes)| (offset as usize, bytes as usize));
+        for (offset, bytes) in written.chain(records) {
             dirty.mark(offset, bytes);
-            entry::entries_of(log.window, offset, bytes, &mut redo);
+            entry::entries_of(log.window, offset, bytes, redo);
         }
-        let first = redo.len();
-        redo.extend_from(undo.as_slice());
-        entry::renew(log.window, &mut redo.as_mut_slice()[first..], |offset, bytes| {
-            dirty.mark(offset, bytes);
-        });
         redo.extend_from(puts.as_slice());
-        log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
     }
 
     /// Flushes everything that was changed in place.

@@ -79,14 +79,12 @@ impl Part {
     #[inline(always)]
     fn extend_record(&mut self, word: u64) -> bool {
         let Extendable { end, entry } = self.extendable;
-        if end.is_multiple_of(entry::ENTRY_MAX) || !self.undo.try_extend([word]) {
-            return false;
+        let may_grow = !end.is_multiple_of(entry::ENTRY_MAX);
+        let has_grown = may_grow && self.undo.try_push_and_change(word, entry, entry::grow);
+        if has_grown {
+            self.extendable.end = end + 8;
         }
-        self.extendable.end = end + 8;
-        if let Some(head) = self.undo.as_mut_slice().get_mut(entry) {
-            entry::grow(head);
-        }
-        true
+        has_grown
     }
 
     pub(in crate::tx) fn record_participant(&mut self, id: ObjectId) {
