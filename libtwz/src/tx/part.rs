@@ -190,7 +190,8 @@ impl Part {
     #[cold]
     fn make_room(&mut self) {
         let Self { log, arena_at, shadow, .. } = &*self;
-        let grown = log.is_small() && data_top(log, *arena_at, shadow).is_ok_and(|limit| log.grow(limit));
+        let grown =
+            log.should_grow(self.at) && data_top(log, *arena_at, shadow).is_ok_and(|limit| log.grow(limit));
         if !grown {
             self.at = log.checkpoint();
         }

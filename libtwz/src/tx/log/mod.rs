@@ -81,6 +81,9 @@ const SMALL_BATCH_WORDS: usize = 1 + ENTRY_MAX / 8;
 const SMALLEST_PIECE: usize = (16 + SMALL_BATCH_WORDS * 8).next_multiple_of(LINE);
 /// Logs smaller than this grow when transactions have used them up; larger ones only for a transaction that needs it.
 const GROW_TO: usize = CHUNK_BYTES;
+/// Logs that so few batches use up grow to so many chunks more: 456 KiB in all.
+const FEW_BATCHES: u32 = 64;
+const GROW_CHUNKS: u32 = 3;
 /// Logs smaller than this are used up to the last sixteenth before a checkpoint, larger ones to the half.
 const SMALL_LOG: usize = 1 << 20;
 
@@ -330,9 +333,10 @@ impl Log {
         self.window.store(self.at + ROOM, room_word(mark));
     }
 
-    /// Whether it is smaller than a log that many transactions use should be: each checkpoint costs two fences.
-    pub(crate) fn is_small(&self) -> bool {
-        self.first_bytes + (END - self.floor()) < GROW_TO
+    /// Whether it is smaller than a log that is used up to here should be: each checkpoint costs two fences, and flushes what was changed.
+    pub(crate) fn should_grow(&self, tail: Position) -> bool {
+        let is_small = self.first_bytes + (END - self.floor()) < GROW_TO;
+        is_small || tail.sequence < FEW_BATCHES && tail.chunk < GROW_CHUNKS
     }
 
     /// Reserves one chunk more, unless that would go below `limit`; true if there is one more then.
