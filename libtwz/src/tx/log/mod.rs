@@ -20,7 +20,8 @@
 //! batch, a multiple of 64 bytes
 //!   +0   check          mixes epoch, head and words
 //!   +8   head           kind | count of words << 8 | lines back << 20 | sequence << 32
-//!   +16  words          entries: offset | bytes << 32, then the bytes padded to 8; bytes 0: ID of a participant;
+//!   +16  words          if lines back is not 0: what the ranges of the records that begin so many lines before hold now, without the ranges;
+//!                       entries: offset | bytes << 32, then the bytes padded to 8; bytes 0: ID of a participant;
 //!                       of four bytes at a multiple of 4: offset | 1 << 31 | value << 32
 //! ```
 //! # Contract
