@@ -41,6 +41,7 @@ pub mod fot;
 pub mod gate;
 pub mod invariant;
 pub mod io;
+mod line;
 mod lock;
 pub mod names;
 mod object;

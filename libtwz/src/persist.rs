@@ -10,6 +10,7 @@
 //! Measured reasons (see `bench/libtwz`): one fence serves a batch of records; whether lines of a log go through the cache or around it depends on
 //! the processor and on how many there are ([`by_cache`]).
 
+use crate::line::Line;
 use crate::simulate;
 use crate::sys::{Durability, Platform, Seam};
 use crate::window::{SLOT_MASK, Window};
@@ -51,7 +52,8 @@ fn ways(durability: Durability) -> (u8, usize) {
 /// Up to so many bytes in a row, which are stored once and not read soon, are cheaper stored and flushed than stored around the cache.
 #[inline(always)]
 pub(crate) fn by_cache() -> usize {
-    simulate::by_cache().unwrap_or_else(|| BY_CACHE.load(Ordering::Relaxed))
+    let simulated = simulate::by_cache().filter(|_| level() != PROGRAM);
+    simulated.unwrap_or_else(|| BY_CACHE.load(Ordering::Relaxed))
 }
 
 /// The level in force.
@@ -223,7 +225,10 @@ pub fn persist(address: usize, bytes: usize) {
 pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
     let line = window.base() + ((offset as usize & SLOT_MASK) & !(LINE - 1));
     if level() == PROGRAM {
-        return store_by_cache(window, line & SLOT_MASK, words);
+        for (i, word) in words.iter().enumerate() {
+            window.store((line & SLOT_MASK) + i * 8, *word);
+        }
+        return;
     }
     for (i, word) in words.iter().enumerate() {
         let place = (line as *mut i64).wrapping_add(i);
@@ -233,41 +238,32 @@ pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
     stored_around(line, LINE);
 }
 
-/// [`store_line`] of several in a row, each in half as many stores, for words that were stored long ago: two of them are loaded at once, which waits
-/// for their stores. `each` sees the lines before they are stored.
-#[inline(always)]
-#[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
-pub(crate) fn store_old_lines(
+/// Lines in a row that go around the cache one after the other; durable after the next [`fence`]. Only where [`by_cache`] says so.
+pub(crate) struct Around {
     window: Window,
-    offset: usize,
-    lines: &[[u64; 8]],
-    mut each: impl FnMut(&[u64; 8]),
-) {
-    use core::arch::x86_64::{__m128i, _mm_loadu_si128, _mm_stream_si128};
-    let start = (offset & SLOT_MASK) & !(LINE - 1);
-    let lines = &lines[..lines.len().min((SLOT_MASK + 1 - start) / LINE)];
-    if level() == PROGRAM {
-        lines.iter().for_each(each);
-        return store_by_cache(window, start, lines.as_flattened());
-    }
-    let start = window.base() + start;
-    for (i, line) in lines.iter().enumerate() {
-        each(line);
-        for (j, pair) in line.as_chunks::<2>().0.iter().enumerate() {
-            // SAFETY: sixteen bytes that are there, however they are aligned.
-            let pair = unsafe { _mm_loadu_si128(pair.as_ptr().cast()) };
-            let place = (start + i * LINE) as *mut __m128i;
-            // SAFETY: Window's invariant, as in `store_line`; all of it is in the slot, and a multiple of 16.
-            unsafe { _mm_stream_si128(place.wrapping_add(j), pair) };
-        }
-    }
-    stored_around(start, lines.len() * LINE);
+    first: usize,
+    next: usize,
 }
 
-/// Stores words at a line in an object where it is all the same how.
-fn store_by_cache(window: Window, offset: usize, words: &[u64]) {
-    for (i, word) in words.iter().enumerate() {
-        window.store(offset + i * 8, *word);
+impl Around {
+    /// The first goes to `offset`, a multiple of a line.
+    #[inline(always)]
+    pub(crate) const fn at(window: Window, offset: usize) -> Self {
+        Self { window, first: offset, next: offset }
+    }
+
+    /// The next line, in half as many stores as [`store_line`].
+    #[inline(always)]
+    pub(crate) fn store(&mut self, line: Line) {
+        line.store_around(self.window, self.next);
+        self.next += LINE;
+    }
+
+    /// Tells whoever wants to know of them.
+    #[inline(always)]
+    #[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
+    pub(crate) fn end(self) {
+        stored_around(self.window.base() + self.first, self.next - self.first);
     }
 }
 
@@ -275,11 +271,9 @@ fn store_by_cache(window: Window, offset: usize, words: &[u64]) {
 #[inline(always)]
 #[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
 fn stored_around(address: usize, bytes: usize) {
-    if bytes > 0 {
-        simulate::stored_around(address, bytes);
-        if level() == TRACED {
-            tell(Some((address, bytes)));
-        }
+    simulate::stored_around(address, bytes);
+    if level() == TRACED {
+        tell(Some((address, bytes)));
     }
 }
 

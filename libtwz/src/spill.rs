@@ -34,17 +34,57 @@ impl<T: Copy, const N: usize> Spill<T, N> {
         self.extend([element]);
     }
 
+    /// Makes room for a few more elements, which is hardly ever needed.
+    #[inline(always)]
+    pub(crate) fn make_room(&mut self, more: usize) {
+        if self.len + more > self.capacity {
+            self.grow(more);
+        }
+    }
+
     /// Appends several elements.
     #[inline(always)]
     pub(crate) fn extend<const M: usize>(&mut self, elements: [T; M]) {
-        if self.capacity - self.len < M {
-            self.grow(M);
-        }
+        self.make_room(M);
+        self.try_extend(elements);
+    }
+
+    /// [`Spill::extend`] where there is room; false where not.
+    #[inline(always)]
+    pub(crate) fn try_extend<const M: usize>(&mut self, elements: [T; M]) -> bool {
         let len = self.len;
-        let places = self.places().as_mut_ptr().wrapping_add(len);
-        // SAFETY: P2: there is room for M elements behind the first `len`. An array is laid out as its elements.
-        unsafe { places.cast::<[T; M]>().write(elements) };
-        self.len += M;
+        let is_room = len + M <= self.capacity;
+        if is_room {
+            // Which of the two is known when it is needed, and not foretold: so there is no branch for it.
+            let (few, many) = (self.few.as_mut_ptr(), self.many.as_mut_ptr());
+            let places = core::hint::select_unpredictable(self.many.is_empty(), few, many).wrapping_add(len);
+            // SAFETY: P1 and P2: there is room for M elements behind the first `len`. An array is laid out as its elements.
+            unsafe { places.cast::<[T; M]>().write(elements) };
+            self.len = len + M;
+        }
+        is_room
+    }
+
+    /// [`Spill::try_extend`] that also changes an element, the `index`-th; false where there is none.
+    #[inline(always)]
+    pub(crate) fn try_push_and_change(
+        &mut self,
+        element: T,
+        index: usize,
+        change: impl FnOnce(&mut T),
+    ) -> bool {
+        let len = self.len;
+        if len >= self.capacity || index >= len {
+            return false;
+        }
+        let (few, many) = (self.few.as_mut_ptr(), self.many.as_mut_ptr());
+        let places = core::hint::select_unpredictable(self.many.is_empty(), few, many).cast::<T>();
+        // SAFETY: P2: there is room for an element behind the first `len`.
+        unsafe { places.wrapping_add(len).write(element) };
+        // SAFETY: P1: one of these, which nobody else refers to.
+        change(unsafe { &mut *places.wrapping_add(index) });
+        self.len = len + 1;
+        true
     }
 
     #[cold]
@@ -66,14 +106,31 @@ impl<T: Copy, const N: usize> Spill<T, N> {
     /// Appends `count` elements, of which `element` gives the i-th.
     #[inline(always)]
     pub(crate) fn extend_with(&mut self, count: usize, element: impl Fn(usize) -> T) {
-        if self.capacity - self.len < count {
-            self.grow(count);
-        }
+        self.make_room(count);
         let len = self.len;
         for (i, place) in self.places().iter_mut().skip(len).take(count).enumerate() {
             place.write(element(i));
         }
         self.len += count;
+    }
+
+    /// Appends what `element` makes of others, up to the first of which it makes nothing; returns of how many it did.
+    #[inline(always)]
+    pub(crate) fn extend_while<U>(
+        &mut self,
+        others: &[U],
+        mut element: impl FnMut(&U) -> Option<T>,
+    ) -> usize {
+        self.make_room(others.len());
+        let len = self.len;
+        let mut count = 0;
+        for (place, other) in self.places().iter_mut().skip(len).zip(others) {
+            let Some(element) = element(other) else { break };
+            place.write(element);
+            count += 1;
+        }
+        self.len += count;
+        count
     }
 
     /// Makes room for `more` elements.
@@ -100,15 +157,6 @@ impl<T: Copy, const N: usize> Spill<T, N> {
         let places: &[MaybeUninit<T>] = if self.many.is_empty() { &self.few } else { &self.many };
         // SAFETY: P1: these are written, and MaybeUninit<T> is laid out as T.
         unsafe { core::slice::from_raw_parts(places.as_ptr().cast(), self.len) }
-    }
-
-    /// The elements, to be changed.
-    #[inline]
-    pub(crate) fn as_mut_slice(&mut self) -> &mut [T] {
-        let len = self.len;
-        let places = self.places();
-        // SAFETY: P1: these are written, and MaybeUninit<T> is laid out as T.
-        unsafe { core::slice::from_raw_parts_mut(places.as_mut_ptr().cast(), len) }
     }
 
     #[inline]
@@ -147,8 +195,33 @@ mod tests {
         list.extend_with(9, |i| i as u64);
         assert_eq!((list.len(), list.as_slice()[4], list.as_slice()[9]), (10, 3, 8));
         list.extend_from(&[1; 100]);
-        list.as_mut_slice()[109] = 2;
-        assert_eq!(list.as_slice()[108..], [1, 2]);
+        assert_eq!(list.as_slice()[108..], [1, 1]);
+    }
+
+    #[test]
+    fn nothing_is_appended_where_there_is_no_room() {
+        let mut list = Spill::<u64, 4>::new();
+        assert!(list.try_extend([1, 2, 3]) && !list.try_extend([4, 5]));
+        assert!(!list.try_push_and_change(4, 3, |_| unreachable!()));
+        assert!(list.try_push_and_change(4, 1, |second| *second = 9));
+        assert!(!list.try_push_and_change(5, 1, |_| unreachable!()));
+        assert_eq!(list.as_slice(), [1, 9, 3, 4]);
+        list.make_room(1);
+        assert!(list.try_push_and_change(5, 4 - 1, |fourth| *fourth = 8) && list.try_extend([6]));
+        assert_eq!(list.as_slice(), [1, 9, 3, 8, 5, 6]);
+    }
+
+    #[test]
+    fn elements_are_made_of_others_up_to_the_first_that_gives_none() {
+        for (before, most) in [(0, 9), (3, 9), (3, 2), (2, 0)] {
+            let mut list = Spill::<u64, 4>::new();
+            list.extend_with(before, |i| i as u64);
+            let count =
+                list.extend_while(&[1, 2, 3, 4, 5, 6, 7, 8, 9][..most], |i| (*i < 7).then_some(i * 2));
+            assert_eq!(count, most.min(6));
+            assert_eq!(list.len(), before + count);
+            assert!(list.as_slice()[before..].iter().copied().eq((1..).take(count).map(|i| i * 2)));
+        }
     }
 
     #[test]

@@ -30,6 +30,40 @@ pub struct Window {
     base: usize,
 }
 
+/// Words in a row in a window, of which one is found by a compare.
+///
+/// - **W2** all of them are in one slot of ours; it begins at a multiple of 8.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    start: usize,
+    bytes: usize,
+}
+
+impl Stretch {
+    /// Of no words.
+    pub(crate) const NONE: Self = Self { start: 0, bytes: 0 };
+
+    /// Whether a value of this type is a word.
+    pub(crate) const fn may_have<T>() -> bool {
+        size_of::<T>() == 8 && align_of::<T>() == 8
+    }
+
+    /// The word that `value` is, and how far from the start it stands; `None` if it is none of these.
+    #[inline(always)]
+    pub(crate) fn word<T>(&self, value: &T) -> Option<(usize, u64)> {
+        if !Self::may_have::<T>() {
+            return None;
+        }
+        let ahead = core::ptr::from_ref(value).addr().wrapping_sub(self.start);
+        if ahead >= self.bytes {
+            return None;
+        }
+        // SAFETY: W2: a word of a slot that is ours for the program's life; aligned, as T is; any bits are a value.
+        let word = unsafe { &*((self.start + ahead) as *const AtomicU64) };
+        Some((ahead, word.load(Ordering::Relaxed)))
+    }
+}
+
 impl Window {
     /// The window of a slot; `None` for a slot that is not `libtwz`'s.
     #[must_use]
@@ -76,6 +110,13 @@ impl Window {
         unsafe { &*(address as *const AtomicU64) }
     }
 
+    /// The whole words from `first` to `end`, which are rounded and cut so that they are in the slot.
+    pub(crate) fn stretch(self, first: usize, end: usize) -> Stretch {
+        let first = first.min(SLOT_MASK).next_multiple_of(8);
+        let bytes = end.min(SLOT_MASK + 1).saturating_sub(first) & !7;
+        Stretch { start: self.base + first, bytes }
+    }
+
     /// The eight atomic words of the line at `offset`, rounded down to 64 and masked into the slot.
     #[inline]
     #[must_use]
@@ -83,6 +124,15 @@ impl Window {
         let address = self.base + (offset & SLOT_MASK & !63);
         // SAFETY: as in `word`.
         unsafe { &*(address as *const [AtomicU64; 8]) }
+    }
+
+    /// The eight words from `offset` on, rounded down to 8; from before it where they would not end in the slot.
+    #[inline(always)]
+    pub(crate) fn eight(self, offset: usize) -> [u64; 8] {
+        let offset = (offset & SLOT_MASK & !7).min(SLOT_MASK + 1 - 64);
+        // SAFETY: as in `word`.
+        let words = unsafe { &*((self.base + offset) as *const [AtomicU64; 8]) };
+        words.each_ref().map(|word| word.load(Ordering::Relaxed))
     }
 
     /// The atomic half-word at `offset`, rounded down to 4 and masked into the slot.

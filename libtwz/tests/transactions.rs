@@ -232,6 +232,21 @@ fn the_log_grows_past_its_first_chunk() {
     assert!(o.many.iter().enumerate().all(|(i, c)| c.get() == 20_100 + i as u64));
 }
 
+/// However many small transactions use it, it grows once; with large ones it grows until some dozens have room.
+#[test]
+fn the_log_is_as_long_as_transactions_are_large() {
+    let taken = |words: usize| {
+        let o = root();
+        let meta = usize::try_from(twz_abi::object::META_OFFSET).unwrap();
+        let log = usize::try_from(o.window().load(meta + 24)).unwrap();
+        let before = o.window().load(log + 16);
+        (0..3000)
+            .for_each(|i| o.tx(|tx| o.many[..words].iter().try_for_each(|cell| tx.put(cell, i))).unwrap());
+        (before - o.window().load(log + 16)) >> 10
+    };
+    assert_eq!([1, 20, 150, 600].map(taken), [64, 64, 64 + 128, 64 + 128 + 256]);
+}
+
 #[test]
 fn records_side_by_side_are_put_back_each() {
     let o = root();

@@ -7,7 +7,7 @@ use crate::invariant::Invariant;
 use crate::ptr::InvPtr;
 use crate::simulate;
 use crate::translate;
-use crate::window::Window;
+use crate::window::{Stretch, Window};
 use twz_abi::PersistentPtr;
 
 impl Tx {
@@ -27,7 +27,21 @@ impl Tx {
     /// As [`Tx::record_range`].
     #[inline]
     pub fn record<T: Invariant>(&self, value: &T) -> Result<()> {
-        self.record_range(core::ptr::from_ref(value).addr(), size_of::<T>())
+        let address = core::ptr::from_ref(value).addr();
+        if !Stretch::may_have::<T>() {
+            return self.record_range(address, size_of::<T>());
+        }
+        if self.inner.borrow_mut().home.record_plain(value) {
+            return Ok(()); // by far the most common
+        }
+        self.record_any(address, size_of::<T>())
+    }
+
+    /// [`Tx::record_range`] as a call: the common way has no registers saved for it.
+    #[cold]
+    #[inline(never)]
+    fn record_any(&self, address: usize, bytes: usize) -> Result<()> {
+        self.record_range(address, bytes)
     }
 
     /// Waits until all records are durable; free when they are.

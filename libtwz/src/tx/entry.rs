@@ -6,7 +6,7 @@
 //! - Ranges need not be aligned; the words of a range begin with its first byte.
 
 use crate::spill::Spill;
-use crate::window::Window;
+use crate::window::{SLOT_MASK, Window};
 use core::sync::atomic::Ordering;
 use twz_abi::ObjectId;
 
@@ -31,14 +31,10 @@ pub(super) const fn is_word(head: u64) -> bool {
     head & NOT_OFFSET == 8 << 32
 }
 
-/// Lets an entry of whole words have one more, by its first; false if it is as long as it may be.
+/// Lets an entry of whole words have one more, by its first.
 #[inline(always)]
-pub(super) const fn grow(head: &mut u64) -> bool {
-    let is_room = (*head >> 32) + 8 <= ENTRY_MAX as u64;
-    if is_room {
-        *head += 8 << 32;
-    }
-    is_room
+pub(super) const fn grow(head: &mut u64) {
+    *head += 8 << 32;
 }
 
 /// Whether a range is a half-word, which has an entry of its own form.
@@ -105,13 +101,21 @@ fn long_entries_of<const N: usize>(window: Window, offset: usize, bytes: usize, 
         }
         to.push(entry_head(offset, piece));
         if (offset | piece).is_multiple_of(8) {
-            to.extend_with(piece / 8, |i| window.load(offset + i * 8));
+            words_at(window, offset, piece / 8, to);
         } else {
             to.extend_with(piece.div_ceil(8), |i| word_of_range(window, offset + i * 8, piece - i * 8));
         }
         offset += piece;
         left -= piece;
     }
+}
+
+/// Appends whole words.
+fn words_at<const N: usize>(window: Window, offset: usize, count: usize, to: &mut Spill<u64, N>) {
+    for i in 0..count / 8 {
+        to.extend(window.eight(offset + i * 64));
+    }
+    to.extend_with(count % 8, |i| window.load(offset + (count / 8 * 8 + i) * 8));
 }
 
 /// The entry that names a participant.
@@ -183,45 +187,44 @@ pub(super) fn ranges(words: &[u64]) -> impl Iterator<Item = Range<'_>> {
     })
 }
 
-/// Makes entries say what stands in memory now; calls `each` for the ranges.
+/// Appends what now stands in the ranges of entries, without their heads; calls `each` for the ranges.
 #[inline(always)]
-pub(super) fn renew(window: Window, words: &mut [u64], mut each: impl FnMut(usize, usize)) {
+pub(super) fn contents_of<const N: usize>(
+    window: Window,
+    words: &[u64],
+    to: &mut Spill<u64, N>,
+    mut each: impl FnMut(usize, usize),
+) {
     let mut rest = words;
     loop {
-        let mut done = 0;
-        for [head, word] in rest.as_chunks_mut().0 {
-            if !is_word(*head) {
-                break;
-            }
-            let offset = split_head(*head).0 & !7; // which it is a multiple of: so the compiler knows it
-            *word = window.load(offset); // by far the most
-            each(offset, 8);
-            done += 2;
-        }
-        rest = &mut rest[done..];
-        let Some(&head) = rest.first() else { return };
-        let (entry, later) = rest.split_at_mut((1 + payload_words(head)).min(rest.len()));
-        renew_long(window, entry, head);
-        if let (offset, bytes @ 1..) = split_head(head) {
-            each(offset, bytes);
-        }
+        let (pairs, _) = rest.as_chunks::<2>();
+        let plain = to.extend_while(pairs, |[head, _]| {
+            let offset = split_head(*head).0 & SLOT_MASK & !7; // which it is: so the compiler knows it
+            is_word(*head).then(|| {
+                each(offset, 8);
+                window.load(offset) // by far the most
+            })
+        });
+        let Some((range, later)) = next_range(&rest[plain * 2..]) else { return };
+        each(range.0, range.1);
+        long_contents_of(window, range, to);
         rest = later;
     }
 }
 
-/// [`renew`] of an entry, which begins with `head`.
+/// [`contents_of`] a range.
 #[inline(never)]
-fn renew_long(window: Window, words: &mut [u64], head: u64) {
-    let (offset, bytes) = split_head(head);
-    if head & HALF != 0 {
-        words[0] = half_entry(offset, window.half(offset).load(Ordering::Relaxed));
-    } else if bytes != 0 {
-        let payload = (offset..).step_by(8).zip(words.iter_mut().skip(1).take(payload_words(head)));
-        if (offset | bytes).is_multiple_of(8) {
-            payload.for_each(|(at, word)| *word = window.load(at));
-        } else {
-            payload.for_each(|(at, word)| *word = word_of_range(window, at, offset + bytes - at));
-        }
+fn long_contents_of<const N: usize>(
+    window: Window,
+    (offset, bytes, words): Range<'_>,
+    to: &mut Spill<u64, N>,
+) {
+    if is_half(offset, bytes) {
+        to.push(half_entry(offset, window.half(offset).load(Ordering::Relaxed)));
+    } else if (offset | bytes).is_multiple_of(8) {
+        words_at(window, offset, words.len(), to);
+    } else {
+        to.extend_with(words.len(), |i| word_of_range(window, offset + i * 8, bytes - i * 8));
     }
 }
 

@@ -23,6 +23,13 @@ impl Inner {
         if index == 0 { &mut self.home } else { &mut self.others[index - 1] }
     }
 
+    /// The transaction can only end from here on.
+    #[cold]
+    pub(super) fn fail(&mut self) {
+        self.failed = true;
+        self.home.forget_plain();
+    }
+
     #[inline]
     pub(super) fn settle(&mut self) -> Result<()> {
         let mut wrote = self.home.settle()?;

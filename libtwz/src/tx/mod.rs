@@ -260,7 +260,7 @@ impl Tx {
         }
         let result = operation(inner);
         if result.is_err() {
-            inner.failed = true;
+            inner.fail();
         }
         result
     }

@@ -1,9 +1,10 @@
 //! One object's part in a transaction: its lock, its log, and what of it was changed.
 
 mod puts;
+mod records;
 
 use super::entry;
-use super::log::{Dirty, Kind, Log, Marker, Position};
+use super::log::{Dirty, Kind, Log, Marker, Position, Tag};
 use super::{recover, room};
 use crate::arena::{self, Arena, Shadow};
 use crate::error::{Error, Result};
@@ -12,8 +13,9 @@ use crate::persist;
 use crate::spill::Spill;
 use crate::sync::{RawMutex, Taken};
 use crate::view;
-use crate::window::{SLOT_MASK, Window};
+use crate::window::{SLOT_MASK, Stretch, Window};
 use alloc::vec::Vec;
+use records::Extendable;
 use twz_abi::{ObjectId, Rights};
 
 #[allow(clippy::cast_possible_truncation, reason = "2^12")]
@@ -34,20 +36,6 @@ pub(super) struct Mark {
     outer_fresh: usize,
     shadow: Shadow,
     frees: usize,
-}
-
-/// An entry of whole words that may grow.
-#[derive(Clone, Copy, Debug)]
-struct Extendable {
-    /// Where its range ends.
-    end: usize,
-    /// Where it stands.
-    entry: usize,
-}
-
-impl Extendable {
-    /// Of no entry: no range ends at 0.
-    const NONE: Self = Self { end: 0, entry: 0 };
 }
 
 /// An object in a transaction. Locked from [`Part::lock`] to [`Part::unlock`].
@@ -71,8 +59,12 @@ pub(super) struct Part {
     undo: Words,
     /// Words of `undo` that are in the log.
     settled: usize,
+    /// Where in `undo` the last batch of records begins, if that was one batch; else where it ends.
+    last_records: usize,
     /// The last entry of `undo`, if it may grow: of whole words, not in the log, and of the innermost transaction.
     extendable: Extendable,
+    /// The words from [`FIRST`] on that need nothing but their records: before the mark, and none while a block is fresh or the transaction has failed.
+    plain: Stretch,
     /// Entries of what the commit stores.
     puts: Words,
     /// Ranges that were written without a record. What they and recorded ones hold at the commit goes to the log.
@@ -120,7 +112,9 @@ impl Part {
             dirty: Log::unopened(window).dirty(Marker::of(0)),
             undo: Words::new(),
             settled: 0,
+            last_records: 0,
             extendable: Extendable::NONE,
+            plain: Stretch::NONE,
             puts: Words::new(),
             noted: Ranges::new(),
             fresh: Spill::new(),
@@ -194,7 +188,8 @@ impl Part {
     #[cold]
     fn make_room(&mut self) {
         let Self { log, arena_at, shadow, .. } = &*self;
-        let grown = log.is_small() && data_top(log, *arena_at, shadow).is_ok_and(|limit| log.grow(limit));
+        let grown =
+            log.should_grow(self.at) && data_top(log, *arena_at, shadow).is_ok_and(|limit| log.grow(limit));
         if !grown {
             self.at = log.checkpoint();
         }
@@ -266,67 +261,19 @@ impl Part {
         Ok(())
     }
 
-    /// Notes what a range holds.
-    #[inline]
-    pub(super) fn record(&mut self, address: usize, bytes: usize) -> Result<()> {
-        let offset = self.place(address, bytes)?;
-        let is_fresh = |block: &Fresh| {
-            let start = block.offset as usize;
-            offset >= start && offset + bytes <= start + block.bytes as usize
-        };
-        if self.fresh.is_empty() || !self.fresh.as_slice().iter().skip(self.outer_fresh).any(is_fresh) {
-            self.record_old(offset, bytes);
-        }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn record_old(&mut self, offset: usize, bytes: usize) {
-        if bytes == 8 && offset.is_multiple_of(8) {
-            self.record_word(offset); // by far the most common
-        } else {
-            self.extendable = Extendable::NONE;
-            entry::entries_of(self.log.window, offset, bytes, &mut self.undo);
-        }
-    }
-
-    #[inline(always)]
-    fn record_word(&mut self, offset: usize) {
-        let word = self.log.window.load(offset);
-        let Extendable { end, entry } = self.extendable;
-        if end == offset && self.extend_record(entry, word) {
-            return;
-        }
-        self.extendable = Extendable { end: offset + 8, entry: self.undo.len() };
-        self.undo.extend([entry::entry_head(offset, 8), word]);
-    }
-
-    /// Lets an entry have one more word, if there is room for it.
-    #[inline]
-    fn extend_record(&mut self, entry: usize, word: u64) -> bool {
-        let is_grown = self.undo.as_mut_slice().get_mut(entry).is_some_and(entry::grow);
-        if is_grown {
-            self.extendable.end += 8;
-            self.undo.push(word);
-        }
-        is_grown
-    }
-
-    pub(super) fn record_participant(&mut self, id: ObjectId) {
-        self.extendable = Extendable::NONE;
-        self.undo.extend(entry::participant_entry(id));
-    }
-
     /// Writes records to the log; true when a fence must follow.
     #[inline]
     pub(super) fn settle(&mut self) -> Result<bool> {
         if self.settled == self.undo.len() {
             return Ok(false);
         }
-        let Self { log, at, undo, settled, arena_at, shadow, .. } = self;
+        let Self { log, at, undo, settled, last_records, arena_at, shadow, .. } = self;
+        let first = at.sequence();
         log.append(at, Kind::Undo, Kind::Undo, &undo.as_slice()[*settled..], || {
             data_top(log, *arena_at, shadow)
         })?;
+        let is_one_batch = at.sequence().wrapping_sub(first) == 1;
+        *last_records = if is_one_batch { *settled } else { undo.len() };
         *settled = undo.len();
         self.extendable = Extendable::NONE;
         Ok(true)
@@ -352,7 +299,7 @@ impl Part {
             entry::entries_of(self.log.window, offset, 8, &mut self.undo);
         }
         let (start, len) = range(offset, bytes);
-        self.fresh.push(Fresh { offset: start, bytes: len, reused });
+        self.push_fresh(Fresh { offset: start, bytes: len, reused });
         Ok(self.log.window.base() + offset)
     }
 
@@ -375,7 +322,7 @@ impl Part {
             return self.note(address, bytes); // to be redone after what the log holds of it
         }
         let (offset, bytes) = range(self.place(address, bytes)?, bytes);
-        self.fresh.push(Fresh { offset, bytes, reused: false });
+        self.push_fresh(Fresh { offset, bytes, reused: false });
         Ok(())
     }
 
@@ -505,24 +452,46 @@ impl Part {
     /// Writes the commit batch; the transaction is committed once a fence followed (**X1**).
     #[inline]
     pub(super) fn write_commit(&mut self) -> Result<()> {
-        let Self { log, at, undo, puts, noted, fresh, arena_at, shadow, dirty, .. } = self;
-        let limit = || data_top(log, *arena_at, shadow);
         let mut redo = Words::new();
-        redo.reserve(undo.len() + puts.len());
+        redo.reserve(self.undo.len() + self.puts.len());
+        let tag = self.redo_after_records(&mut redo).unwrap_or_else(|| {
+            redo.truncate(0);
+            self.redo_entries(0, &mut redo);
+            Kind::Commit.into()
+        });
+        let Self { log, at, arena_at, shadow, .. } = self;
+        log.append(at, Kind::Redo, tag, redo.as_slice(), || data_top(log, *arena_at, shadow))
+    }
+
+    /// What the commit batch has in it if it begins with the contents of the last batch of records; `None` if it would not come right after that.
+    fn redo_after_records(&mut self, redo: &mut Words) -> Option<Tag> {
+        let Self { log, undo, last_records, dirty, .. } = self;
+        let records = undo.as_slice().get(*last_records..)?;
+        if records.is_empty() {
+            return None;
+        }
+        let count = records.len();
+        let mut marked = *dirty; // a copy that nothing else knows of stays in registers
+        entry::contents_of(log.window, records, redo, |offset, bytes| marked.mark(offset, bytes));
+        *dirty = marked;
+        self.redo_entries(count, redo);
+        self.log.commit_after(&self.at, count, redo.len())
+    }
+
+    /// Entries of what was changed in place, but for what the last records are of, and of the puts.
+    fn redo_entries(&mut self, last_records: usize, redo: &mut Words) {
+        let Self { log, undo, puts, noted, fresh, dirty, .. } = self;
+        let records = undo.as_slice().split_at(undo.len() - last_records).0;
+        let records = entry::ranges(records).map(|(offset, bytes, _)| (offset, bytes));
         let fresh =
             fresh.as_slice().iter().filter(|block| block.reused).map(|block| (block.offset, block.bytes));
-        for (offset, bytes) in fresh.chain(noted.as_slice().iter().copied()) {
-            let (offset, bytes) = (offset as usize, bytes as usize);
+        let written = fresh.chain(noted.as_slice().iter().copied());
+        let written = written.map(|(offset, bytes)| (offset as usize, bytes as usize));
+        for (offset, bytes) in written.chain(records) {
             dirty.mark(offset, bytes);
-            entry::entries_of(log.window, offset, bytes, &mut redo);
+            entry::entries_of(log.window, offset, bytes, redo);
         }
-        let first = redo.len();
-        redo.extend_from(undo.as_slice());
-        entry::renew(log.window, &mut redo.as_mut_slice()[first..], |offset, bytes| {
-            dirty.mark(offset, bytes);
-        });
         redo.extend_from(puts.as_slice());
-        log.append(at, Kind::Redo, Kind::Commit, redo.as_slice(), limit)
     }
 
     /// Flushes everything that was changed in place.
@@ -543,6 +512,7 @@ impl Part {
         if was_long {
             self.log.give_back();
             self.mark = self.log.room();
+            self.forget_plain();
         }
     }
 
@@ -595,6 +565,7 @@ impl Part {
         self.shadow = mark.map_or_else(Shadow::default, |mark| mark.shadow.clone());
         if core::mem::take(&mut self.skipped) {
             self.mark = 0; // what comes to stand there now is no sparse block
+            self.forget_plain();
             self.log.set_room(0);
         }
     }

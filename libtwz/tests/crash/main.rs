@@ -158,7 +158,7 @@ const EQUIVALENT: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "log/dirty.rs",
-        "self.put_off(before)",
+        "self.set.put_off(self.marker, before)",
         "flush behind fence",
         "one thread: the transaction that marks the line fences once more before a checkpoint can begin, which has fences of its own",
     ),

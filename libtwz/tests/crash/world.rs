@@ -479,7 +479,7 @@ impl World {
     fn know(&self, window: Window) {
         let log = usize::try_from(window.load(META + 24)).unwrap();
         let Some(start) = self.offset(window.base() + log + 64) else { return };
-        let lines = (start, start + 64 + 4096);
+        let lines = (start, start + 64 + 4224);
         let mut unflushed = self.unflushed.borrow_mut();
         if !unflushed.contains(&lines) {
             unflushed.push(lines);

@@ -55,6 +55,8 @@ fn answer(ours: &mut Option<Ours>, line: &str) -> core::result::Result<String, S
             // Its objects are made when they are first asked for: others need their room.
             if ours.is_none() {
                 *ours = Some(Ours::new().map_err(|error| format!("{error}"))?);
+                // In a Linux process the store was opened just now, and said otherwise.
+                persist::set_durability(sys::Durability::Power);
             }
             let measured = ours.as_mut().map(|ours| ours.measure(what, parameter, count));
             let each = measured.unwrap_or(Ok(0.0)).map_err(|error| format!("{error}"))?;

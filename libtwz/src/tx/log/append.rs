@@ -1,10 +1,11 @@
 //! Appending batches.
 
-use super::{Kind, Log, PIECE, Position, SMALL_BATCH_WORDS};
+use super::{BATCH_WORDS, Kind, Log, PIECE, Position, SMALL_BATCH_WORDS};
 use crate::error::{Error, Result};
-use crate::persist::{self, LINE};
+use crate::line::Line;
+use crate::persist::{self, Around, LINE};
 use crate::simulate;
-use crate::tx::check::Check;
+use crate::tx::check::{Check, Lines};
 use crate::tx::entry::whole_entries;
 use crate::tx::{piece, room};
 use crate::view;
@@ -17,7 +18,34 @@ const LINE_WORDS: usize = LINE / 8 - 2;
 /// So many lines may stand in the processor's store buffer, which has 56 to 114 words.
 const NEW_LINES: usize = 16;
 
+/// What a batch is: its kind, and how many lines before it the records begin of which it has the contents afterwards first; 0 if none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tag(u32);
+
+impl From<Kind> for Tag {
+    #[inline(always)]
+    fn from(kind: Kind) -> Self {
+        Self(kind as u32)
+    }
+}
+
+/// Bytes of a batch.
+#[inline(always)]
+const fn batch_bytes(words: usize) -> usize {
+    (16 + words * 8).next_multiple_of(LINE)
+}
+
 impl Log {
+    /// What a batch of `words` is that commits what a batch of `records` words has recorded, and comes right after it; `None` where it would not.
+    #[inline]
+    pub(crate) fn commit_after(&self, to: &Position, records: usize, words: usize) -> Option<Tag> {
+        #[allow(clippy::cast_possible_truncation, reason = "lines of a batch, checked here")]
+        let back = (batch_bytes(records) / LINE) as u32;
+        let is_one = words <= SMALL_BATCH_WORDS || words <= self.batch_words();
+        let fits = records <= BATCH_WORDS && is_one && to.at + batch_bytes(words) <= to.end;
+        fits.then_some(Tag(Kind::Commit as u32 | back << 20))
+    }
+
     /// Appends entries as batches, the last of them of kind `last` and the others of kind `others`; durable after a fence.
     /// `limit`: first offset that data does not use.
     #[inline]
@@ -26,10 +54,11 @@ impl Log {
         &self,
         to: &mut Position,
         others: Kind,
-        last: Kind,
+        last: impl Into<Tag>,
         words: &[u64],
         limit: impl Fn() -> Result<usize>,
     ) -> Result<()> {
+        let last = last.into();
         if to.at + LINE > to.end {
             return self.append_batches(to, others, last, words, &limit);
         }
@@ -54,9 +83,9 @@ impl Log {
     /// A batch of one line.
     #[inline(always)]
     #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn append_line<const N: usize>(&self, to: &mut Position, kind: Kind, words: &[u64; N]) {
-        let (head, mut check) = self.head_and_check(to, kind, N);
-        check.add_all(0, words);
+    fn append_line<const N: usize>(&self, to: &mut Position, tag: Tag, words: &[u64; N]) {
+        let (head, mut check) = self.head_and_check(to, tag, N);
+        check.add_first(words);
         if LINE <= persist::by_cache() {
             store_line(to.window, to.at, [check.end(), head], words);
         } else {
@@ -67,8 +96,8 @@ impl Log {
     }
 
     #[inline(always)]
-    fn head_and_check(&self, to: &Position, kind: Kind, words: usize) -> (u64, Check) {
-        let head = kind as u64 | (words as u64) << 8 | u64::from(to.sequence) << 32;
+    fn head_and_check(&self, to: &Position, Tag(tag): Tag, words: usize) -> (u64, Check) {
+        let head = u64::from(tag) | (words as u64) << 8 | u64::from(to.sequence) << 32;
         (head, Check::new(self.epoch(), head))
     }
 
@@ -78,7 +107,7 @@ impl Log {
         &self,
         to: &mut Position,
         others: Kind,
-        last: Kind,
+        last: Tag,
         words: &[u64],
         limit: &impl Fn() -> Result<usize>,
     ) -> Result<()> {
@@ -89,7 +118,7 @@ impl Log {
                 break;
             }
             let (now, later) = rest.split_at(whole_entries(rest, most));
-            self.append_batch(to, others, now, limit)?;
+            self.append_batch(to, others.into(), now, limit)?;
             rest = later;
         }
         self.append_batch(to, last, rest, limit)
@@ -100,41 +129,35 @@ impl Log {
     fn append_batch(
         &self,
         to: &mut Position,
-        kind: Kind,
+        tag: Tag,
         words: &[u64],
         limit: &impl Fn() -> Result<usize>,
     ) -> Result<()> {
-        let bytes = (16 + words.len() * 8).next_multiple_of(LINE);
+        let bytes = batch_bytes(words.len());
         if to.at + bytes > to.end {
             self.next_chunk(to, bytes, limit()?)?;
         }
-        let (head, mut check) = self.head_and_check(to, kind, words.len());
+        let (head, mut check) = self.head_and_check(to, tag, words.len());
         let (first, rest) = words.split_at(words.len().min(LINE_WORDS));
-        let (whole, last) = rest.as_chunks::<{ LINE / 8 }>();
-        check.add_all(0, first);
-        if bytes <= persist::by_cache() {
-            check.add_all(LINE_WORDS, rest);
+        check.add_first(first);
+        // The line with the check last, so that the others are on their way to memory while it is made.
+        let by_cache = bytes <= persist::by_cache();
+        if !rest.is_empty() {
+            let mut lines = Lines::new();
+            if by_cache {
+                for (words, at) in rest.chunks(LINE / 8).zip((to.at + LINE..).step_by(LINE)) {
+                    let word = |i: usize| words.get(i).copied().unwrap_or(0);
+                    lines.add(&Line::of(word));
+                    store_line(to.window, at, [], words);
+                }
+            } else {
+                store_lines_around(to.window, to.at + LINE, rest, |line| lines.add(line));
+            }
+            check.add_lines(&lines);
+        }
+        if by_cache {
             store_line(to.window, to.at, [check.end(), head], first);
-            let mut lines = (to.at + LINE..).step_by(LINE);
-            for (words, at) in whole.iter().zip(&mut lines) {
-                store_line(to.window, at, [], words);
-            }
-            if let (false, Some(at)) = (last.is_empty(), lines.next()) {
-                store_line(to.window, at, [], last);
-            }
         } else {
-            // The line with the check last, so that the others are on their way to memory while it is made.
-            let (old, new) = whole.split_at(whole.len().saturating_sub(NEW_LINES));
-            persist::store_old_lines(to.window, to.at + LINE, old, |words| check.add_all(LINE_WORDS, words));
-            let mut lines = (to.at + LINE * (1 + old.len())..).step_by(LINE);
-            for (words, at) in new.iter().zip(&mut lines) {
-                check.add_all(LINE_WORDS, words);
-                store_line_around(to.window, at, [], words);
-            }
-            if let (false, Some(at)) = (last.is_empty(), lines.next()) {
-                check.add_all(LINE_WORDS, last);
-                store_line_around(to.window, at, [], last);
-            }
             store_line_around(to.window, to.at, [check.end(), head], first);
         }
         to.at += bytes;
@@ -201,7 +224,26 @@ fn store_line<const N: usize>(window: Window, at: usize, head: [u64; N], words: 
     window.flush_line(at);
 }
 
-/// The same around the cache.
+/// Stores the lines of a batch behind its first around the cache, words and zeros; `each` sees them before.
+#[inline(always)]
+#[cfg_attr(feature = "crash-sim", track_caller)]
+fn store_lines_around(window: Window, at: usize, words: &[u64], mut each: impl FnMut(&Line)) {
+    let mut around = Around::at(window, at);
+    let mut store = |line: Line| {
+        each(&line);
+        around.store(line);
+    };
+    let (whole, last) = words.as_chunks::<{ LINE / 8 }>();
+    let (old, new) = whole.split_at(whole.len().saturating_sub(NEW_LINES));
+    old.iter().for_each(|words| store(Line::old(words)));
+    new.iter().for_each(|words| store(Line::new(words)));
+    if !last.is_empty() {
+        store(Line::of(|i| last.get(i).copied().unwrap_or(0)));
+    }
+    around.end();
+}
+
+/// A line with the head of a batch, around the cache.
 #[inline(always)]
 #[cfg_attr(feature = "crash-sim", track_caller)]
 fn store_line_around<const N: usize>(window: Window, at: usize, head: [u64; N], words: &[u64]) {

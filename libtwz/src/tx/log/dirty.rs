@@ -4,21 +4,17 @@
 //! the place of a line of its own.
 //!
 //! ```text
-//! +0     u32[992]  places
-//! +3968  u32       how many of these are used:
-//! +3972  u32[31]   lines that lost their places, flushed when there are so many
+//! +0     u32[1024]  places
+//! +4096  u32        how many of these are used:
+//! +4100  u32[31]    lines that lost their places, flushed when there are so many
 //! ```
 //! For a fence that waits for one such line takes as long as one that waits for all of them, and longer than one that waits for none.
 
-use super::{DIRTY, DIRTY_WORDS, END_OF_LINES, Log, Position, START};
+use super::{DIRTY, DIRTY_WORDS, END_OF_LINES, LATER, Log, PLACES, Position, START};
 use crate::persist::{self, LINE};
 use crate::window::Window;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// Lines that may have lost their places and are not flushed.
-const LATER: usize = 31;
-/// Places of the set.
-const PLACES: usize = DIRTY_WORDS - 1 - LATER;
 /// Bits of a place that are the line's number.
 const LINE_BITS: u32 = END_OF_LINES.ilog2();
 const LINE_MASK: u32 = (1 << LINE_BITS) - 1;
@@ -43,7 +39,7 @@ struct Set {
 }
 
 /// The set, for a transaction that marks lines.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Dirty {
     set: Set,
     marker: Marker,
@@ -73,23 +69,8 @@ impl Dirty {
         let before = place.load(Ordering::Relaxed);
         place.store(line | self.marker.0, Ordering::Relaxed);
         if (before ^ line) & LINE_MASK != 0 {
-            self.put_off(before);
+            self.lost |= self.set.put_off(self.marker, before);
         }
-    }
-
-    /// Has a line that lost its place flushed later on, with others. Notes whether this transaction had marked it.
-    #[inline(never)]
-    #[cfg_attr(feature = "crash-sim", track_caller)]
-    fn put_off(&mut self, marked: u32) {
-        if marked != 0 {
-            let count = self.set.later().min(LATER - 1);
-            self.set.words[PLACES + 1 + count].store(marked, Ordering::Relaxed);
-            self.set.set_later(count + 1);
-            if count + 1 == LATER {
-                self.set.flush_later();
-            }
-        }
-        self.lost |= marked & !LINE_MASK == self.marker.0;
     }
 
     /// Whether a line lost its place that this transaction had marked: what is stored to it after that needs [`Dirty::flush_unmarked`]. Now and
@@ -114,12 +95,26 @@ impl Dirty {
 /// Which word of the set is a line's place.
 #[inline(always)]
 const fn place_of(line: usize) -> usize {
-    const { assert!(DIRTY_WORDS.is_power_of_two() && PLACES >= DIRTY_WORDS / 2) };
-    let i = line % DIRTY_WORDS;
-    if i < PLACES { i } else { i - DIRTY_WORDS / 2 }
+    const { assert!(PLACES.is_power_of_two()) };
+    line % PLACES
 }
 
 impl Set {
+    /// Has a line that lost its place flushed later on, with others. Whether the transaction with this marker had marked it.
+    #[inline(never)]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    fn put_off(self, marker: Marker, marked: u32) -> bool {
+        if marked != 0 {
+            let count = self.later().min(LATER - 1);
+            self.words[PLACES + 1 + count].store(marked, Ordering::Relaxed);
+            self.set_later(count + 1);
+            if count + 1 == LATER {
+                self.flush_later();
+            }
+        }
+        marked & !LINE_MASK == marker.0
+    }
+
     /// Flushes the lines that lost their places.
     #[cfg_attr(feature = "crash-sim", track_caller)]
     fn flush_later(self) {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! LogHeader, at meta.log_offset, a multiple of 64
-//!   +0   magic          "TWZLOG03"
+//!   +0   magic          "TWZLOG04"
 //!   +8   epoch          batches of another epoch are void
 //!   +16  floor          log chunks lie in [floor, DATA_END); the arena ends at floor
 //!   +24  first_bytes    u32: size of chunk 0, which follows the header
@@ -13,14 +13,15 @@
 //!   +72  tail           chunk << 32 | offset: where the next batch goes, in this boot
 //!   +80  sequence       number of the next batch in the epoch, in this boot
 //!   +88  room           u32: the mark of room.rs; u32: the boot that it is of
-//!   +128 dirty        u32[1024]: lines changed since the last checkpoint (dirty.rs); never flushed
-//!   +4224 chunk 0
+//!   +128 dirty        u32[1056]: lines changed since the last checkpoint (dirty.rs); never flushed
+//!   +4352 chunk 0
 //! chunk k > 0: CHUNK_BYTES << (k-1) bytes, at most CHUNK_MAX, right below chunk k-1 (chunk 1 ends at DATA_END)
 //!
 //! batch, a multiple of 64 bytes
 //!   +0   check          mixes epoch, head and words
-//!   +8   head           kind | count of words << 8 | sequence << 32
-//!   +16  words          entries: offset | bytes << 32, then the bytes padded to 8; bytes 0: ID of a participant;
+//!   +8   head           kind | count of words << 8 | lines back << 20 | sequence << 32
+//!   +16  words          if lines back is not 0: what the ranges of the records that begin so many lines before hold now, without the ranges;
+//!                       entries: offset | bytes << 32, then the bytes padded to 8; bytes 0: ID of a participant;
 //!                       of four bytes at a multiple of 4: offset | 1 << 31 | value << 32
 //! ```
 //! # Contract
@@ -37,6 +38,7 @@ mod append;
 mod dirty;
 mod read;
 
+pub(crate) use self::append::Tag;
 pub(crate) use self::dirty::{Dirty, Marker};
 
 use crate::error::{Error, Result, damaged_at};
@@ -53,7 +55,7 @@ use core::sync::atomic::Ordering;
 use twz_abi::ObjectId;
 use twz_abi::object::DATA_OFFSET;
 
-const MAGIC: u64 = u64::from_le_bytes(*b"TWZLOG03");
+const MAGIC: u64 = u64::from_le_bytes(*b"TWZLOG04");
 /// Size of chunk 1.
 const CHUNK_BYTES: usize = 64 << 10;
 /// Chunks that a log keeps after a transaction that needed more: 1 MiB.
@@ -62,13 +64,17 @@ const KEEP_CHUNKS: u32 = 4;
 const PIECE: u32 = 1 << 31;
 /// Size of the largest chunks.
 const CHUNK_MAX: usize = 16 << 20;
-/// Words that tell of dirty lines.
-const DIRTY_WORDS: usize = 1024;
+/// Places of dirty lines.
+const PLACES: usize = 1024;
+/// Dirty lines that may have lost their places and are not flushed.
+const LATER: usize = 31;
+/// Half-words that tell of dirty lines.
+const DIRTY_WORDS: usize = PLACES + 1 + LATER;
 /// Where they stand.
 const DIRTY: usize = 128;
 /// Bytes of the header.
 pub(crate) const HEADER_BYTES: usize = DIRTY + DIRTY_WORDS * 4;
-/// Most words of one batch: fits any chunk but the first, and any piece of the usual size.
+/// Most words of one batch: fits any chunk but the first, and any piece of the usual size. And twelve bits of its head, as do its lines.
 const BATCH_WORDS: usize = 2048;
 /// Words that fit the smallest piece: an entry of the largest size.
 const SMALL_BATCH_WORDS: usize = 1 + ENTRY_MAX / 8;
@@ -76,6 +82,9 @@ const SMALL_BATCH_WORDS: usize = 1 + ENTRY_MAX / 8;
 const SMALLEST_PIECE: usize = (16 + SMALL_BATCH_WORDS * 8).next_multiple_of(LINE);
 /// Logs smaller than this grow when transactions have used them up; larger ones only for a transaction that needs it.
 const GROW_TO: usize = CHUNK_BYTES;
+/// Logs that so few batches use up grow to so many chunks more: 456 KiB in all.
+const FEW_BATCHES: u32 = 64;
+const GROW_CHUNKS: u32 = 3;
 /// Logs smaller than this are used up to the last sixteenth before a checkpoint, larger ones to the half.
 const SMALL_LOG: usize = 1 << 20;
 
@@ -163,13 +172,21 @@ impl Position {
     }
 }
 
-/// A batch read back: its words stand at `first ..` in an object.
+/// A batch read back.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Batch {
     pub(crate) kind: Kind,
     window: Window,
-    first: usize,
-    words: usize,
+    words: Words,
+    /// Of the records of which the first words say what stands there after the change; none in most.
+    records: Words,
+}
+
+/// Words of a batch, from one offset to another in an object.
+#[derive(Clone, Copy, Debug)]
+struct Words {
+    at: usize,
+    end: usize,
 }
 
 /// One entry of a batch.
@@ -325,9 +342,10 @@ impl Log {
         self.window.store(self.at + ROOM, room_word(mark));
     }
 
-    /// Whether it is smaller than a log that many transactions use should be: each checkpoint costs two fences.
-    pub(crate) fn is_small(&self) -> bool {
-        self.first_bytes + (END - self.floor()) < GROW_TO
+    /// Whether it is smaller than a log that is used up to here should be: each checkpoint costs two fences, and flushes what was changed.
+    pub(crate) fn should_grow(&self, tail: Position) -> bool {
+        let is_small = self.first_bytes + (END - self.floor()) < GROW_TO;
+        is_small || tail.sequence < FEW_BATCHES && tail.chunk < GROW_CHUNKS
     }
 
     /// Reserves one chunk more, unless that would go below `limit`; true if there is one more then.
