@@ -152,7 +152,7 @@ impl Log {
     /// Flushes a batch itself.
     #[cfg_attr(feature = "crash-sim", track_caller)]
     pub(crate) fn flush_batch(&self, batch: Batch) {
-        batch.window.flush(batch.first - 16, 16 + batch.words * 8);
+        batch.window.flush(batch.words.at - 16, batch.words.end + 16 - batch.words.at);
     }
 
     /// Flushes what stands where an entry says, but for what no transaction may change.
