@@ -30,7 +30,7 @@ impl LoomWord {
 }
 
 const GENERATION: u64 = 7 << 32;
-/// A thread that has ended.
+/// A thread that has ended; there is none of a larger number.
 const ENDED: u64 = 9;
 
 impl Word for LoomWord {
@@ -68,7 +68,7 @@ impl Word for LoomWord {
         ME.with(std::cell::Cell::get)
     }
     fn lives(&self, thread: u64) -> bool {
-        thread != ENDED
+        thread < ENDED
     }
 }
 
@@ -241,7 +241,8 @@ fn a_barrier_lets_one_lead() {
 
 /// Whether it is recovered; the first try is in vain.
 fn recover(shared: &(RawMutex<LoomWord>, UnsafeCell<u64>)) -> bool {
-    if shared.0.take_unrecovered() == Taken::Again {
+    let taken = shared.0.take_unrecovered();
+    if taken == Taken::Again {
         // SAFETY: loom checks that nobody writes.
         shared.1.with(|tries| assert_eq!(unsafe { *tries }, 2));
         return true;
@@ -252,6 +253,8 @@ fn recover(shared: &(RawMutex<LoomWord>, UnsafeCell<u64>)) -> bool {
         *tries += 1;
         *tries
     });
+    // Whoever tries again knows that somebody did before.
+    assert_eq!(taken, if tries == 1 { Taken::First } else { Taken::Unrecovered });
     if tries == 1 {
         shared.0.unlock_unrecovered();
         return false;

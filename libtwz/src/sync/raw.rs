@@ -11,7 +11,7 @@
 //! - A word of an earlier boot is free: its holder died with the power (W, too: its sleepers did).
 //! - A freed word keeps the boot's number, so that the first holder of each boot is known (and recovers).
 //! - U says that the holder is the first of the boot, and what is guarded not recovered yet. Transactions take it away when
-//!   it is ([`RawMutex::set_recovered`]), or leave the word as one of an earlier boot ([`RawMutex::unlock_unrecovered`]); other locks
+//!   it is ([`RawMutex::set_recovered`]), or leave the word as of a thread that has ended ([`RawMutex::unlock_unrecovered`]); other locks
 //!   lose it when they are freed.
 //! - W says that somebody may sleep; whoever frees the word then wakes one. Those who only wait for the end of U sleep on the same word:
 //!   who ends it wakes all.
@@ -44,6 +44,8 @@ unsafe impl Invariant for RawMutex {
 const WAITERS: u64 = 1 << 31;
 const UNRECOVERED: u64 = 1 << 30;
 const HOLDER: u64 = UNRECOVERED - 1;
+/// The number of no thread.
+const NOBODY: u64 = HOLDER;
 /// Tries before sleeping: a holder's critical section is shorter than a sleep.
 const SPINS: u32 = 64;
 /// Longest sleep before looking again: [`RawMutex::unlock_ahead`] may miss somebody.
@@ -115,6 +117,12 @@ impl<W: Word> RawMutex<W> {
     /// Whether somebody holds it.
     pub(crate) fn is_held(&self) -> bool {
         !self.is_free(self.word.load())
+    }
+
+    /// Whether a thread holds it that has not ended.
+    pub(crate) fn is_held_by_one_that_lives(&self) -> bool {
+        let word = self.word.load();
+        !self.is_free(word) && !self.is_left(word)
     }
 
     /// Whether the calling thread holds it.
@@ -320,10 +328,11 @@ impl<W: Word> RawMutex<W> {
         self.end_unrecovered(self.word.generation() | self.word.me());
     }
 
-    /// Frees the lock after a recovery that failed: the next holder is the first again. The caller holds it.
+    /// Leaves the lock after a recovery that failed as a thread does that ends at that: whoever comes next takes it over ([`Taken::Unrecovered`]). The
+    /// caller holds it.
     #[doc(hidden)]
     pub fn unlock_unrecovered(&self) {
-        self.end_unrecovered(0); // no boot has that number
+        self.end_unrecovered(self.word.generation() | UNRECOVERED | NOBODY);
     }
 
     fn end_unrecovered(&self, word: u64) {

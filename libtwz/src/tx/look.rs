@@ -20,7 +20,7 @@ use alloc::vec::Vec;
 use twz_abi::{ObjectId, Rights};
 
 const READ_WRITE: Rights = Rights::READ.union(Rights::WRITE);
-/// Looks at a lock whose holder recovers the object, before it is taken for one that died at that.
+/// Looks at a lock whose holder recovers the object, before it is taken for one that never ends.
 const PATIENCE: u32 = 100_000;
 
 /// Sees to it that `id`, mapped at `window` with `rights`, is recovered (**K1**). Objects that are not `libtwz`'s are as they are.
@@ -48,7 +48,7 @@ pub(crate) fn recover_to_read(id: ObjectId, window: Window, rights: Rights) -> R
         return recover_if_first(view::map(id, READ_WRITE)?);
     }
     for _ in 0..PATIENCE {
-        if !lock.is_held() {
+        if !lock.is_held_by_one_that_lives() {
             break;
         }
         if lock.is_recovered() {

@@ -66,8 +66,8 @@ fn recover_once(log: &Log, recover: impl FnOnce(&Log, Taken) -> Result<()>) -> R
     Ok(())
 }
 
-/// Recovers an object whose lock the caller has taken for the first time in this boot, or from a thread that has ended. On `Err` the lock is free, and
-/// the next holder is the first again: what is half changed is seen by no transaction.
+/// Recovers an object whose lock the caller has taken for the first time in this boot, or from a thread that has ended. On `Err` the next
+/// one that wants the lock takes it over and recovers first: what is half changed is seen by no transaction.
 pub(super) fn recover_taken(log: &Log, taken: Taken) -> Result<()> {
     end(log, recover_locked(log, taken))
 }
