@@ -13,8 +13,8 @@
 use crate::line::Line;
 use crate::simulate;
 use crate::sys::{Durability, Platform, Seam};
-use crate::window::{SLOT_MASK, Window};
-use core::sync::atomic::{AtomicU8, AtomicUsize, Ordering, compiler_fence as order};
+use crate::window::{PAGE, SLOT_MASK, Window};
+use core::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering, compiler_fence as order};
 
 /// Bytes in a cache line.
 pub const LINE: usize = 64;
@@ -33,9 +33,13 @@ static LEVEL: AtomicU8 = AtomicU8::new(UNKNOWN);
 /// Found out with [`LEVEL`]; before, everything goes through the cache.
 static BY_CACHE: AtomicUsize = AtomicUsize::new(usize::MAX);
 
+/// How lines are put out of the cache; found out with [`LEVEL`], since asking the processor may be a trap.
+static EVICTION: AtomicU8 = AtomicU8::new(CLFLUSH);
+
 /// Sets the durability level; the pool says it when it is opened.
 pub fn set_durability(durability: Durability) {
     let (level, by_cache) = ways(durability);
+    EVICTION.store(best_eviction(), Ordering::Relaxed);
     BY_CACHE.store(by_cache, Ordering::Relaxed);
     LEVEL.store(level, Ordering::Relaxed);
 }
@@ -113,16 +117,16 @@ fn best_by_cache() -> usize {
     }
 }
 
-/// CPUID leaf 7: EBX bit 24 is CLWB, bit 23 CLFLUSHOPT (Intel SDM vol. 2A, CPUID).
+/// CPUID leaf 7: EBX bit 24 is CLWB (Intel SDM vol. 2A, CPUID).
 fn best_flush() -> u8 {
-    let features = core::arch::x86_64::__cpuid_count(7, 0).ebx;
-    if features & 1 << 24 != 0 {
-        CLWB
-    } else if features & 1 << 23 != 0 {
-        CLFLUSHOPT
-    } else {
-        CLFLUSH
-    }
+    let has_clwb = core::arch::x86_64::__cpuid_count(7, 0).ebx & 1 << 24 != 0;
+    if has_clwb { CLWB } else { best_eviction() }
+}
+
+/// CPUID leaf 7: EBX bit 23 is CLFLUSHOPT.
+fn best_eviction() -> u8 {
+    let has_clflushopt = core::arch::x86_64::__cpuid_count(7, 0).ebx & 1 << 23 != 0;
+    if has_clflushopt { CLFLUSHOPT } else { CLFLUSH }
 }
 
 /// Starts writing the lines of `address .. address + bytes` back; durable after the next [`fence`].
@@ -230,11 +234,7 @@ pub fn store_line(window: Window, offset: u32, words: &[u64; 8]) {
         }
         return;
     }
-    for (i, word) in words.iter().enumerate() {
-        let place = (line as *mut i64).wrapping_add(i);
-        // SAFETY: Window's invariant: the slot is mapped or faults; offset + 64 stays in it by the mask above.
-        unsafe { core::arch::x86_64::_mm_stream_si64(place, word.cast_signed()) };
-    }
+    window.line(line & SLOT_MASK).iter().zip(words).for_each(|(place, word)| stream(place, *word));
     stored_around(line, LINE);
 }
 
@@ -265,6 +265,94 @@ impl Around {
     pub(crate) fn end(self) {
         stored_around(self.window.base() + self.first, self.next - self.first);
     }
+}
+
+/// A range that is about to be stored, once, and that nobody reads soon: its words go around the cache if the processor has so many of them durable
+/// sooner then, else through it.
+///
+/// ```
+/// use libtwz::persist::{self, Outgoing};
+/// use libtwz::prelude::*;
+///
+/// let object = ObjectBuilder::new().build([0_u64; 8])?;
+/// let (window, first) = (object.window(), object.global().offset() as usize);
+/// let range = Outgoing::range(window, first, 64);
+/// (0..8).for_each(|i| range.store(first + i * 8, i as u64));
+/// range.end();
+/// persist::fence(); // from here on it is durable, and others may be led to it
+/// assert_eq!(object[7], 7);
+/// # Ok::<(), libtwz::Error>(())
+/// ```
+#[derive(Debug)]
+#[must_use = "what went through the cache is flushed by `end`"]
+pub struct Outgoing {
+    window: Window,
+    first: usize,
+    bytes: usize,
+    around: bool,
+}
+
+impl Outgoing {
+    /// `bytes` bytes from `first` on. In which order the words come to memory is not said, also within a line.
+    ///
+    /// Ranges are stored one behind the other. So a page that begins in this one may be new, and is made ready now.
+    #[inline(always)]
+    pub fn range(window: Window, first: usize, bytes: usize) -> Self {
+        let around = bytes > by_cache();
+        if around && (first + bytes - 1) / PAGE != first.wrapping_sub(1) / PAGE {
+            begin_pages(window, first, bytes);
+        }
+        Self { window, first, bytes, around }
+    }
+
+    /// Whether they go around the cache: having their lines fetched would be in vain.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_around(&self) -> bool {
+        self.around
+    }
+
+    /// Stores the word at `offset`, which is in the range; rounded down to 8 and masked into the slot.
+    #[inline(always)]
+    #[cfg_attr(feature = "crash-sim", track_caller)]
+    pub fn store(&self, offset: usize, word: u64) {
+        if self.around {
+            stream(self.window.word(offset), word);
+        } else {
+            self.window.store(offset, word);
+        }
+    }
+
+    /// Ends it: all of it is durable after the next [`fence`].
+    #[inline(always)]
+    #[cfg_attr(any(feature = "crash-sim", feature = "guest"), track_caller)]
+    pub fn end(self) {
+        if self.around {
+            stored_around(self.window.base() + (self.first & SLOT_MASK), self.bytes);
+        } else {
+            self.window.flush(self.first, self.bytes);
+        }
+    }
+}
+
+/// Makes the pages present that begin in a range, and puts their lines out of the cache. There are the zeros of one that was new, and each
+/// store around the cache would wait until its line's were written back (docs/performance.md).
+#[cold]
+fn begin_pages(window: Window, first: usize, bytes: usize) {
+    let way = EVICTION.load(Ordering::Relaxed);
+    for page in (first.next_multiple_of(PAGE)..first + bytes).step_by(PAGE) {
+        window.populate(page..page + PAGE);
+        for line in (page..page + PAGE).step_by(LINE) {
+            write_back(way, window.base() + (line & SLOT_MASK));
+        }
+    }
+}
+
+/// Stores a word around the cache.
+#[inline(always)]
+fn stream(place: &AtomicU64, word: u64) {
+    // SAFETY: an atomic word that lives; a store of all of its bits.
+    unsafe { core::arch::x86_64::_mm_stream_si64(place.as_ptr().cast(), word.cast_signed()) };
 }
 
 /// Tells whoever wants to know of words that were stored around the cache.

@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use libtwz::PersistentPtr;
+use libtwz::persist::Outgoing;
 use libtwz::prelude::*;
+use libtwz::sys::Durability;
 use libtwz::{Window, fot, persist, translate, view};
 
 #[derive(Invariant)]
@@ -363,4 +365,31 @@ fn addresses_outside_objects_are_refused() {
     let a = ObjectBuilder::new().build(node(1)).unwrap();
     assert!(matches!(a.tx(|tx| tx.record(&local)), Err(Error::NotInObject { .. })));
     persist::persist(address, 8);
+}
+
+/// Ranges of many sizes behind each other, in pages that nobody had touched, by either way of the stores: each word is there, and none beside it.
+#[test]
+fn what_goes_out_is_there_and_nothing_else() {
+    let before = persist::durability();
+    for durability in [Durability::Program, Durability::Power] {
+        persist::set_durability(durability);
+        let object = ObjectBuilder::new().build(()).unwrap();
+        let window = object.window();
+        let block = object.tx(|tx| tx.alloc_sparse(window, 64 << 10, 4096)).unwrap() - window.base();
+        let mut stored = Vec::new();
+        let mut at = block;
+        for words in [5, 1, 3, 507, 512, 60, 1300, 1] {
+            let range = Outgoing::range(window, at, words * 8);
+            (at..).step_by(8).take(words).for_each(|word| range.store(word, word as u64));
+            range.end();
+            stored.extend((at..).step_by(8).take(words));
+            at += words * 8 + 8;
+        }
+        persist::fence();
+        for word in (block..block + (64 << 10)).step_by(8) {
+            let expected = if stored.contains(&word) { word as u64 } else { 0 };
+            assert_eq!(window.load(word), expected, "{durability:?} {word:#x}");
+        }
+    }
+    persist::set_durability(before);
 }

@@ -23,6 +23,7 @@ use crate::layout::{self, FIRST_OFFSET, HEADER, Record, UNIT, zero};
 use crate::life::{Held, Life};
 use alloc::vec::Vec;
 use core::sync::atomic::{Ordering, fence};
+use libtwz::persist::Outgoing;
 use libtwz::prelude::*;
 use libtwz::sync::RawMutex;
 use libtwz::sys::{Platform, Seam};
@@ -91,6 +92,15 @@ pub(crate) struct Data {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Block {
     pub(crate) offset: usize,
+}
+
+/// Where a record goes.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// Where none was before in this boot: nobody reads there.
+    New(usize),
+    /// Where one was that others may still be reading.
+    Again(usize),
 }
 
 /// Admission to a stripe; what was appended is durable after [`persist::fence`].
@@ -368,33 +378,48 @@ impl Appending {
     #[inline]
     pub(crate) fn put(&self, hash: u64, key: &[u8], value: &[u8], sequence: u64) -> Result<Option<usize>> {
         let units = round_units(layout::units_for(key.len(), value.len())?);
-        let Some(offset) = self.place(units)? else { return Ok(None) };
-        let window = self.data.window;
+        let Some(place) = self.place(units)? else { return Ok(None) };
+        let (window, bytes) = (self.data.window, HEADER + value.len() + key.len());
         let check = layout::check(hash, value, key.len(), sequence);
-        // First of all: who reads what stood here before sees that it left (`secondary`).
-        window.store(offset + 16, sequence);
-        fence(Ordering::Release);
-        window.store(offset, units as u64 | (key.len() as u64) << 32);
-        window.store(offset + 8, value.len() as u64 | u64::from(check) << 32);
-        layout::store_parts(offset + HEADER, [value, key], |at, word| window.store(at, word));
-        window.flush(offset, HEADER + value.len() + key.len());
+        let head =
+            [units as u64 | (key.len() as u64) << 32, value.len() as u64 | u64::from(check) << 32, sequence];
+        let offset = match place {
+            Place::New(offset) => {
+                let record = Outgoing::range(window, offset, bytes);
+                if !record.is_around() {
+                    window.expect_store(offset + units * UNIT + AHEAD); // where one of the next records goes
+                }
+                (offset..).step_by(8).zip(head).for_each(|(at, word)| record.store(at, word));
+                layout::store_parts(offset + HEADER, [value, key], |at, word| record.store(at, word));
+                record.end();
+                offset
+            }
+            Place::Again(offset) => {
+                // First of all: who reads what stood here before sees that it left (`secondary`).
+                window.store(offset + 16, sequence);
+                fence(Ordering::Release);
+                (offset..).step_by(8).zip(&head[..2]).for_each(|(at, word)| window.store(at, *word));
+                layout::store_parts(offset + HEADER, [value, key], |at, word| window.store(at, word));
+                window.flush(offset, bytes);
+                offset
+            }
+        };
         Ok(Some(offset))
     }
 
     #[inline]
-    fn place(&self, units: usize) -> Result<Option<usize>> {
+    fn place(&self, units: usize) -> Result<Option<Place>> {
         let bytes = units * UNIT;
         let Some(class) = class_of(units) else { return Err(self.too_large(bytes)) };
         if self.stripe.spare.get() != 0
             && let Some(offset) = self.take_free(class, units)
         {
-            return Ok(Some(offset));
+            return Ok(Some(Place::Again(offset)));
         }
         let (at, end) = (as_usize(self.stripe.at.get()), as_usize(self.stripe.end.get()));
         if bytes <= end.saturating_sub(at) && self.stripe.claimed.get() != 0 {
             self.stripe.at.set_without_log((at + bytes) as u64);
-            self.data.window.expect_store(at + bytes + AHEAD); // where one of the next records goes
-            return Ok(Some(at));
+            return Ok(Some(Place::New(at)));
         }
         self.place_elsewhere(class, units)
     }
@@ -437,7 +462,7 @@ impl Appending {
 
     /// Goes on in what is left of a chunk that nobody appends to, else in blocks that others freed, else in a new chunk, else in somebody else's.
     #[cold]
-    fn place_elsewhere(&self, class: usize, units: usize) -> Result<Option<usize>> {
+    fn place_elsewhere(&self, class: usize, units: usize) -> Result<Option<Place>> {
         let bytes = units * UNIT;
         if bytes as u64 > self.data.capacity() {
             return Err(self.too_large(bytes));
@@ -448,10 +473,10 @@ impl Appending {
         self.stripe.claimed.set_without_log(1);
         if !room(self.stripe) && !self.take_of_another(unclaimed, |other| self.take_over(other)) {
             if self.take_of_another(freed, |other| self.take_some(other, class, units)) {
-                return Ok(self.take_free(class, units));
+                return Ok(self.take_free(class, units).map(Place::Again));
             }
             if bytes > CHUNK {
-                return self.take_run(units);
+                return Ok(self.take_run(units)?.map(Place::New));
             }
             if !self.take_chunk()? && !self.take_of_another(room, |other| self.take_over(other)) {
                 return Ok(None);
@@ -459,7 +484,7 @@ impl Appending {
         }
         let at = self.stripe.at.get();
         self.stripe.at.set_without_log(at + bytes as u64);
-        Ok(Some(as_usize(at)))
+        Ok(Some(Place::New(as_usize(at))))
     }
 
     /// Takes the chunks of a block that is larger than one.

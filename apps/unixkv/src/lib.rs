@@ -18,8 +18,10 @@
 //!   machine refuse.
 //! - One process at a time: locks of the data files, free places and versions are in its memory, and not in the files.
 //! - No secondary indexes.
+//! - Records are flushed line by line, as libpmem does with few bytes (libpmem(7), `PMEM_MOVNT_THRESHOLD`). How `kv`'s become durable soonest libtwz
+//!   knows of the processor (`libtwz::persist::Outgoing`); docs/performance.md says what that makes.
 //!
-//! Nothing here is slower than it must be: what is done by an insert or a look-up is what `kv`'s promises take with files, written as for its own use.
+//! Nothing else here is slower than it must be: what is done by an insert or a look-up is what `kv`'s promises take with files, written as for its own use.
 //!
 //! # Contract
 //! - Any number of threads of one process. Keys and values of any size up to what a data file has room for, at most 1 GiB.

@@ -2,7 +2,7 @@
 //!
 //! unixkv has kv's table, records, locks, prefetches and fences, and keeps the same promises as far as files can (`apps/unixkv` says what differs), and both
 //! are measured in pages that are present, as well as in new ones. So Figure 6 compares ways to reach data: persistent pointers through an object's FOT, and (file, offset) through a table of
-//! the process.
+//! the process; and, of inserts, ways to make it durable: libtwz's choice, and lines that are flushed.
 
 use crate::both::{Both, FIGURE_6, OBJECTS, PRESENT};
 use crate::chained::Chained;

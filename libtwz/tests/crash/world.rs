@@ -184,21 +184,24 @@ impl World {
     }
 
     fn store(&self, address: usize, bytes: usize, around: bool, site: Site) {
-        for word in (address & !7..address + bytes).step_by(8) {
-            let Some(at) = self.place(word) else { continue };
+        let words = (address & !7..address + bytes).step_by(8);
+        for (word, at) in words.clone().filter_map(|word| Some((word, self.place(word)?))) {
             let value = window_of(word).load(word % GIB);
-            let page = usize::try_from(at).unwrap() & !4095;
-            self.pages.borrow_mut().insert(page);
-            if around {
-                self.sim.write_nt(at, &value.to_le_bytes());
-                self.note(site);
-            } else if self.sim.load(at) != value {
+            self.pages.borrow_mut().insert(usize::try_from(at).unwrap() & !4095);
+            if !around && self.sim.load(at) != value {
                 self.sim.store(at, value);
                 self.note(site);
             }
             if word % GIB == META && value != 0 {
                 self.know(window_of(word)); // complete: its log has lines that are never flushed
             }
+        }
+        if around && let Some(at) = self.place(address & !7) {
+            // In one piece: the simulator draws in which order they come.
+            let contents: Vec<u8> =
+                words.clone().flat_map(|word| window_of(word).load(word % GIB).to_le_bytes()).collect();
+            self.sim.write_nt(at, &contents);
+            words.for_each(|_| self.note(site));
         }
     }
 

@@ -7,7 +7,8 @@
 //!
 //! # Contract
 //! - **S1**: the model is that of the crate: 64-byte lines, any prefix of a line's undurable stores may be durable,
-//!   lines independent, 8-byte stores atomic.
+//!   lines independent, 8-byte stores atomic. The words of one write around the cache come in an order drawn at random, since a
+//!   write-combining buffer may leave in pieces (Intel SDM vol. 3A, "Buffering of Write Combining Memory Locations").
 //! - **S2**: memory starts as zeros and costs only what is touched, so objects can stand 1 GiB apart.
 //! - **S3**: a store that does not go through [`Pmem`] (a plain store through [`Sim::base`]) is unknown until
 //!   [`Pmem::wrote`] names its range; then its words count as stored, in an order drawn at random, since nobody
@@ -199,6 +200,7 @@ impl Sim {
     #[track_caller]
     fn write_words(&self, at: u64, from: &[u8], around: bool) {
         let mut state = self.state();
+        let first = state.trace.len();
         // A ragged end keeps bytes of its word, which is a read of them.
         if !at.is_multiple_of(WORD) || !from.len().is_multiple_of(8) {
             self.note_reads(at, from.len() as u64);
@@ -215,6 +217,9 @@ impl Sim {
             self.store_word(&mut state, word, u64::from_le_bytes(bytes), around);
             done += count;
         }
+        if around {
+            state.mix(first);
+        }
     }
 }
 
@@ -225,6 +230,20 @@ impl State {
             self.trace.push(event);
             self.sites.push(Location::caller());
         }
+    }
+
+    /// Puts the events from `first` on, which are of different words, into an order drawn at random.
+    fn mix(&mut self, first: usize) {
+        for unplaced in (first + 1..self.trace.len()).rev() {
+            let pick = first + self.draw_below(unplaced - first + 1);
+            self.trace.swap(unplaced, pick);
+        }
+    }
+
+    fn draw_below(&mut self, count: usize) -> usize {
+        #[allow(clippy::cast_possible_truncation, reason = "below `count`")]
+        let drawn = (self.draw() % count as u64) as usize;
+        drawn
     }
 
     fn draw(&mut self) -> u64 {
@@ -292,9 +311,11 @@ impl Pmem for Sim {
     fn copy_nt(&self, from: u64, to: u64, len: u64) {
         let mut state = self.state();
         self.note_reads(from, len);
+        let first = state.trace.len();
         for step in (0..len).step_by(8) {
             self.store_word(&mut state, to + step, self.arena.load(from + step), true);
         }
+        state.mix(first);
     }
 
     fn wrote(&self, at: u64, len: u64) {
@@ -304,8 +325,7 @@ impl Pmem for Sim {
             .filter(|&word| self.arena.load(word) != self.shadow.load(word))
             .collect();
         for unplaced in (1..changed.len()).rev() {
-            #[allow(clippy::cast_possible_truncation, reason = "below the length")]
-            let pick = (state.draw() % (unplaced as u64 + 1)) as usize;
+            let pick = state.draw_below(unplaced + 1);
             changed.swap(unplaced, pick);
         }
         for word in changed {
@@ -368,6 +388,35 @@ mod tests {
         }
         sim.region(0, 64).wrote(16, 48);
         assert_eq!(sim.take_trace(), [Event::Store { at: 16, old: 0, new: 1 << 32, around: false }]);
+    }
+
+    /// Four words, and each order of two of them is seen in some run.
+    #[test]
+    fn words_around_the_cache_come_in_any_order() {
+        let sim = Sim::new(4096);
+        let mut firsts = std::collections::BTreeSet::new();
+        for _ in 0..40 {
+            sim.start_recording();
+            sim.write_nt(64, &[7; 32]);
+            sim.copy_nt(64, 128, 16);
+            let trace = sim.take_trace();
+            let places: Vec<u64> = trace
+                .iter()
+                .filter_map(|event| match event {
+                    Event::Store { at, around: true, .. } => Some(*at),
+                    _ => None,
+                })
+                .collect();
+            let mut sorted = places.clone();
+            sorted[..4].sort_unstable();
+            sorted[4..].sort_unstable();
+            assert_eq!(sorted, [64, 72, 80, 88, 128, 136]);
+            firsts.extend([places[0], places[4]]);
+            assert_eq!(sim.load(136), 0x0707_0707_0707_0707);
+            sim.rewind(&trace);
+            assert_eq!((sim.load(64), sim.load(136)), (0, 0));
+        }
+        assert_eq!(firsts.len(), 6, "{firsts:?}");
     }
 
     #[test]
