@@ -6,7 +6,7 @@
 //! - An aligned 8-byte store is atomic: after a power failure the word is the old or the new one.
 //! - The stores of one backend call, and successive calls of one thread, reach the cache in program order. Within a
 //!   64-byte line they become durable in that order, so any *prefix* of a line's stores may survive; different lines
-//!   are independent of each other.
+//!   are independent of each other. The words of one call around the cache ([`Pmem::write_nt`] and its like) become durable in any order.
 //! - A store is durable for certain once its line was given to [`Pmem::flush`] after it and then [`Pmem::fence`]
 //!   returned on the same thread; a [`Pmem::write_nt`] needs the fence only.
 //! - Offsets count bytes from the start of the region. An access outside it is a bug of the caller and panics;

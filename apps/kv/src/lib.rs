@@ -17,7 +17,7 @@
 //!
 //! # Contract
 //! - **K1 durable**: what [`Store::put`] and [`Store::delete`] did survives a power failure once they returned, and is there whole or
-//!   not at all. An insert costs one flushed line and one fence; replacing and deleting two and one.
+//!   not at all. An insert costs one line, flushed or stored around the cache, and one fence; replacing and deleting two and one.
 //! - **K2 the data objects are the truth**: a record counts if its checksum is right and it is the newest of its key. The index is a
 //!   means to find records: it is written without flushes, made durable by [`Store::close`], and rebuilt from the data objects after a
 //!   power failure (`store/recover.rs`).
