@@ -390,7 +390,7 @@ mod tests {
         assert_eq!(sim.take_trace(), [Event::Store { at: 16, old: 0, new: 1 << 32, around: false }]);
     }
 
-    /// Four words, and each order of two of them is seen in some run.
+    /// Each word of a write is the first of it in some run.
     #[test]
     fn words_around_the_cache_come_in_any_order() {
         let sim = Sim::new(4096);
